@@ -1,0 +1,15 @@
+//! Byte streams for softrdma, from kernel sockets or from a TCP of our own over packet ports.
+//!
+//! From the top down:
+//!
+//! - [`stream`]: the face of a stream and of an engine that carries streams.
+//! - [`port`]: the face of a packet port, which an engine may stand on.
+//! - [`time`]: time as an argument.
+//!
+//! Everything here is sans-IO except the kernel-socket engine: no clock is read, no thread started.
+
+#![forbid(unsafe_code)]
+
+pub mod port;
+pub mod stream;
+pub mod time;
