@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# usage: tests/lint.sh: formatting, clippy, documentation and shell syntax, every warning an error.
+set -euo pipefail
+. "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/common.sh"
+
+shell_syntax() {
+	local script
+	for script in .ci/run bench/*.sh tests/*.sh; do
+		[[ ! -e $script ]] || bash -n "$script"
+	done
+	! have shellcheck || shellcheck --severity=warning .ci/run tests/*.sh
+}
+
+lint_rust() { # CARGO-SELECTION...
+	cargo clippy --quiet --all-targets "$@" -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items "$@"
+}
+
+step "shell syntax" shell_syntax
+if cargo fmt --version >/dev/null 2>&1; then
+	step "rustfmt" cargo fmt --all --check
+fi
+if cargo clippy --version >/dev/null 2>&1; then
+	step "clippy, rustdoc" lint_rust
+	if have_dpdk; then
+		step "clippy, rustdoc with DPDK" lint_rust --workspace --features dpdk
+	fi
+fi
