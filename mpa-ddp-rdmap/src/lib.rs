@@ -4,10 +4,14 @@
 //!
 //! - [`work`]: requests, completions, and what the halves tell each other.
 //! - [`memory`]: the one callback through which memory is reached.
+//! - [`negotiated`]: what the handshake settled.
 //! - [`types`]: the numbers that travel.
 
 #![forbid(unsafe_code)]
 
 pub mod memory;
+pub mod negotiated;
 pub mod types;
 pub mod work;
+
+pub use negotiated::{Negotiated, Revision, Role, RtrKind, RtrKinds};
