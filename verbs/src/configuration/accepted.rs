@@ -1,0 +1,238 @@
+//! What is accepted beyond types: ranges, and what keys demand of each other.
+
+use std::ops::RangeInclusive;
+
+use super::{DeviceConfig, PortDevice, Scheme, Threads};
+
+/// Something that types do not catch.
+pub(super) struct Problem {
+    /// The key, dotted, as TOML writes it.
+    pub(super) key: &'static str,
+    /// What is there.
+    pub(super) value: String,
+    /// What could be there.
+    pub(super) accepted: String,
+}
+
+/// A number's key, its range, its unit and where it is. A `u64` holds them all.
+pub(super) struct Number {
+    pub(super) key: &'static str,
+    pub(super) range: RangeInclusive<u64>,
+    pub(super) unit: &'static str,
+    read: fn(&DeviceConfig) -> Option<u64>,
+}
+
+macro_rules! numbers {
+    ($($key:literal $($field:ident).+ $range:expr, $unit:literal;)*) => {
+        &[$(Number { key: $key, range: $range, unit: $unit, read: |config| Some(u64::from(config.$($field).+)) },)*]
+    };
+}
+
+/// Every number with a range that is narrower than its type.
+pub(super) const NUMBERS: &[Number] = numbers! {
+    "mtu" mtu 576..=65_535, "bytes";
+    "handshake.revision" handshake.revision 1..=2, "MPA revision";
+    "handshake.ird" handshake.ird 0..=16_383, "outstanding reads";
+    "handshake.ord" handshake.ord 0..=16_383, "outstanding reads";
+    "limits.max_connections" limits.max_connections 1..=1_048_576, "connections";
+    "limits.max_half_open" limits.max_half_open 1..=1_048_576, "connections";
+    "limits.max_listeners" limits.max_listeners 1..=65_535, "listeners";
+    "limits.backlog" limits.backlog 1..=65_535, "connections";
+    "limits.max_queue_pairs" limits.max_queue_pairs 1..=1_048_576, "queue pairs";
+    "limits.max_protection_domains" limits.max_protection_domains 1..=16_777_215, "protection domains";
+    "limits.max_regions" limits.max_regions 1..=16_777_215, "regions";
+    "limits.max_completion_queues" limits.max_completion_queues 1..=1_048_576, "completion queues";
+    "limits.max_completion_queue_entries" limits.max_completion_queue_entries 1..=16_777_216, "completions";
+    "limits.max_shared_receive_queues" limits.max_shared_receive_queues 1..=1_048_576, "shared receive queues";
+    "limits.max_send_requests" limits.max_send_requests 1..=1_048_576, "requests";
+    "limits.max_receive_requests" limits.max_receive_requests 1..=1_048_576, "requests";
+    "limits.max_outstanding_reads" limits.max_outstanding_reads 0..=16_383, "outstanding reads";
+    "limits.max_message_bytes" limits.max_message_bytes 4096..=4_294_967_295, "bytes";
+    "limits.socket_buffer_bytes" limits.socket_buffer_bytes 4096..=1_073_741_824, "bytes";
+    "limits.receive_buffer_bytes" limits.receive_buffer_bytes 4096..=1_073_741_824, "bytes";
+    "limits.transmit_stage_bytes" limits.transmit_stage_bytes 4096..=1_073_741_824, "bytes";
+    "limits.max_events" limits.max_events 16..=1_048_576, "events";
+    "timing.handshake_timeout_ms" timing.handshake_timeout_ms 1..=600_000, "milliseconds";
+    "timing.connect_timeout_ms" timing.connect_timeout_ms 1..=600_000, "milliseconds";
+    "timing.receive_wait_ms" timing.receive_wait_ms 0..=600_000, "milliseconds";
+    "timing.terminate_timeout_ms" timing.terminate_timeout_ms 1..=600_000, "milliseconds";
+    "timing.close_timeout_ms" timing.close_timeout_ms 1..=600_000, "milliseconds";
+    "timing.first_fpdu_delay_ms" timing.first_fpdu_delay_ms 0..=10_000, "milliseconds";
+    "timing.link_up_timeout_ms" timing.link_up_timeout_ms 1..=600_000, "milliseconds";
+    "polling.spin_us" polling.spin_us 0..=1_000_000, "microseconds";
+    "polling.yield_us" polling.yield_us 0..=1_000_000, "microseconds";
+    "polling.idle_sleep_us" polling.idle_sleep_us 1..=1_000_000, "microseconds";
+    "polling.rounds_per_poll" polling.rounds_per_poll 1..=1024, "rounds";
+    "eal.memory_mib" eal.memory_mib 16..=1_048_576, "MiB";
+};
+
+/// Numbers in tables that need not be there.
+pub(super) const OPTIONAL_NUMBERS: &[Number] = &[
+    Number { key: "port.queues", range: 1..=64, unit: "queues", read: |c| Some(u64::from(c.port.as_ref()?.queues)) },
+    Number {
+        key: "port.descriptors",
+        range: 64..=32_768,
+        unit: "descriptors",
+        read: |c| Some(u64::from(c.port.as_ref()?.descriptors)),
+    },
+    Number {
+        key: "port.pool_packets",
+        range: 512..=16_777_216,
+        unit: "packets",
+        read: |c| Some(u64::from(c.port.as_ref()?.pool_packets)),
+    },
+    Number {
+        key: "port.data_room_bytes",
+        range: 256..=65_535,
+        unit: "bytes",
+        read: |c| Some(u64::from(c.port.as_ref()?.data_room_bytes)),
+    },
+    Number {
+        key: "capture.frame_bytes",
+        range: 64..=65_535,
+        unit: "bytes",
+        read: |c| Some(u64::from(c.capture.as_ref()?.frame_bytes)),
+    },
+    Number {
+        key: "capture.max_file_mib",
+        range: 1..=1_048_576,
+        unit: "MiB",
+        read: |c| Some(u64::from(c.capture.as_ref()?.max_file_mib)),
+    },
+];
+
+/// What is accepted at `key`, if it is a number with a range.
+pub(super) fn range_of(key: &str) -> Option<String> {
+    NUMBERS.iter().chain(OPTIONAL_NUMBERS).find(|number| number.key == key).map(Number::accepted)
+}
+
+impl Number {
+    fn accepted(&self) -> String {
+        format!("{} to {} ({})", self.range.start(), self.range.end(), self.unit)
+    }
+}
+
+/// The first problem of `config`.
+pub(super) fn problem(config: &DeviceConfig) -> Option<Problem> {
+    number_problem(config)
+        .or_else(|| name_problem(config))
+        .or_else(|| version_problem(config))
+        .or_else(|| relation_problem(config))
+        .or_else(|| device_problem(config))
+}
+
+fn number_problem(config: &DeviceConfig) -> Option<Problem> {
+    NUMBERS.iter().chain(OPTIONAL_NUMBERS).find_map(|number| {
+        let value = (number.read)(config)?;
+        (!number.range.contains(&value)).then(|| Problem {
+            key: number.key,
+            value: value.to_string(),
+            accepted: number.accepted(),
+        })
+    })
+}
+
+fn name_problem(config: &DeviceConfig) -> Option<Problem> {
+    // 63 bytes and a NUL are what `ibv_device.name` holds.
+    let fits = (1..=63).contains(&config.name.len());
+    let printable = config.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    (!fits || !printable).then(|| Problem {
+        key: "name",
+        value: format!("{:?}", config.name),
+        accepted: "1 to 63 letters, digits, `_`, `-` and `.`".to_owned(),
+    })
+}
+
+fn version_problem(config: &DeviceConfig) -> Option<Problem> {
+    let not_in_this_version = |key, value: &str, rest: &str| {
+        Some(Problem { key, value: format!("{value:?} (not in this version{rest})"), accepted: accepted_now(key) })
+    };
+    match (config.scheme, config.threads) {
+        (Scheme::Rnic, _) => not_in_this_version("scheme", "rnic", ""),
+        (Scheme::Softrdma, _) => not_in_this_version("scheme", "softrdma", ""),
+        (_, Threads::C3) => not_in_this_version("threads", "c3", "; comes with the one-copy engine"),
+        (Scheme::KernelSocket | Scheme::Sequential, Threads::C1 | Threads::C2) => None,
+    }
+}
+
+fn accepted_now(key: &str) -> String {
+    if key == "scheme" { "\"kernel-socket\", \"sequential\"" } else { "\"c1\", \"c2\"" }.to_owned()
+}
+
+fn relation_problem(config: &DeviceConfig) -> Option<Problem> {
+    let problem = |key, value: String, accepted: &str| Some(Problem { key, value, accepted: accepted.to_owned() });
+    let most_reads = config.limits.max_outstanding_reads;
+    for (key, value) in [("handshake.ird", config.handshake.ird), ("handshake.ord", config.handshake.ord)] {
+        if value > most_reads {
+            let accepted = format!("at most limits.max_outstanding_reads, which is {most_reads}");
+            return problem(key, value.to_string(), &accepted);
+        }
+    }
+    match config.scheme {
+        Scheme::KernelSocket => {
+            if config.port.is_some() {
+                let value = "a port for scheme \"kernel-socket\"".to_owned();
+                return problem("port", value, "no [port] table, or scheme = \"sequential\"");
+            }
+            if config.capture.is_some() {
+                let value = "a capture for scheme \"kernel-socket\"".to_owned();
+                return problem("capture", value, "no [capture] table (use tcpdump), or scheme = \"sequential\"");
+            }
+            if !config.addresses.is_empty() {
+                let value = "addresses for scheme \"kernel-socket\"".to_owned();
+                return problem("addresses", value, "no addresses: the kernel knows its own; see listen_addresses");
+            }
+        }
+        Scheme::Sequential | Scheme::Softrdma => {
+            if config.port.is_none() {
+                let accepted = "a [port.device.KIND] table, KIND one of memif, tap, af_packet, af_xdp, ring, null, pci, \
+                                vhost, virtio_user, dpdk";
+                return problem("port", "nothing".to_owned(), accepted);
+            }
+            if config.addresses.is_empty() {
+                let accepted = "at least one address with a prefix, such as [\"10.0.0.1/24\"]";
+                return problem("addresses", "nothing".to_owned(), accepted);
+            }
+        }
+        Scheme::Rnic => {}
+    }
+    None
+}
+
+fn device_problem(config: &DeviceConfig) -> Option<Problem> {
+    let problem = |key, value: &str, accepted: &str| {
+        Some(Problem { key, value: format!("{value:?}"), accepted: accepted.to_owned() })
+    };
+    // A comma would begin another device argument, and the kernel's names end at 15 bytes.
+    let plain = |text: &str| !text.is_empty() && !text.contains([',', '\0']);
+    let interface = |text: &str| plain(text) && text.len() <= 15;
+    const INTERFACE: &str = "a name of 1 to 15 bytes without a comma";
+    match &config.port.as_ref()?.device {
+        PortDevice::Memif { socket, .. } if !plain(socket) || socket.len() > 100 => {
+            problem("port.device.memif.socket", socket, "a name of 1 to 100 bytes without a comma")
+        }
+        PortDevice::Tap { interface: name } if !interface(name) => {
+            problem("port.device.tap.interface", name, INTERFACE)
+        }
+        PortDevice::AfPacket { interface: name } if !interface(name) => {
+            problem("port.device.af_packet.interface", name, INTERFACE)
+        }
+        PortDevice::AfXdp { interface: name } if !interface(name) => {
+            problem("port.device.af_xdp.interface", name, INTERFACE)
+        }
+        PortDevice::Pci { address } if !is_pci_address(address) => problem(
+            "port.device.pci.address",
+            address,
+            "domain:bus:device.function in hexadecimal, such as \"0000:3b:00.0\"",
+        ),
+        _ => None,
+    }
+}
+
+fn is_pci_address(text: &str) -> bool {
+    let mut parts = text.split([':', '.']);
+    let mut digits = |lengths: RangeInclusive<usize>| {
+        parts.next().is_some_and(|part| lengths.contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
+    digits(4..=8) && digits(2..=2) && digits(2..=2) && digits(1..=1) && parts.next().is_none()
+}
