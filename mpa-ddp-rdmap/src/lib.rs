@@ -4,14 +4,30 @@
 //!
 //! - [`work`]: requests, completions, and what the halves tell each other.
 //! - [`memory`]: the one callback through which memory is reached.
-//! - [`negotiated`]: what the handshake settled.
+//! - [`terminate`], [`error`]: what a peer can do wrong, and what it is told: one table.
+//! - [`negotiated`], [`limits`], [`record`], [`statistics`]: what the halves are made from and what they give.
+//! - [`wire`]: headers as they travel.
 //! - [`types`]: the numbers that travel.
 
 #![forbid(unsafe_code)]
 
+pub mod error;
+pub mod limits;
 pub mod memory;
 pub mod negotiated;
+pub mod record;
+pub mod statistics;
+pub mod terminate;
 pub mod types;
+pub mod wire;
 pub mod work;
 
-pub use negotiated::{Negotiated, Revision, Role, RtrKind, RtrKinds};
+pub use error::{OffendingSegment, ProtocolError, Violation};
+pub use limits::*;
+pub use memory::*;
+pub use negotiated::*;
+pub use record::*;
+pub use statistics::*;
+pub use terminate::{Blamed, DdpHeader, Layer, Terminate, TerminateReceived, TerminatedHeaders};
+pub use types::*;
+pub use work::*;

@@ -1,6 +1,7 @@
 //! Work requests and completions: what the layer above asks for and gets back, and the messages between the halves.
 
 use crate::memory::AtomicOperation;
+use crate::terminate::Blamed;
 use crate::types::{Stag, TaggedOffset};
 
 /// Most segments of local memory in one request.
@@ -259,12 +260,15 @@ pub enum ToOutbound {
     PeerReady,
     /// The peer sent a TERMINATE, which blames the request that its headers name.
     PeerTerminated {
-        /// Status of the request that is to blame, if it is one of ours.
+        /// How that request ends.
         status: Status,
+        /// The request.
+        blamed: Blamed,
     },
 }
 
-/// From Outbound to Inbound: what answers to expect. Sent before the request itself leaves.
+/// From Outbound to Inbound: what answers to expect, and which the peer gets. Sent before the bytes themselves leave, so it
+/// must reach Inbound before any byte that the peer sends in return.
 #[derive(Clone, Copy, Debug)]
 pub enum ToInbound {
     /// A Read Request.
@@ -281,4 +285,7 @@ pub enum ToInbound {
         /// Compare-and-swap or fetch-and-add, for the completion.
         compare_swap: bool,
     },
+    /// The response to the peer's oldest Read Request or atomic is committed to the stream: the peer may send another one
+    /// as soon as it has it (RFC 5040 §5.2.2). Sent before the last byte of the response leaves.
+    Responded,
 }
