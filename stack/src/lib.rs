@@ -5,11 +5,13 @@
 //! - [`stream`]: the face of a stream and of an engine that carries streams.
 //! - [`port`]: the face of a packet port, which an engine may stand on.
 //! - [`time`]: time as an argument.
+//! - [`kernel`]: an engine over the kernel's TCP sockets.
 //!
 //! Everything here is sans-IO except the kernel-socket engine: no clock is read, no thread started.
 
 #![forbid(unsafe_code)]
 
+pub mod kernel;
 pub mod port;
 pub mod stream;
 pub mod time;
