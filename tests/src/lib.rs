@@ -1,1 +1,25 @@
-//! Part of softrdma.
+//! What the end-to-end tests of softrdma share. Nothing depends on this package.
+//!
+//! - [`tidy`]: the rules that the tree itself keeps, as functions from text to findings.
+//! - [`skip`]: how a test says that it cannot run on this machine.
+
+#![forbid(unsafe_code)]
+
+use std::fs::OpenOptions;
+use std::io::Write;
+
+pub mod tidy;
+
+/// Says that `what` cannot run here and `why`, past the test harness's capture of output, so that a reader of a passing
+/// run sees it. Under `make test` the line is also added to the file that `SOFTRDMA_SKIPPED` names, which the end of the
+/// run prints.
+pub fn skip(what: &str, why: &str) {
+    let line = format!("{what}: {why}\n");
+    // Neither a closed standard error nor an unwritable list makes the skipped test fail.
+    let _ = std::io::stderr().write_all(format!("skipped: {line}").as_bytes());
+    if let Some(list) = std::env::var_os("SOFTRDMA_SKIPPED")
+        && let Ok(mut list) = OpenOptions::new().append(true).open(list)
+    {
+        let _ = list.write_all(line.as_bytes());
+    }
+}
