@@ -5,6 +5,7 @@
 //! - [`work`]: requests, completions, and what the halves tell each other.
 //! - [`memory`]: the one callback through which memory is reached.
 //! - [`terminate`], [`error`]: what a peer can do wrong, and what it is told: one table.
+//! - [`handshake`]: the request and the reply that open a connection.
 //! - [`negotiated`], [`limits`], [`record`], [`statistics`]: what the halves are made from and what they give.
 //! - [`wire`]: headers as they travel.
 //! - [`types`]: the numbers that travel.
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod handshake;
 pub mod limits;
 pub mod memory;
 pub mod negotiated;
@@ -23,6 +25,9 @@ pub mod wire;
 pub mod work;
 
 pub use error::{OffendingSegment, ProtocolError, Violation};
+pub use handshake::{
+    HandshakeConfig, HandshakeError, HandshakeMisuse, Initiator, InitiatorOutcome, RequestReceived, Responder,
+};
 pub use limits::*;
 pub use memory::*;
 pub use negotiated::*;
