@@ -1,1 +1,5 @@
+//! softrdma: the operator's command line.
+
+#![forbid(unsafe_code)]
+
 fn main() {}
