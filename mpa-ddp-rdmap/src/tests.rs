@@ -1,3 +1,0 @@
-//! Both halves, two endpoints.
-
-mod operations;
