@@ -69,7 +69,8 @@ fn stands_alone(line: &str, needle: &str) -> bool {
         let (first, last) = (needle.chars().next(), needle.chars().next_back());
         let before = line[..at].chars().next_back();
         let after = line[at + needle.len()..].chars().next();
-        !(is_word(before) && is_word(first)) && !(is_word(after) && is_word(last))
+        let in_a_word = is_word(before) && is_word(first) || is_word(after) && is_word(last);
+        !in_a_word
     })
 }
 
