@@ -10,14 +10,17 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("softrdma-mpa-ddp-rdmap", &[]),
     ("softrdma-dpdk-glue", &["dpdk-sys", "softrdma-stack"]),
     ("softrdma-verbs", &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?"]),
-    ("softrdma-perf", APPLICATION),
-    ("softrdma", APPLICATION),
+    ("softrdma-bins-common", &["softrdma-verbs"]),
+    ("softrdma-perf", BINARY),
+    ("softrdma", BINARY),
     ("softrdma-tests", APPLICATION),
     ("softrdma-bench", APPLICATION),
 ];
 
 /// A trailing `?` means: only as an optional dependency, so that everything builds without DPDK.
 const APPLICATION: &[&str] = &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs"];
+const BINARY: &[&str] =
+    &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs", "softrdma-bins-common"];
 
 /// Dependencies between our packages that the table does not allow, in the output of `cargo metadata --no-deps`.
 /// Build and development dependencies count like any other.
