@@ -138,7 +138,7 @@ check_capture() {
 	sleep 1
 	kill "$capture" && wait "$capture" || true
 	capture=
-	tests/dissect.sh "$WORK/wire.pcap" 1
+	tests/dissect.sh "$WORK/wire.pcap"
 }
 
 # --------------------------------------------------------------------------------------------------

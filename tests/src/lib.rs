@@ -1,5 +1,7 @@
 //! What the end-to-end tests of softrdma share. Nothing depends on this package.
 //!
+//! - [`program`]: the built programs, run as a user would run them.
+//! - [`network`]: network namespaces.
 //! - [`tidy`]: the rules that the tree itself keeps, as functions from text to findings.
 //! - [`skip`]: how a test says that it cannot run on this machine.
 
@@ -8,6 +10,8 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
+pub mod network;
+pub mod program;
 pub mod tidy;
 
 /// Says that `what` cannot run here and `why`, past the test harness's capture of output, so that a reader of a passing
