@@ -6,6 +6,7 @@
 //! - [`port`]: the face of a packet port, which an engine may stand on.
 //! - [`time`]: time as an argument.
 //! - [`kernel`]: an engine over the kernel's TCP sockets.
+//! - [`testing`]: an engine for tests, over a wire in memory, that does all that an engine may do.
 //!
 //! Everything here is sans-IO except the kernel-socket engine: no clock is read, no thread started.
 
@@ -14,4 +15,6 @@
 pub mod kernel;
 pub mod port;
 pub mod stream;
+mod table;
+pub mod testing;
 pub mod time;

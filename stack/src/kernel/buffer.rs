@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::table::Name;
+use crate::table::Name;
 
 /// Received bytes that the sink has not taken: a ring, so that what is left over never has to move to the front.
 pub(super) struct Ring {

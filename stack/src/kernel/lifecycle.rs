@@ -9,9 +9,9 @@ use socket2::Socket;
 use super::connection::{Connection, Phase, Receiving, Sending};
 use super::poller::{EventFlags, Target};
 use super::receive::Read;
-use super::table::Name;
 use super::{KernelEngine, Listener, SERVED_PER_POLL, Turn, socket};
 use crate::stream::{ConnectError, ListenError, ListenerId, ResetReason, StreamEvent, StreamId};
+use crate::table::Name;
 use crate::time::Instant;
 
 /// Connections accepted from one listener per poll, at most.
@@ -78,12 +78,11 @@ impl KernelEngine {
         }
         let socket = socket::listen(&self.config, local, backlog)?;
         let bound = socket::local_address(&socket).unwrap_or(local);
-        let name = self.listeners.insert(Listener { socket, local: bound }).ok_or(too_many)?;
-        if let Some(listener) = self.listeners.get(name) {
-            if let Err(error) = self.poller.add(&listener.socket, Target::Listener(name), EventFlags::IN) {
-                self.listeners.remove(name);
-                return Err(ListenError::System { local, reason: error.to_string() });
-            }
+        let name = self.listeners.insert(Listener { socket, local: bound }).ok_or(too_many.clone())?;
+        let Some(listener) = self.listeners.get(name) else { return Err(too_many) };
+        if let Err(error) = self.poller.add(&listener.socket, Target::Listener(name), EventFlags::IN) {
+            self.listeners.remove(name);
+            return Err(ListenError::System { local, reason: error.to_string() });
         }
         Ok(name.into())
     }

@@ -8,7 +8,7 @@
 //! - Waiting: level-triggered epoll. Sockets that brought something lately are read without asking it.
 //!
 //! From the top down: `KernelEngine` here; `receive` and `transmit`, its two directions; `lifecycle`, how connections begin
-//! and end; `connection`, `table`, `buffer`, `poller`, `socket`: what they stand on.
+//! and end; `connection`, `buffer`, `poller`, `socket`: what they stand on.
 
 mod buffer;
 mod config;
@@ -17,7 +17,6 @@ mod lifecycle;
 mod poller;
 mod receive;
 mod socket;
-mod table;
 #[cfg(test)]
 mod tests;
 mod transmit;
@@ -35,11 +34,11 @@ pub use self::config::{KeepAlive, KernelConfig};
 use self::connection::{Connection, Phase};
 use self::poller::{EventFlags, Poller, Target};
 use self::receive::Recent;
-use self::table::{Name, Table};
 use crate::stream::{
     Activity, ConnectError, Engine, EngineStatistics, ListenError, ListenerId, Source, StreamEvent, StreamId, Streams,
     Transmitted,
 };
+use crate::table::{Name, Table};
 use crate::time::Instant;
 
 /// Connections with leftover work, and expired timers, that one poll serves at most.
@@ -266,29 +265,5 @@ impl Engine for KernelEngine {
 
     fn statistics(&self) -> EngineStatistics {
         EngineStatistics { connections: self.connections.len() as u64, ..self.statistics.clone() }
-    }
-}
-
-impl From<StreamId> for Name {
-    fn from(stream: StreamId) -> Self {
-        Self { index: stream.index, generation: stream.generation }
-    }
-}
-
-impl From<ListenerId> for Name {
-    fn from(listener: ListenerId) -> Self {
-        Self { index: listener.index, generation: listener.generation }
-    }
-}
-
-impl From<Name> for StreamId {
-    fn from(name: Name) -> Self {
-        Self { index: name.index, generation: name.generation }
-    }
-}
-
-impl From<Name> for ListenerId {
-    fn from(name: Name) -> Self {
-        Self { index: name.index, generation: name.generation }
     }
 }

@@ -10,7 +10,7 @@ use rustix::event::{EventfdFlags, Timespec, eventfd};
 
 pub(super) use rustix::event::epoll::EventFlags;
 
-use super::table::Name;
+use crate::table::Name;
 
 /// Events that one wait brings, at most.
 const EVENTS_PER_WAIT: usize = 64;

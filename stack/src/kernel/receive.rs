@@ -4,9 +4,9 @@ use rustix::io::Errno;
 
 use super::buffer::Ring;
 use super::connection::{Connection, Receiving, Sending};
-use super::table::Name;
 use super::{KernelEngine, Turn, socket};
 use crate::stream::{EngineStatistics, StreamEvent, Streams};
+use crate::table::Name;
 use crate::time::Instant;
 
 /// What one read came to.

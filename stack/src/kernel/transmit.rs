@@ -5,9 +5,9 @@ use rustix::io::Errno;
 use super::buffer::Stage;
 use super::config::LARGEST_RECORD;
 use super::connection::{Connection, Phase, Sending};
-use super::table::Name;
 use super::{KernelEngine, Turn, socket};
 use crate::stream::{Source, StreamEvent, Transmitted};
+use crate::table::Name;
 
 /// What writing a stage came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

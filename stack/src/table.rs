@@ -1,7 +1,9 @@
 //! A table whose slots are reused and whose names are not.
 
+use crate::stream::{ListenerId, StreamId};
+
 /// Values by slot and generation. An old name finds nothing.
-pub(super) struct Table<T> {
+pub(crate) struct Table<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
     limit: usize,
@@ -15,26 +17,26 @@ struct Slot<T> {
 
 /// Slot and generation of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Name {
-    pub(super) index: u32,
-    pub(super) generation: u32,
+pub(crate) struct Name {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
 }
 
 impl<T> Table<T> {
-    pub(super) const fn new(limit: usize) -> Self {
+    pub(crate) const fn new(limit: usize) -> Self {
         Self { slots: Vec::new(), free: Vec::new(), limit, used: 0 }
     }
 
-    pub(super) const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.used
     }
 
-    pub(super) const fn is_full(&self) -> bool {
+    pub(crate) const fn is_full(&self) -> bool {
         self.used >= self.limit
     }
 
     /// Gives `value` a name; `None` when the limit is reached.
-    pub(super) fn insert(&mut self, value: T) -> Option<Name> {
+    pub(crate) fn insert(&mut self, value: T) -> Option<Name> {
         if self.is_full() {
             return None;
         }
@@ -51,18 +53,26 @@ impl<T> Table<T> {
         Some(Name { index, generation: slot.generation })
     }
 
-    pub(super) fn get(&self, name: Name) -> Option<&T> {
+    pub(crate) fn get(&self, name: Name) -> Option<&T> {
         let slot = self.slots.get(name.index as usize)?;
         if slot.generation == name.generation { slot.value.as_ref() } else { None }
     }
 
     #[inline]
-    pub(super) fn get_mut(&mut self, name: Name) -> Option<&mut T> {
+    pub(crate) fn get_mut(&mut self, name: Name) -> Option<&mut T> {
         let slot = self.slots.get_mut(name.index as usize)?;
         if slot.generation == name.generation { slot.value.as_mut() } else { None }
     }
 
-    pub(super) fn remove(&mut self, name: Name) -> Option<T> {
+    /// All names in use.
+    pub(crate) fn names(&self) -> Vec<Name> {
+        let named = |(index, slot): (usize, &Slot<T>)| {
+            slot.value.as_ref().map(|_| Name { index: index as u32, generation: slot.generation })
+        };
+        self.slots.iter().enumerate().filter_map(named).collect()
+    }
+
+    pub(crate) fn remove(&mut self, name: Name) -> Option<T> {
         let slot = self.slots.get_mut(name.index as usize)?;
         if slot.generation != name.generation {
             return None;
@@ -75,5 +85,29 @@ impl<T> Table<T> {
             self.free.push(name.index);
         }
         Some(value)
+    }
+}
+
+impl From<StreamId> for Name {
+    fn from(stream: StreamId) -> Self {
+        Self { index: stream.index, generation: stream.generation }
+    }
+}
+
+impl From<ListenerId> for Name {
+    fn from(listener: ListenerId) -> Self {
+        Self { index: listener.index, generation: listener.generation }
+    }
+}
+
+impl From<Name> for StreamId {
+    fn from(name: Name) -> Self {
+        Self { index: name.index, generation: name.generation }
+    }
+}
+
+impl From<Name> for ListenerId {
+    fn from(name: Name) -> Self {
+        Self { index: name.index, generation: name.generation }
     }
 }
