@@ -1,1 +1,3 @@
-//! Part of softrdma.
+//! Measurements of softrdma beside what it is measured against; the programs are in `src/bin`.
+
+#![forbid(unsafe_code)]

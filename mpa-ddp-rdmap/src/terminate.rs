@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::error::{ProtocolError, Violation};
 use crate::memory::AccessError;
 use crate::types::{MessageSequenceNumber, QueueNumber, Stag, TaggedOffset};
-use crate::wire::{DdpControl, RdmapControl, ReadRequestHeader, TaggedHeader, UntaggedHeader};
+use crate::wire::{DdpControl, RdmapControl, RdmapOpcode, ReadRequestHeader, TaggedHeader, UntaggedHeader};
 use crate::work::{RemoteAddress, Status};
 
 /// Largest TERMINATE payload: control, DDP segment length, untagged DDP header, Read Request header.
@@ -305,10 +305,12 @@ impl TerminateReceived {
     /// Which request is blamed.
     pub fn blamed(&self) -> Blamed {
         match self.terminate.headers.ddp {
-            Some(DdpHeader::Tagged(header)) => Blamed::Write(RemoteAddress {
-                stag: Stag(header.stag.get()),
-                offset: TaggedOffset(header.offset.get()),
-            }),
+            Some(DdpHeader::Tagged(header)) if header.rdmap.opcode() == RdmapOpcode::WRITE => {
+                Blamed::Write(RemoteAddress {
+                    stag: Stag(header.stag.get()),
+                    offset: TaggedOffset(header.offset.get()),
+                })
+            }
             Some(DdpHeader::Untagged(header)) => {
                 let message = MessageSequenceNumber(header.message.get());
                 match QueueNumber(header.queue.get()) {
@@ -317,7 +319,7 @@ impl TerminateReceived {
                     _ => Blamed::Unknown,
                 }
             }
-            None => Blamed::Unknown,
+            _ => Blamed::Unknown,
         }
     }
 }

@@ -3,6 +3,9 @@
 //! `dpdk-glue` implements them over DPDK; [`crate::memory_port`] implements them in memory with loss, duplication,
 //! reordering, corruption and delay by seed. Frames are whole Ethernet frames without the trailing checksum.
 
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
 /// Most packets that one call of [`ReceiveQueue::receive`] takes: DPDK's customary burst.
 pub const BURST: usize = 32;
 
@@ -145,6 +148,12 @@ pub trait Port: Send {
 
     /// Counters since it was opened.
     fn statistics(&self) -> PortStatistics;
+
+    /// A descriptor that is readable (level-triggered) while received frames wait, for sleeping; `None` where the port has
+    /// none and must be polled.
+    fn readiness(&self) -> Option<Arc<OwnedFd>> {
+        None
+    }
 
     /// Takes receive queue `index`; `None` if there is none or it was taken.
     fn take_receive_queue(&mut self, index: u16) -> Option<Self::Receive>;

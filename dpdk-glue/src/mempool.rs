@@ -1,0 +1,108 @@
+//! Pools of packet buffers.
+
+use std::ffi::CString;
+use std::sync::{Mutex, PoisonError};
+
+use dpdk_sys::bindings;
+use dpdk_sys::pool::Pool;
+
+use crate::eal::{self, Eal};
+
+/// Pool operations that a preempted thread cannot make others wait for: a lock-free stack, then a ring whose heads and
+/// tails move together. DPDK's default ring can stall every other thread for a scheduler's slice.
+const OPERATIONS: [&str; 2] = ["lf_stack", "ring_mt_hts"];
+/// Buffers that a registered thread may keep for itself: DPDK's largest.
+pub const CACHE_BUFFERS: u32 = 512;
+/// Most bytes in a buffer, headroom included: DPDK counts them in 16 bits.
+pub const MAX_DATA_ROOM: usize = u16::MAX as usize;
+/// Bytes in front of the data of each buffer, which DPDK keeps for headers.
+pub const HEADROOM: usize = bindings::RTE_PKTMBUF_HEADROOM as usize;
+
+/// Why there is no pool.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MempoolError {
+    /// A frame does not fit a DPDK buffer.
+    #[error("buffers of {bytes} bytes are wanted and DPDK's hold at most {limit}: lower `mtu`", limit = MAX_DATA_ROOM - HEADROOM)]
+    DataRoom {
+        /// Bytes wanted.
+        bytes: usize,
+    },
+    /// DPDK refused.
+    #[error("no pool of {buffers} buffers of {bytes} bytes: {reason}; raise `memory_mib` or lower `pool_packets`{log}")]
+    Refused {
+        /// Buffers wanted.
+        buffers: u32,
+        /// Bytes in each.
+        bytes: usize,
+        /// DPDK's error.
+        reason: String,
+        /// What DPDK logged.
+        log: String,
+    },
+}
+
+/// A pool of packet buffers, borrowed from the process: pools live as long as it does, and one that was given back is
+/// lent out again, though some of its packets may still be held somewhere.
+#[derive(Debug)]
+pub struct Mempool {
+    lent: Lent,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lent {
+    pool: Pool,
+    buffers: u32,
+    data_room: usize,
+}
+
+static GIVEN_BACK: Mutex<Vec<Lent>> = Mutex::new(Vec::new());
+
+impl Mempool {
+    /// A pool of at least `buffers` buffers for `data_room` bytes of packet each. `name` is for DPDK's own listings.
+    pub fn new(_eal: &Eal, name: &str, buffers: u32, data_room: usize) -> Result<Self, MempoolError> {
+        let bytes = u16::try_from(data_room + HEADROOM).map_err(|_| MempoolError::DataRoom { bytes: data_room })?;
+        let mut given_back = GIVEN_BACK.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(index) = given_back.iter().position(|lent| lent.buffers >= buffers && lent.data_room == data_room) {
+            return Ok(Self { lent: given_back.swap_remove(index) });
+        }
+        drop(given_back);
+        let refused = |reason| MempoolError::Refused { buffers, bytes: data_room, reason, log: eal::logged() };
+        let name = CString::new(name).map_err(|_| refused("the name holds a NUL byte".to_owned()))?;
+        let mut error = 0;
+        for operations in OPERATIONS {
+            let operations = CString::new(operations).map_err(|_| refused(String::new()))?;
+            eal::begin_log();
+            match Pool::create(&name, buffers, CACHE_BUFFERS, bytes, &operations) {
+                Ok(pool) => return Ok(Self { lent: Lent { pool, buffers, data_room } }),
+                Err(number) => error = number,
+            }
+        }
+        Err(refused(dpdk_sys::error_text(error)))
+    }
+
+    /// Bytes of packet that one buffer holds.
+    pub fn data_room(&self) -> usize {
+        self.lent.data_room
+    }
+
+    /// Buffers in the pool.
+    pub fn capacity(&self) -> u32 {
+        self.lent.buffers
+    }
+
+    /// Buffers that are free now. A snapshot, and slow: it looks at every thread's cache.
+    pub fn available(&self) -> u32 {
+        self.lent.pool.available()
+    }
+
+    /// The pool itself, for the modules that talk to DPDK.
+    pub(crate) fn pool(&self) -> Pool {
+        self.lent.pool
+    }
+}
+
+impl Drop for Mempool {
+    fn drop(&mut self) {
+        GIVEN_BACK.lock().unwrap_or_else(PoisonError::into_inner).push(self.lent);
+    }
+}

@@ -1,0 +1,819 @@
+//! Ports and their queues.
+
+use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
+use std::ptr::{NonNull, null_mut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use dpdk_sys::bindings::{self, rte_eth_conf, rte_eth_dev_info, rte_mbuf};
+use dpdk_sys::gate::{self, Visitor};
+use dpdk_sys::thread;
+use softrdma_stack::port::{
+    BURST, LinkState, Port, PortCapabilities, PortStatistics, ReceiveQueue, TransmitOffload, TransmitQueue,
+};
+
+use crate::configuration::PortConfig;
+use crate::eal::{self, Eal};
+use crate::mbuf::{Mbuf, Stock, TransmitFrame};
+use crate::mempool::{CACHE_BUFFERS, Mempool, MempoolError};
+
+/// Ethernet header, two VLAN tags and the trailing checksum that some devices deliver.
+const LINK_OVERHEAD: usize = 14 + 8 + 4;
+/// The MTU that every device takes.
+const STANDARD_MTU: usize = 1500;
+/// The smallest buffers worth having, and the size of memif's own by default.
+const SMALLEST_DATA_ROOM: usize = 2048;
+/// Threads whose caches the pool has to fill, besides the queues.
+const CACHED_THREADS: u32 = 2;
+/// How often a client looks whether somebody listens.
+const PEER_POLL: Duration = Duration::from_millis(10);
+
+/// Why a port did not open. The text names the device as it was given to DPDK, and ends in what DPDK logged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// The device's text holds a NUL byte.
+    #[error("device `{device}` holds a NUL byte")]
+    Device {
+        /// As given.
+        device: String,
+    },
+    /// DPDK has a device of this name.
+    #[error("device `{name}` is open in this process already: give one of them another number")]
+    InUse {
+        /// Its name.
+        name: String,
+    },
+    /// Another process serves the socket.
+    #[error("somebody serves `{path}` already: end that process or choose another socket")]
+    SocketInUse {
+        /// The socket's path.
+        path: String,
+    },
+    /// The driver did not come up.
+    #[error("device `{device}` did not come up: {reason}. {advice}{log}")]
+    Probe {
+        /// As given to DPDK.
+        device: String,
+        /// DPDK's error.
+        reason: String,
+        /// What to do about it.
+        advice: &'static str,
+        /// What DPDK logged.
+        log: String,
+    },
+    /// The driver came up without a port.
+    #[error("device `{device}` came up without a port: DPDK has no driver for it, or it is no network device{log}")]
+    NoPort {
+        /// As given to DPDK.
+        device: String,
+        /// What DPDK logged.
+        log: String,
+    },
+    /// The device has too few queues.
+    #[error("device `{device}` has at most {receive} receive and {transmit} transmit queues: ask for no more")]
+    Queues {
+        /// As given.
+        device: String,
+        /// Its receive queues.
+        receive: u16,
+        /// Its transmit queues.
+        transmit: u16,
+    },
+    /// The device does not take the MTU.
+    #[error("device `{device}` does not take an MTU of {mtu} ({reason}): lower `mtu` to {limit} or less")]
+    Mtu {
+        /// As given.
+        device: String,
+        /// What was asked for.
+        mtu: usize,
+        /// What it takes.
+        limit: usize,
+        /// DPDK's error.
+        reason: String,
+    },
+    /// A step of the set-up failed.
+    #[error("device `{device}` failed to {step}: {reason}{log}")]
+    Setup {
+        /// As given.
+        device: String,
+        /// Which step.
+        step: &'static str,
+        /// DPDK's error.
+        reason: String,
+        /// What DPDK logged.
+        log: String,
+    },
+    /// Nobody listens at the other end.
+    #[error(
+        "device `{device}` found nobody to connect to within {waited_ms} ms: start the serving process first, or raise `peer_wait`{log}"
+    )]
+    NoPeer {
+        /// As given.
+        device: String,
+        /// How long it tried.
+        waited_ms: u128,
+        /// What DPDK logged.
+        log: String,
+    },
+    /// The interrupt thread cannot be kept away from pollers.
+    #[error("DPDK's interrupt thread cannot be synchronised with: {reason}")]
+    Gate {
+        /// What failed.
+        reason: String,
+    },
+    /// There is no pool of buffers.
+    #[error(transparent)]
+    Pool(#[from] MempoolError),
+}
+
+/// An open port. It closes when it and all its queues are dropped.
+#[derive(Debug)]
+pub struct EthPort {
+    device: Arc<Device>,
+    capabilities: PortCapabilities,
+    receive: Vec<Option<EthReceiveQueue>>,
+    transmit: Vec<Option<EthTransmitQueue>>,
+}
+
+impl EthPort {
+    /// Brings `config.device` up, with its queues, and starts it.
+    pub fn open(eal: &Eal, config: &PortConfig) -> Result<Self, PortError> {
+        let driver = Driver::of(config.device_name());
+        if driver.is_signalled_by_pipes() {
+            dpdk_sys::environment::ignore_broken_pipes();
+        }
+        if driver == Driver::Memif {
+            gate::install().map_err(|error| PortError::Gate { reason: format!("{error:?}") })?;
+            remove_stale_socket(&config.device)?;
+        }
+        let mut device = Device::probe(driver, config)?;
+        let information = device.information();
+        let plan = Plan::new(&device, &information, config)?;
+        device.pool = Some(Mempool::new(eal, &format!("softrdma{}", device.id), plan.buffers, plan.data_room)?);
+        device.configure(&plan)?;
+        device.set_mtu(config.mtu, &information)?;
+        for queue in 0..config.receive_queues {
+            device.set_up_receive_queue(queue, plan.receive_descriptors)?;
+        }
+        for queue in 0..config.transmit_queues {
+            device.set_up_transmit_queue(queue, plan.transmit_descriptors)?;
+        }
+        device.start(config.peer_wait)?;
+        Ok(Self::around(Arc::new(device), &plan, config))
+    }
+
+    fn around(device: Arc<Device>, plan: &Plan, config: &PortConfig) -> Self {
+        let receive = (0..config.receive_queues).map(|index| Some(EthReceiveQueue::new(&device, index))).collect();
+        let transmit = (0..config.transmit_queues)
+            .map(|index| Some(EthTransmitQueue::new(&device, index, plan, config.transmit_backlog)))
+            .collect();
+        Self { device, capabilities: plan.capabilities, receive, transmit }
+    }
+
+    /// The driver's name as DPDK has it, for example `net_memif`.
+    pub fn driver_name(&self) -> String {
+        let name = self.device.information().driver_name;
+        // SAFETY: DPDK's drivers name themselves with constant texts; null is looked for.
+        if name.is_null() { String::new() } else { unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned() }
+    }
+
+    /// Buffers in the port's pool, and how many of them are free now.
+    pub fn pool_buffers(&self) -> (u32, u32) {
+        self.device.pool.as_ref().map_or((0, 0), |pool| (pool.capacity(), pool.available()))
+    }
+
+    /// Waits until the link is up, at most for `timeout`; whether it is.
+    pub fn wait_for_link(&self, timeout: Duration) -> bool {
+        let begin = Instant::now();
+        while self.link_state() == LinkState::Down {
+            if begin.elapsed() >= timeout {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+}
+
+impl Port for EthPort {
+    type Receive = EthReceiveQueue;
+    type Transmit = EthTransmitQueue;
+
+    fn hardware_address(&self) -> [u8; 6] {
+        let mut address = bindings::rte_ether_addr { addr_bytes: [0; 6] };
+        // SAFETY: the port is open as long as the device lives; the address is written to `address`.
+        unsafe { bindings::rte_eth_macaddr_get(self.device.id, &mut address) };
+        address.addr_bytes
+    }
+
+    fn capabilities(&self) -> PortCapabilities {
+        self.capabilities
+    }
+
+    fn link_state(&self) -> LinkState {
+        self.device.link_state()
+    }
+
+    fn statistics(&self) -> PortStatistics {
+        let mut from_driver = bindings::rte_eth_stats::default();
+        // SAFETY: the port is open as long as the device lives; the counters are written to `from_driver`.
+        unsafe { bindings::rte_eth_stats_get(self.device.id, &mut from_driver) };
+        let ours = &self.device.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        // Packets are counted by the queues: some drivers forget theirs when the link goes down.
+        let sum = |which: fn(&Counters) -> &AtomicU64| ours.iter().map(|counters| read(which(counters))).sum();
+        PortStatistics {
+            received_packets: sum(|counters| &counters.received_packets),
+            received_bytes: sum(|counters| &counters.received_bytes),
+            transmitted_packets: sum(|counters| &counters.transmitted_packets),
+            transmitted_bytes: sum(|counters| &counters.transmitted_bytes),
+            transmit_errors: from_driver.oerrors + sum(|counters: &Counters| &counters.transmit_errors),
+            receive_missed: from_driver.imissed,
+            receive_errors: from_driver.ierrors,
+            receive_no_memory: from_driver.rx_nombuf,
+        }
+    }
+
+    fn take_receive_queue(&mut self, index: u16) -> Option<EthReceiveQueue> {
+        self.receive.get_mut(usize::from(index))?.take()
+    }
+
+    fn take_transmit_queue(&mut self, index: u16) -> Option<EthTransmitQueue> {
+        self.transmit.get_mut(usize::from(index))?.take()
+    }
+}
+
+/// One receive queue.
+#[derive(Debug)]
+pub struct EthReceiveQueue {
+    device: Arc<Device>,
+    index: u16,
+    /// Present where the interrupt thread takes memory away.
+    visitor: Option<Visitor>,
+}
+
+impl EthReceiveQueue {
+    fn new(device: &Arc<Device>, index: u16) -> Self {
+        Self { device: Arc::clone(device), index, visitor: device.visitor() }
+    }
+}
+
+impl ReceiveQueue for EthReceiveQueue {
+    type Packet = Mbuf;
+
+    fn receive(&mut self, packets: &mut Vec<Mbuf>) -> usize {
+        thread::register();
+        let mut burst = [MaybeUninit::<*mut rte_mbuf>::uninit(); BURST];
+        let count = {
+            let _visit = match &mut self.visitor {
+                Some(visitor) => match visitor.enter() {
+                    Some(visit) => Some(visit),
+                    None => return 0,
+                },
+                None => None,
+            };
+            // SAFETY: the port is started while the device lives and the queue was set up; `&mut self` makes this its only
+            // user; `burst` has room for BURST pointers. The visit, where needed, keeps the queue's memory mapped.
+            unsafe {
+                bindings::softrdma_receive_burst(self.device.id, self.index, burst.as_mut_ptr().cast(), BURST as u16)
+            }
+        };
+        if count == 0 {
+            return 0;
+        }
+        let mut bytes = 0;
+        packets.extend(burst[..usize::from(count)].iter().map(|slot| {
+            // SAFETY: the driver wrote `count` pointers, each the head of a chain that is now ours.
+            let packet = unsafe { Mbuf::from_raw(NonNull::new_unchecked(slot.assume_init())) };
+            bytes += packet.total_length() as u64;
+            packet
+        }));
+        let counters = &self.device.counters[usize::from(self.index)];
+        add(&counters.received_packets, u64::from(count));
+        add(&counters.received_bytes, bytes);
+        usize::from(count)
+    }
+}
+
+/// One transmit queue.
+#[derive(Debug)]
+pub struct EthTransmitQueue {
+    device: Arc<Device>,
+    index: u16,
+    visitor: Option<Visitor>,
+    stock: Stock,
+    /// Frames not yet taken by the driver: `queue[first..]`.
+    queue: Vec<*mut rte_mbuf>,
+    first: usize,
+    backlog: usize,
+    /// Whether a frame in the queue leaves work to the port.
+    has_offloads: bool,
+    data_room: usize,
+    chains: bool,
+    /// Whether the link has been seen up.
+    was_up: bool,
+}
+
+// SAFETY: the raw pointers are frames that the queue owns, as an Mbuf does.
+unsafe impl Send for EthTransmitQueue {}
+
+impl EthTransmitQueue {
+    fn new(device: &Arc<Device>, index: u16, plan: &Plan, backlog: usize) -> Self {
+        let pool = device.pool.as_ref().expect("an opened device has a pool").pool();
+        let backlog = backlog.max(BURST);
+        Self {
+            device: Arc::clone(device),
+            index,
+            visitor: device.visitor(),
+            stock: Stock::new(pool),
+            queue: Vec::with_capacity(backlog),
+            first: 0,
+            backlog,
+            has_offloads: false,
+            data_room: plan.data_room,
+            chains: plan.capabilities.attachments,
+            was_up: false,
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        self.queue.len() - self.first
+    }
+
+    /// Offers everything queued to the driver, in bursts, until it takes no more.
+    fn push(&mut self) {
+        let counters = &self.device.counters[usize::from(self.index)];
+        while self.first < self.queue.len() {
+            let frames = &mut self.queue[self.first..];
+            let count = frames.len().min(BURST) as u16;
+            let bytes_before = |frames: &[*mut rte_mbuf]| -> u64 {
+                // SAFETY: the frames are owned here until the driver takes them.
+                frames.iter().map(|frame| u64::from(unsafe { (**frame).pkt_len })).sum()
+            };
+            let lengths = bytes_before(&frames[..usize::from(count)]);
+            let taken = {
+                let _visit = match &mut self.visitor {
+                    Some(visitor) => match visitor.enter() {
+                        Some(visit) => Some(visit),
+                        None => break,
+                    },
+                    None => None,
+                };
+                // SAFETY: as in `receive`; `frames` holds at least `count` frames, of which the driver takes over the first
+                // ones, as many as it answers. What prepare refuses stays ours.
+                unsafe {
+                    let ready = match self.has_offloads {
+                        true => {
+                            bindings::softrdma_transmit_prepare(self.device.id, self.index, frames.as_mut_ptr(), count)
+                        }
+                        false => count,
+                    };
+                    bindings::softrdma_transmit_burst(self.device.id, self.index, frames.as_mut_ptr(), ready)
+                }
+            };
+            let left = bytes_before(&frames[usize::from(taken)..usize::from(count)]);
+            add(&counters.transmitted_packets, u64::from(taken));
+            add(&counters.transmitted_bytes, lengths - left);
+            self.first += usize::from(taken);
+            if taken < count {
+                break;
+            }
+        }
+        if self.first == self.queue.len() {
+            self.queue.clear();
+            self.first = 0;
+            self.has_offloads = false;
+        }
+    }
+
+    /// The driver takes nothing. Without a link, what was meant for a peer that has left is lost, as on any wire.
+    #[cold]
+    fn drop_what_is_undeliverable(&mut self) {
+        let is_up = self.device.link_state() == LinkState::Up;
+        if !is_up && self.was_up {
+            add(&self.device.counters[usize::from(self.index)].transmit_errors, self.waiting() as u64);
+            self.free_queue();
+        }
+        self.was_up = is_up;
+    }
+
+    fn free_queue(&mut self) {
+        let frames = &mut self.queue[self.first..];
+        // SAFETY: the frames are owned here; the queue forgets them below.
+        unsafe { bindings::softrdma_mbuf_free_bulk(frames.as_mut_ptr(), frames.len() as u32) };
+        self.queue.clear();
+        self.first = 0;
+        self.has_offloads = false;
+    }
+}
+
+impl TransmitQueue for EthTransmitQueue {
+    type Attachment = Mbuf;
+    type Frame = TransmitFrame;
+
+    #[inline]
+    fn frame(&mut self, length: usize) -> Option<TransmitFrame> {
+        assert!(
+            length <= self.data_room,
+            "a frame of {length} bytes in buffers of {}: larger than the MTU",
+            self.data_room
+        );
+        thread::register();
+        let mbuf = self.stock.take()?;
+        // SAFETY: the stock gives fresh single buffers with `data_room` bytes of room, checked above.
+        Some(unsafe { TransmitFrame::new(mbuf, length as u16, self.chains) })
+    }
+
+    #[inline]
+    fn send(&mut self, frame: TransmitFrame, offload: TransmitOffload) -> Result<(), TransmitFrame> {
+        if self.waiting() >= self.backlog {
+            self.flush();
+            if self.waiting() >= self.backlog {
+                return Err(frame);
+            }
+        }
+        if self.queue.len() == self.queue.capacity() {
+            self.queue.drain(..self.first);
+            self.first = 0;
+        }
+        let (mbuf, has_work) = frame.finish(offload);
+        self.has_offloads |= has_work;
+        self.queue.push(mbuf);
+        if self.waiting() == BURST {
+            self.push();
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> usize {
+        if self.waiting() > 0 {
+            let before = self.waiting();
+            self.push();
+            match self.waiting() == before {
+                true => self.drop_what_is_undeliverable(),
+                false => self.was_up = true,
+            }
+        }
+        self.waiting()
+    }
+}
+
+impl Drop for EthTransmitQueue {
+    fn drop(&mut self) {
+        self.push();
+        self.free_queue();
+    }
+}
+
+/// What kind of device it is, as far as that matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Driver {
+    Memif,
+    /// Carries frames of any length, whatever its MTU says.
+    AnyLength,
+    AfPacket,
+    VirtioUser,
+    Vhost,
+    Other,
+}
+
+impl Driver {
+    fn of(device_name: &str) -> Self {
+        const NAMES: [(&str, Driver); 6] = [
+            ("net_memif", Driver::Memif),
+            ("net_ring", Driver::AnyLength),
+            ("net_null", Driver::AnyLength),
+            ("net_af_packet", Driver::AfPacket),
+            ("net_virtio_user", Driver::VirtioUser),
+            ("net_vhost", Driver::Vhost),
+        ];
+        NAMES.iter().find(|(prefix, _)| device_name.starts_with(prefix)).map_or(Self::Other, |(_, driver)| *driver)
+    }
+
+    /// Whether the driver writes to a socket whose other end is another process.
+    fn is_signalled_by_pipes(self) -> bool {
+        matches!(self, Self::Memif | Self::VirtioUser | Self::Vhost)
+    }
+
+    fn carries_any_length(self) -> bool {
+        matches!(self, Self::Memif | Self::AnyLength | Self::AfPacket | Self::Vhost)
+    }
+}
+
+/// What is asked of a device, within what it offers.
+#[derive(Debug)]
+struct Plan {
+    data_room: usize,
+    buffers: u32,
+    receive_queues: u16,
+    transmit_queues: u16,
+    receive_descriptors: u16,
+    transmit_descriptors: u16,
+    configured_mtu: u32,
+    receive_offloads: u64,
+    transmit_offloads: u64,
+    rss: u64,
+    capabilities: PortCapabilities,
+}
+
+impl Plan {
+    fn new(device: &Device, information: &rte_eth_dev_info, config: &PortConfig) -> Result<Self, PortError> {
+        let (most_receive, most_transmit) = (information.max_rx_queues, information.max_tx_queues);
+        if config.receive_queues > most_receive || config.transmit_queues > most_transmit {
+            return Err(PortError::Queues {
+                device: device.text.clone(),
+                receive: most_receive,
+                transmit: most_transmit,
+            });
+        }
+        let frame = config.mtu + LINK_OVERHEAD;
+        let data_room = config.data_room.unwrap_or(frame).max(SMALLEST_DATA_ROOM).next_multiple_of(64);
+        let receive_descriptors = within(config.receive_descriptors, &information.rx_desc_lim);
+        let transmit_descriptors = within(config.transmit_descriptors, &information.tx_desc_lim);
+        let descriptors = u32::from(config.receive_queues) * u32::from(receive_descriptors)
+            + u32::from(config.transmit_queues) * u32::from(transmit_descriptors);
+        let offered = |mask: u64, capable: u64, wanted: bool| if wanted && capable & mask == mask { mask } else { 0 };
+        let receive_checksums =
+            bindings::SOFTRDMA_RX_OFFLOAD_IPV4_CHECKSUM | bindings::SOFTRDMA_RX_OFFLOAD_TCP_CHECKSUM;
+        let transmit_checksums =
+            bindings::SOFTRDMA_TX_OFFLOAD_IPV4_CHECKSUM | bindings::SOFTRDMA_TX_OFFLOAD_TCP_CHECKSUM;
+        let (receive, transmit) = (information.rx_offload_capa, information.tx_offload_capa);
+        let receive_offloads = offered(receive_checksums, receive, config.offloads)
+            | offered(bindings::SOFTRDMA_RX_OFFLOAD_SCATTER, receive, data_room < frame);
+        let transmit_offloads = offered(transmit_checksums, transmit, config.offloads)
+            | offered(bindings::SOFTRDMA_TX_OFFLOAD_TCP_SEGMENTATION, transmit, config.offloads)
+            | offered(bindings::SOFTRDMA_TX_OFFLOAD_CHAINS, transmit, true);
+        Ok(Self {
+            data_room,
+            buffers: config.pool_packets + descriptors + CACHED_THREADS * CACHE_BUFFERS * 3 / 2,
+            receive_queues: config.receive_queues,
+            transmit_queues: config.transmit_queues,
+            receive_descriptors,
+            transmit_descriptors,
+            configured_mtu: config.mtu.min(usize::from(information.max_mtu)).min(largest_mtu(information)) as u32,
+            receive_offloads,
+            transmit_offloads,
+            rss: if config.receive_queues > 1 {
+                bindings::SOFTRDMA_RSS_TCP & information.flow_type_rss_offloads
+            } else {
+                0
+            },
+            capabilities: PortCapabilities {
+                mtu: config.mtu,
+                receive_checksum: receive_offloads & receive_checksums == receive_checksums,
+                transmit_checksum: transmit_offloads & transmit_checksums == transmit_checksums,
+                segmentation: transmit_offloads & bindings::SOFTRDMA_TX_OFFLOAD_TCP_SEGMENTATION != 0,
+                attachments: transmit_offloads & bindings::SOFTRDMA_TX_OFFLOAD_CHAINS != 0,
+            },
+        })
+    }
+}
+
+/// Counters of the queues with one index. Each is written by one thread.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Counters {
+    received_packets: AtomicU64,
+    received_bytes: AtomicU64,
+    transmitted_packets: AtomicU64,
+    transmitted_bytes: AtomicU64,
+    transmit_errors: AtomicU64,
+}
+
+/// Adds to a counter that no other thread writes.
+fn add(counter: &AtomicU64, value: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + value, Ordering::Relaxed);
+}
+
+/// A device of DPDK's that this process brought up. Dropping it takes it down.
+#[derive(Debug)]
+struct Device {
+    id: u16,
+    driver: Driver,
+    /// As given to DPDK, for messages.
+    text: String,
+    counters: Box<[Counters]>,
+    /// `None` only while the port is being opened. Outlives the device's last burst.
+    pool: Option<Mempool>,
+}
+
+impl Device {
+    fn probe(driver: Driver, config: &PortConfig) -> Result<Self, PortError> {
+        let text = complete_arguments(driver, config);
+        let device = || text.clone();
+        let arguments = CString::new(text.clone()).map_err(|_| PortError::Device { device: device() })?;
+        let name = CString::new(config.device_name()).map_err(|_| PortError::Device { device: device() })?;
+        let mut id = 0;
+        // SAFETY: the name is NUL-terminated, `id` is written on success.
+        let mut find = || unsafe { bindings::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut id) == 0 };
+        if find() {
+            return Err(PortError::InUse { name: config.device_name().to_owned() });
+        }
+        eal::begin_log();
+        // SAFETY: the arguments are NUL-terminated and copied by DPDK.
+        let outcome = unsafe { bindings::rte_dev_probe(arguments.as_ptr()) };
+        if outcome < 0 {
+            let reason = dpdk_sys::error_text(outcome);
+            return Err(PortError::Probe { device: device(), reason, advice: advice(driver), log: eal::logged() });
+        }
+        // A driver may fail and its bus still report success: what counts is the port.
+        if !find() {
+            return Err(PortError::NoPort { device: device(), log: eal::logged() });
+        }
+        let queues = config.receive_queues.max(config.transmit_queues);
+        Ok(Self { id, driver, text, counters: (0..queues).map(|_| Counters::default()).collect(), pool: None })
+    }
+
+    fn information(&self) -> rte_eth_dev_info {
+        let mut information = rte_eth_dev_info::default();
+        // SAFETY: the port exists while the device lives; the structure is written.
+        unsafe { bindings::rte_eth_dev_info_get(self.id, &mut information) };
+        information
+    }
+
+    fn configure(&self, plan: &Plan) -> Result<(), PortError> {
+        let mut configuration = rte_eth_conf::default();
+        configuration.rxmode.mtu = plan.configured_mtu;
+        configuration.rxmode.offloads = plan.receive_offloads;
+        configuration.txmode.offloads = plan.transmit_offloads;
+        configuration.rxmode.mq_mode = match plan.rss {
+            0 => bindings::SOFTRDMA_MQ_RX_NONE,
+            _ => bindings::SOFTRDMA_MQ_RX_RSS,
+        };
+        configuration.rx_adv_conf.rss_conf.rss_hf = plan.rss;
+        // SAFETY: the structure is read and copied.
+        let outcome = unsafe {
+            bindings::rte_eth_dev_configure(self.id, plan.receive_queues, plan.transmit_queues, &configuration)
+        };
+        self.check(outcome, "take its configuration")
+    }
+
+    /// Tells the device its MTU where it wants to know; the drivers that carry any length do not.
+    fn set_mtu(&self, mtu: usize, information: &rte_eth_dev_info) -> Result<(), PortError> {
+        let wanted = u16::try_from(mtu).unwrap_or(u16::MAX);
+        let mut current = 0;
+        // SAFETY: the port exists; `current` is written.
+        unsafe { bindings::rte_eth_dev_get_mtu(self.id, &mut current) };
+        if usize::from(current) == mtu || (mtu > STANDARD_MTU && self.driver.carries_any_length()) {
+            return Ok(());
+        }
+        // SAFETY: the port exists and is configured.
+        let outcome = unsafe { bindings::rte_eth_dev_set_mtu(self.id, wanted) };
+        // A smaller MTU than the device's own needs no consent.
+        if outcome == 0 || mtu <= usize::from(current) {
+            return Ok(());
+        }
+        let limit = usize::from(information.max_mtu).min(largest_mtu(information)).min(mtu - 1);
+        Err(PortError::Mtu { device: self.text.clone(), mtu, limit, reason: dpdk_sys::error_text(outcome) })
+    }
+
+    fn set_up_receive_queue(&self, queue: u16, descriptors: u16) -> Result<(), PortError> {
+        let pool = self.pool.as_ref().map_or(null_mut(), |pool| pool.pool().as_ptr());
+        // SAFETY: the port is configured with this queue; the pool outlives the device; null asks for the defaults.
+        let outcome = unsafe {
+            let socket = bindings::rte_eth_dev_socket_id(self.id).max(0) as u32;
+            bindings::rte_eth_rx_queue_setup(self.id, queue, descriptors, socket, std::ptr::null(), pool)
+        };
+        self.check(outcome, "set up a receive queue")
+    }
+
+    fn set_up_transmit_queue(&self, queue: u16, descriptors: u16) -> Result<(), PortError> {
+        // SAFETY: the port is configured with this queue; null asks for the defaults.
+        let outcome = unsafe {
+            let socket = bindings::rte_eth_dev_socket_id(self.id).max(0) as u32;
+            bindings::rte_eth_tx_queue_setup(self.id, queue, descriptors, socket, std::ptr::null())
+        };
+        self.check(outcome, "set up a transmit queue")
+    }
+
+    /// Starts the port. A memif client connects here, so it is tried again until somebody listens.
+    fn start(&self, peer_wait: Duration) -> Result<(), PortError> {
+        let begin = Instant::now();
+        loop {
+            eal::begin_log();
+            // SAFETY: the port is configured and its queues are set up.
+            let outcome = self.undisturbed(|| unsafe { bindings::rte_eth_dev_start(self.id) });
+            if outcome == 0 || self.driver != Driver::Memif {
+                return self.check(outcome, "start");
+            }
+            if begin.elapsed() >= peer_wait {
+                let waited_ms = begin.elapsed().as_millis();
+                return Err(PortError::NoPeer { device: self.text.clone(), waited_ms, log: eal::logged() });
+            }
+            std::thread::sleep(PEER_POLL);
+        }
+    }
+
+    fn link_state(&self) -> LinkState {
+        let mut link = bindings::rte_eth_link::default();
+        // SAFETY: the port exists while the device lives; `link` is written.
+        let outcome = unsafe { bindings::rte_eth_link_get_nowait(self.id, &mut link) };
+        let is_up = outcome == 0 && link.link_status() != 0;
+        if is_up { LinkState::Up } else { LinkState::Down }
+    }
+
+    fn visitor(&self) -> Option<Visitor> {
+        (self.driver == Driver::Memif).then(Visitor::new)
+    }
+
+    /// Runs `work` while the interrupt thread leaves the device alone.
+    fn undisturbed<T>(&self, work: impl FnOnce() -> T) -> T {
+        match self.driver {
+            Driver::Memif => gate::with_interrupts_parked(work),
+            _ => work(),
+        }
+    }
+
+    fn check(&self, outcome: i32, step: &'static str) -> Result<(), PortError> {
+        match outcome {
+            0 => Ok(()),
+            _ => Err(PortError::Setup {
+                device: self.text.clone(),
+                step,
+                reason: dpdk_sys::error_text(outcome),
+                log: eal::logged(),
+            }),
+        }
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        let device = self.information().device;
+        // SAFETY: queues hold the device, so no burst is under way or will come; the interrupt thread is parked. Stopping a
+        // port that did not start is harmless. Removing closes the port and gives its name free.
+        self.undisturbed(|| unsafe {
+            bindings::rte_eth_dev_stop(self.id);
+            if device.is_null() || bindings::rte_dev_remove(device) != 0 {
+                bindings::rte_eth_dev_close(self.id);
+            }
+        });
+    }
+}
+
+/// The device's text with the buffer sizes that its MTU asks for, where it has such arguments and they are not given.
+fn complete_arguments(driver: Driver, config: &PortConfig) -> String {
+    let text = &config.device;
+    let frame = config.mtu + LINK_OVERHEAD;
+    let lacks = |key: &str| !text.split(',').any(|argument| argument.trim_start().starts_with(key));
+    match driver {
+        // A frame in one memif buffer: a chain that meets a dry pool half way is lost with its buffers (22.11).
+        Driver::Memif if frame > SMALLEST_DATA_ROOM && lacks("bsize=") => {
+            format!("{text},bsize={}", frame.next_multiple_of(64).min(usize::from(u16::MAX)))
+        }
+        Driver::AfPacket if frame > 1600 && lacks("framesz=") => {
+            // The kernel's header in front of each frame takes part of it; blocks hold whole frames.
+            format!("{text},framesz=16384,blocksz=65536,framecnt=256")
+        }
+        _ => text.clone(),
+    }
+}
+
+/// A server's socket file that nobody serves any more keeps its successor from binding: removed.
+fn remove_stale_socket(device: &str) -> Result<(), PortError> {
+    let argument = |key| device.split(',').find_map(|argument| argument.trim().strip_prefix(key));
+    let is_file = argument("socket-abstract=") == Some("no");
+    let (Some(path), true, Some("server" | "master")) = (argument("socket="), is_file, argument("role=")) else {
+        return Ok(());
+    };
+    let address = match rustix::net::SocketAddrUnix::new(path) {
+        Ok(address) if std::path::Path::new(path).exists() => address,
+        _ => return Ok(()),
+    };
+    use rustix::net::{AddressFamily, SocketType, connect, socket};
+    let Ok(probe) = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None) else { return Ok(()) };
+    match connect(&probe, &address) {
+        Err(rustix::io::Errno::CONNREFUSED) => {
+            let _ = std::fs::remove_file(path);
+            Ok(())
+        }
+        Ok(()) => Err(PortError::SocketInUse { path: path.to_owned() }),
+        Err(_) => Ok(()),
+    }
+}
+
+fn advice(driver: Driver) -> &'static str {
+    match driver {
+        Driver::Memif => "Is the socket's name taken by another server, or its folder not writable?",
+        Driver::AfPacket => "It needs CAP_NET_RAW (root) and an interface that exists.",
+        Driver::VirtioUser => "Start the vhost process first; the EAL wants `--single-file-segments`.",
+        Driver::Vhost => "Can the socket's folder be written?",
+        Driver::AnyLength => "Is its number taken?",
+        Driver::Other => {
+            "Check the spelling, the permissions (tap and XDP need root), and for PCI the binding to vfio-pci."
+        }
+    }
+}
+
+/// The MTU at which frames reach the device's limit.
+fn largest_mtu(information: &rte_eth_dev_info) -> usize {
+    (information.max_rx_pktlen as usize).saturating_sub(18).max(STANDARD_MTU)
+}
+
+fn within(wanted: u16, limits: &bindings::rte_eth_desc_lim) -> u16 {
+    let most = if limits.nb_max == 0 { u16::MAX } else { limits.nb_max };
+    let aligned = wanted.next_multiple_of(limits.nb_align.max(1));
+    aligned.max(limits.nb_min).min(most)
+}

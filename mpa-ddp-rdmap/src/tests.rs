@@ -1,0 +1,3 @@
+//! Both halves, two endpoints.
+
+mod operations;

@@ -1,0 +1,355 @@
+//! The sequential engine: smoltcp 0.14, whole and as released, over a packet port.
+//!
+//! smoltcp brings Ethernet, ARP, NDP, IPv4, IPv6, ICMP echo and TCP; this module brings what it leaves to its user:
+//!
+//! - a device over the queues of a port (`device`), which lends received frames in place, builds sent ones in the port's
+//!   memory, and leaves checksums to the port where it computes them;
+//! - names, limits and events of connections (`slots`, `connections`);
+//! - listeners with a backlog (`listeners`): smoltcp has none, so a socket is made for each first SYN, and a SYN of a known
+//!   connection never reaches it;
+//! - attention only where there is something to do (`ready`): smoltcp's wakers set a bit for each socket;
+//! - the face of streams (`receive`, `transmit`): received bytes are lent out of the socket's ring, with a short copy only
+//!   where the ring's end cuts them; records are written straight into the socket's ring.
+//!
+//! What it cannot do is smoltcp's doing: retransmission waits a second at least, segment boundaries are not ours, and each
+//! packet is matched against the sockets one by one.
+//!
+//! [`Engine::poll`] receives and offers; what there is to send, acknowledgements included, leaves with [`Engine::flush`],
+//! so that an answer carries its acknowledgement. Without a flush it leaves at the beginning of the next poll.
+
+pub(crate) mod checksum;
+mod config;
+mod connections;
+mod device;
+mod headers;
+mod ingress;
+mod listeners;
+mod ready;
+mod receive;
+mod slots;
+#[cfg(test)]
+mod tests;
+mod transmit;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
+use smoltcp::socket::tcp;
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
+
+use crate::port::Port;
+use crate::stream::{
+    Activity, ConnectError, Engine, EngineStatistics, ListenError, ListenerId, Source, StreamId, Streams, Transmitted,
+};
+use crate::time::Instant;
+pub use config::{
+    CongestionControl, MAX_ADDRESSES, MAX_MTU, MAX_SOCKET_BUFFER, MIN_MTU_IPV4, MIN_MTU_IPV6, MIN_SOCKET_BUFFER,
+    SequentialConfig, SequentialError,
+};
+use device::PortDevice;
+use listeners::Listeners;
+use ready::ReadySet;
+use slots::{Role, Slots};
+
+/// Largest `max_connections`: every connection that we begin needs an ephemeral port of its own.
+pub const MAX_CONNECTIONS: usize = 16_384;
+
+/// One round of sending stops after so many frames; the rest follows with the next.
+const EGRESS_FRAMES: u64 = 256;
+
+/// smoltcp's timers count in seconds; while we poll all the time it is enough to look at them this often.
+const TIMER_TICK: Duration = Duration::from_millis(1);
+
+/// How soon to try again to hand frames to a port that takes none.
+const BLOCKED_RETRY: Duration = Duration::from_micros(50);
+
+/// An aborted connection whose RST cannot leave is forgotten after so long, and so is one in TIME-WAIT.
+const LINGER_TIME: Duration = Duration::from_secs(15);
+
+/// smoltcp over a port. See the [module](self).
+pub struct SequentialEngine<P: Port> {
+    port: P,
+    device: PortDevice<P>,
+    interface: Interface,
+    /// Every socket that has a peer.
+    sockets: SocketSet<'static>,
+    /// At most one socket, in LISTEN, for the SYN that is being handled.
+    listening: SocketSet<'static>,
+    spare: Option<SocketHandle>,
+    slots: Slots,
+    listeners: Listeners,
+    ready: ReadySet,
+    /// Slots being served; a field to keep its memory.
+    serving: Vec<u32>,
+    /// Lingering slots with the time at which they are forgotten, the oldest first.
+    lingering: VecDeque<(StreamId, Instant)>,
+    /// Records that do not fit in front of the end of a transmit ring are written here first.
+    record: Vec<u8>,
+    random: StdRng,
+    limits: Limits,
+    addresses: Vec<(IpAddr, u8)>,
+    gateways: Vec<IpAddr>,
+    mtu: usize,
+    /// Something may have to be sent.
+    egress_due: bool,
+    last_egress: Instant,
+    /// When smoltcp wants to be called, as far as was asked.
+    timer: Option<Instant>,
+    statistics: EngineStatistics,
+}
+
+/// Limits and times from the configuration.
+struct Limits {
+    max_connections: usize,
+    max_listeners: usize,
+    max_backlog: usize,
+    max_time_wait: usize,
+    socket_buffer_bytes: usize,
+    congestion_control: tcp::CongestionControl,
+    connect_timeout: Duration,
+    half_open_timeout: Duration,
+    user_timeout: Duration,
+    keep_alive_interval: Duration,
+}
+
+impl<P: Port> SequentialEngine<P> {
+    /// An engine with the addresses of `config` on queue 0 of `port`.
+    pub fn new(mut port: P, config: SequentialConfig, now: Instant) -> Result<Self, SequentialError> {
+        let capabilities = port.capabilities();
+        let mtu = config.validate(capabilities.mtu)?;
+        let address = port.hardware_address();
+        let hardware_address = EthernetAddress(address);
+        if !hardware_address.is_unicast() {
+            return Err(SequentialError::HardwareAddress { address });
+        }
+        let receive = port.take_receive_queue(0).ok_or(SequentialError::QueueTaken)?;
+        let transmit = port.take_transmit_queue(0).ok_or(SequentialError::QueueTaken)?;
+        let limits = Limits::new(&config);
+        let mut device = PortDevice::new(receive, transmit, capabilities, mtu, config.checksum, config.capture);
+        let mut interface_config = Config::new(HardwareAddress::Ethernet(hardware_address));
+        interface_config.random_seed = config.random_seed;
+        let mut interface = Interface::new(interface_config, &mut device, smoltcp_time(now));
+        interface.update_ip_addrs(|addresses| {
+            // The configuration holds at most as many as fit.
+            addresses.extend(config.addresses.iter().map(|&(address, prefix)| IpCidr::new(address.into(), prefix)));
+        });
+        for gateway in &config.gateways {
+            let _ = match *gateway {
+                IpAddr::V4(gateway) => interface.routes_mut().add_default_ipv4_route(gateway),
+                IpAddr::V6(gateway) => interface.routes_mut().add_default_ipv6_route(gateway),
+            };
+        }
+        Ok(Self {
+            port,
+            device,
+            interface,
+            sockets: SocketSet::new(Vec::new()),
+            listening: SocketSet::new(Vec::new()),
+            spare: None,
+            slots: Slots::default(),
+            listeners: Listeners::default(),
+            ready: ReadySet::new(limits.max_connections + limits.max_time_wait + 1),
+            serving: Vec::new(),
+            lingering: VecDeque::new(),
+            record: Vec::new(),
+            random: StdRng::seed_from_u64(config.random_seed),
+            limits,
+            addresses: config.addresses,
+            gateways: config.gateways,
+            mtu,
+            egress_due: false,
+            last_egress: now,
+            timer: None,
+            statistics: EngineStatistics::default(),
+        })
+    }
+
+    /// Lets smoltcp send what it has, a bounded amount, and hands it to the port.
+    fn egress(&mut self, now: Instant) {
+        let before = self.device.transmit_side().sent_frames();
+        self.device.transmit_side().set_now(now);
+        self.device.transmit_side().watch_handshakes(self.slots.connecting() > 0);
+        let mut more = true;
+        while more && self.device.transmit_side().sent_frames() - before < EGRESS_FRAMES {
+            let result = self.interface.poll_egress(smoltcp_time(now), &mut self.device, &mut self.sockets);
+            more = result == PollResult::SocketStateChanged;
+        }
+        self.egress_due = more || self.device.transmit_side().is_blocked();
+        self.last_egress = now;
+        self.timer = None;
+        self.device.transmit_side().flush();
+        self.note_handshakes();
+        self.note_expired();
+    }
+
+    /// Remembers which connections got their SYN out: only those know their next hop.
+    fn note_handshakes(&mut self) {
+        for port in self.device.transmit_side().take_sent_handshakes() {
+            self.slots.note_syn_sent(port);
+        }
+    }
+
+    /// A socket that closed while sending gave up on its peer; one that closed while receiving was told to.
+    fn note_expired(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
+        self.serving.clear();
+        self.ready.drain(&mut self.serving);
+        for &index in &self.serving {
+            let slot = self.slots.get_mut(index as usize);
+            if !matches!(slot.role, Role::Free | Role::Lingering) {
+                slot.expired |= self.sockets.get::<tcp::Socket<'_>>(slot.handle).state() == tcp::State::Closed;
+            }
+            self.ready.insert(index as usize);
+        }
+    }
+
+    fn is_timer_due(&self, now: Instant) -> bool {
+        now.saturating_since(self.last_egress) >= TIMER_TICK || self.timer.is_some_and(|timer| timer <= now)
+    }
+}
+
+impl<P: Port> Engine for SequentialEngine<P> {
+    fn connect(&mut self, now: Instant, remote: SocketAddr, local: Option<IpAddr>) -> Result<StreamId, ConnectError> {
+        self.begin_connection(now, remote, local)
+    }
+
+    fn listen(&mut self, _now: Instant, local: SocketAddr, backlog: usize) -> Result<ListenerId, ListenError> {
+        self.add_listener(local, backlog)
+    }
+
+    fn listener_address(&self, listener: ListenerId) -> Option<SocketAddr> {
+        self.listeners.get(listener).map(|listener| listener.local)
+    }
+
+    fn close_listener(&mut self, _now: Instant, listener: ListenerId) {
+        // Its half-open connections are reset when they are confirmed, or time out.
+        self.listeners.remove(listener);
+    }
+
+    fn poll(&mut self, now: Instant, streams: &mut dyn Streams) -> Activity {
+        if self.egress_due || self.is_timer_due(now) {
+            self.egress(now);
+        }
+        let received = self.ingress(now);
+        let events = self.serve_ready(now, streams);
+        self.forget_lingering(now);
+        Activity { received, events }
+    }
+
+    fn transmit(&mut self, _now: Instant, stream: StreamId, source: &mut dyn Source) -> Transmitted {
+        self.take_records(stream, source)
+    }
+
+    fn flush(&mut self, now: Instant) {
+        if self.egress_due {
+            self.egress(now);
+        }
+    }
+
+    fn resume(&mut self, stream: StreamId) {
+        if let Some(index) = self.slots.of_stream(stream) {
+            self.ready.insert(index);
+        }
+    }
+
+    fn segment_size(&self, stream: StreamId) -> usize {
+        let known = self.slots.of_stream(stream).map(|index| self.slots.get(index).segment_size);
+        known.unwrap_or_else(|| self.largest_segment(self.addresses[0].0))
+    }
+
+    fn addresses(&self, stream: StreamId) -> Option<(SocketAddr, SocketAddr)> {
+        let slot = self.slots.get(self.slots.of_stream(stream)?);
+        Some((slot.local, slot.remote))
+    }
+
+    fn local_addresses(&self) -> Vec<IpAddr> {
+        self.addresses.iter().map(|&(address, _)| address).collect()
+    }
+
+    fn close(&mut self, now: Instant, stream: StreamId) {
+        self.close_stream(now, stream);
+    }
+
+    fn abort(&mut self, now: Instant, stream: StreamId) {
+        self.abort_stream(now, stream);
+    }
+
+    fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
+        if self.device.transmit_side().is_blocked() {
+            return Some(now + BLOCKED_RETRY);
+        }
+        if self.egress_due || !self.ready.is_empty() {
+            return Some(now);
+        }
+        let asked = self.interface.poll_at(smoltcp_time(now), &self.sockets).map(|at| {
+            let at = Instant::from_nanoseconds(u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000));
+            // It was served at this very time and wants more: not before the clock has moved.
+            if at <= now && self.last_egress == now { now + TIMER_TICK } else { at }
+        });
+        self.timer = asked;
+        let forgotten = self.lingering.front().map(|&(_, at)| at);
+        asked.into_iter().chain(forgotten).min()
+    }
+
+    fn readiness(&self) -> Option<Arc<OwnedFd>> {
+        self.port.readiness()
+    }
+
+    fn statistics(&self) -> EngineStatistics {
+        let device = self.device.statistics();
+        let mut statistics = self.statistics.clone();
+        statistics.connections = self.slots.connections() as u64;
+        statistics.malformed_packets = device.malformed_packets;
+        statistics.receive_copied_bytes += device.linearised_bytes;
+        let mut port = self.port.statistics();
+        port.transmit_errors += device.dropped_frames;
+        statistics.port = Some(port);
+        statistics
+    }
+}
+
+impl Limits {
+    fn new(config: &SequentialConfig) -> Self {
+        Self {
+            max_connections: config.max_connections,
+            max_listeners: config.max_listeners,
+            max_backlog: config.max_backlog,
+            max_time_wait: config.max_time_wait,
+            socket_buffer_bytes: ring_bytes(config.socket_buffer_bytes),
+            congestion_control: match config.congestion_control {
+                CongestionControl::Off => tcp::CongestionControl::None,
+                CongestionControl::Reno => tcp::CongestionControl::Reno,
+                CongestionControl::Cubic => tcp::CongestionControl::Cubic,
+            },
+            connect_timeout: config.connect_timeout,
+            half_open_timeout: config.half_open_timeout,
+            user_timeout: config.user_timeout,
+            keep_alive_interval: config.keep_alive_interval,
+        }
+    }
+}
+
+/// The size of a ring: one less than a power of two.
+///
+/// smoltcp announces a window of at most 65,535 bytes in SYN, remembers it as if it were scaled, and accepts data up to
+/// there until it has announced the next. With a scale of `bits(capacity) - 16` that remembered window is larger than the
+/// ring for every capacity but these: a peer that ignores our window could then make it overrun the ring, which panics.
+fn ring_bytes(wanted: usize) -> usize {
+    wanted.next_power_of_two() - 1
+}
+
+fn smoltcp_time(now: Instant) -> smoltcp::time::Instant {
+    smoltcp::time::Instant::from_micros(i64::try_from(now.as_nanoseconds() / 1000).unwrap_or(i64::MAX))
+}
+
+fn smoltcp_duration(duration: Duration) -> smoltcp::time::Duration {
+    smoltcp::time::Duration::from_micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+}
