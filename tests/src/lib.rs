@@ -2,6 +2,7 @@
 //!
 //! - [`program`]: the built programs, run as a user would run them.
 //! - [`network`]: network namespaces.
+//! - [`simulation`]: two hosts on a virtual clock, over a bad wire, by seed.
 //! - [`tidy`]: the rules that the tree itself keeps, as functions from text to findings.
 //! - [`skip`]: how a test says that it cannot run on this machine.
 
@@ -12,6 +13,7 @@ use std::io::Write;
 
 pub mod network;
 pub mod program;
+pub mod simulation;
 pub mod tidy;
 
 /// Says that `what` cannot run here and `why`, past the test harness's capture of output, so that a reader of a passing

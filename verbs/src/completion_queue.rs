@@ -31,6 +31,22 @@ pub struct WorkCompletion {
     pub solicited: bool,
 }
 
+impl Default for WorkCompletion {
+    /// A place to poll into.
+    fn default() -> Self {
+        Self {
+            id: 0,
+            status: Status::Success,
+            opcode: Opcode::Send,
+            length: 0,
+            queue_pair: 0,
+            immediate: None,
+            invalidated: None,
+            solicited: false,
+        }
+    }
+}
+
 /// Why a completion queue could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CreateCompletionQueueError {

@@ -1,0 +1,273 @@
+//! The control plane: what the application's threads ask of the host. Each command is carried out whole, in order.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use softrdma_mpa_ddp_rdmap::HandshakeMisuse;
+use softrdma_stack::stream::{ConnectError, Engine, ListenError};
+use softrdma_stack::time::Instant;
+
+use super::endpoint::{Ending, Endpoint, Phase};
+use super::host::{Host, Listener};
+use crate::connection_manager::{CmError, CmEventKind, CmIdShared};
+use crate::queue_pair::QueuePairShared;
+
+/// What a side asks for or grants when a connection is made.
+#[derive(Clone, Debug)]
+pub(crate) struct AcceptParameters {
+    pub(crate) private_data: Vec<u8>,
+    /// Reads and atomics of the peer that are served at a time.
+    pub(crate) ird: u16,
+    /// Reads and atomics of ours that are outstanding at a time.
+    pub(crate) ord: u16,
+}
+
+/// An order to the host. Those with a `reply` are answered in the same pass.
+pub(crate) enum Command {
+    Listen {
+        cm: Arc<CmIdShared>,
+        address: SocketAddr,
+        backlog: usize,
+        reply: Sender<Result<SocketAddr, CmError>>,
+    },
+    Connect {
+        cm: Arc<CmIdShared>,
+        queue_pair: Arc<QueuePairShared>,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        parameters: AcceptParameters,
+        reply: Sender<Result<(), CmError>>,
+    },
+    Accept {
+        cm: Arc<CmIdShared>,
+        queue_pair: Arc<QueuePairShared>,
+        parameters: AcceptParameters,
+        reply: Sender<Result<(), CmError>>,
+    },
+    Reject {
+        cm: Arc<CmIdShared>,
+        private_data: Vec<u8>,
+        reply: Sender<Result<(), CmError>>,
+    },
+    /// Ends a connection in order. One that is over is left alone.
+    Disconnect {
+        cm: Arc<CmIdShared>,
+    },
+    /// Ends whatever the id still has. Its events stop.
+    Destroy {
+        cm: Arc<CmIdShared>,
+        reply: Option<Sender<()>>,
+    },
+    /// The queue pair goes to the error state: its connection is reset, its requests are flushed.
+    Fail {
+        queue_pair: Arc<QueuePairShared>,
+        reply: Option<Sender<()>>,
+    },
+}
+
+/// Most commands of one pass.
+const COMMAND_BUDGET: usize = 64;
+
+/// Carries out what waits, at most [`COMMAND_BUDGET`]; tells how many there were.
+pub(super) fn execute_all(engine: &mut dyn Engine, host: &mut Host, now: Instant) -> usize {
+    for count in 0..COMMAND_BUDGET {
+        let Ok(command) = host.commands.try_recv() else { return count };
+        execute(engine, host, now, command);
+    }
+    COMMAND_BUDGET
+}
+
+// A caller that no longer waits for its reply is no error: `send` results are ignored on purpose.
+fn execute(engine: &mut dyn Engine, host: &mut Host, now: Instant, command: Command) {
+    match command {
+        Command::Listen { cm, address, backlog, reply } => {
+            let _ = reply.send(listen(engine, host, now, cm, address, backlog).map_err(CmError::from));
+        }
+        Command::Connect { cm, queue_pair, remote, local, parameters, reply } => {
+            let _ = reply.send(connect(engine, host, now, Connect { cm, queue_pair, remote, local, parameters }));
+        }
+        Command::Accept { cm, queue_pair, parameters, reply } => {
+            let _ = reply.send(accept(host, &cm, queue_pair, &parameters));
+        }
+        Command::Reject { cm, private_data, reply } => {
+            let _ = reply.send(reject(host, &cm, &private_data));
+        }
+        Command::Disconnect { cm } => disconnect(host, &cm),
+        Command::Destroy { cm, reply } => {
+            destroy(engine, host, now, &cm);
+            reply.map(|reply| reply.send(()));
+        }
+        Command::Fail { queue_pair, reply } => {
+            fail(engine, host, now, &queue_pair);
+            reply.map(|reply| reply.send(()));
+        }
+    }
+}
+
+fn listen(
+    engine: &mut dyn Engine,
+    host: &mut Host,
+    now: Instant,
+    cm: Arc<CmIdShared>,
+    address: SocketAddr,
+    backlog: usize,
+) -> Result<SocketAddr, ListenError> {
+    let listener = engine.listen(now, address, backlog)?;
+    let local = engine.listener_address(listener).unwrap_or(address);
+    cm.set_local(local);
+    host.listeners.insert(listener, Listener { cm, backlog, undecided: 0 });
+    Ok(local)
+}
+
+struct Connect {
+    cm: Arc<CmIdShared>,
+    queue_pair: Arc<QueuePairShared>,
+    remote: SocketAddr,
+    local: Option<IpAddr>,
+    parameters: AcceptParameters,
+}
+
+fn connect(engine: &mut dyn Engine, host: &mut Host, now: Instant, connect: Connect) -> Result<(), CmError> {
+    let Connect { cm, queue_pair, remote, local, parameters } = connect;
+    if host.by_cm.contains_key(&cm.number()) {
+        return Err(CmError::WrongState { operation: "connect", state: "connecting or connected already" });
+    }
+    claim(&queue_pair)?;
+    let initiator = host.initiator(parameters.ird, parameters.ord, &parameters.private_data)?;
+    let stream = engine.connect(now, remote, local)?;
+    cm.set_remote(remote);
+    queue_pair.enter_ready_to_receive();
+    let mut endpoint = Endpoint::new(Phase::Connecting(Box::new(initiator)), stream, cm);
+    endpoint.queue_pair = Some(queue_pair);
+    endpoint.deadline = Some(now + host.settings.handshake_timeout);
+    host.insert(endpoint);
+    Ok(())
+}
+
+/// A queue pair serves one connection.
+fn claim(queue_pair: &QueuePairShared) -> Result<(), CmError> {
+    if queue_pair.endpoint().is_some() || !queue_pair.is_connectable() {
+        return Err(CmError::QueuePairState { number: queue_pair.number(), state: queue_pair.state() });
+    }
+    Ok(())
+}
+
+fn accept(
+    host: &mut Host,
+    cm: &Arc<CmIdShared>,
+    queue_pair: Arc<QueuePairShared>,
+    parameters: &AcceptParameters,
+) -> Result<(), CmError> {
+    let slot = pending(host, cm, "accept")?;
+    claim(&queue_pair)?;
+    let Some(responder) = host.deciding(slot) else { return Err(gone("accept")) };
+    let (reply, negotiated) = responder.accept(parameters.ird, parameters.ord, &parameters.private_data)?;
+    if let Some(endpoint) = host.endpoint_mut(slot) {
+        endpoint.greeting = reply;
+        queue_pair.set_endpoint(Some(slot));
+        endpoint.queue_pair = Some(queue_pair);
+    }
+    host.decided(cm.listener_number());
+    host.establish(slot, &negotiated, Vec::new());
+    Ok(())
+}
+
+fn reject(host: &mut Host, cm: &Arc<CmIdShared>, private_data: &[u8]) -> Result<(), CmError> {
+    let slot = pending(host, cm, "reject")?;
+    let Some(responder) = host.deciding(slot) else { return Err(gone("reject")) };
+    let reply = responder.reject(private_data)?;
+    let deadline = host.now + host.settings.close_timeout;
+    host.decided(cm.listener_number());
+    if let Some(endpoint) = host.endpoint_mut(slot) {
+        endpoint.greeting = reply;
+        endpoint.phase = Phase::Rejecting;
+        endpoint.deadline = Some(deadline);
+        // The application that rejects knows; it hears no more.
+        endpoint.end_reported = true;
+    }
+    host.schedule(slot);
+    host.mark_ready(slot);
+    Ok(())
+}
+
+fn pending(host: &Host, cm: &CmIdShared, operation: &'static str) -> Result<u32, CmError> {
+    host.by_cm.get(&cm.number()).copied().ok_or_else(|| gone(operation))
+}
+
+fn gone(operation: &'static str) -> CmError {
+    CmError::WrongState { operation, state: "no connection request waits here (decided already, or the peer has gone)" }
+}
+
+fn disconnect(host: &mut Host, cm: &Arc<CmIdShared>) {
+    let Some(&slot) = host.by_cm.get(&cm.number()) else { return };
+    let deadline = host.now + host.settings.close_timeout;
+    let Some(endpoint) = host.endpoint_mut(slot) else { return };
+    match std::mem::replace(&mut endpoint.phase, Phase::Closing) {
+        Phase::Established(mut halves) => {
+            if let Some(queue_pair) = &endpoint.queue_pair {
+                halves.take_posted(queue_pair);
+                queue_pair.enter_error();
+            }
+            endpoint.phase = Phase::Draining(halves);
+            endpoint.deadline = Some(deadline);
+            endpoint.silent_until = None;
+            host.schedule(slot);
+            host.mark_ready(slot);
+        }
+        phase @ (Phase::Connecting(_) | Phase::Requesting(_) | Phase::Deciding(_) | Phase::AwaitingRequest(_)) => {
+            endpoint.phase = phase;
+            host.end(slot, Ending::Abort);
+        }
+        phase => endpoint.phase = phase,
+    }
+}
+
+fn destroy(engine: &mut dyn Engine, host: &mut Host, now: Instant, cm: &Arc<CmIdShared>) {
+    let listening = host.listeners.iter().find(|(_, listener)| listener.cm.number() == cm.number());
+    if let Some((&listener, _)) = listening {
+        engine.close_listener(now, listener);
+        host.listeners.remove(&listener);
+    }
+    let Some(&slot) = host.by_cm.get(&cm.number()) else { return };
+    let Some(endpoint) = host.endpoint_mut(slot) else { return };
+    match endpoint.phase {
+        // What has been said still leaves; the deadline bounds it.
+        Phase::Rejecting | Phase::Closing | Phase::Terminating(_) | Phase::Draining(_) => {}
+        _ => abort_now(engine, host, now, slot),
+    }
+}
+
+fn fail(engine: &mut dyn Engine, host: &mut Host, now: Instant, queue_pair: &Arc<QueuePairShared>) {
+    queue_pair.enter_error();
+    match queue_pair.endpoint() {
+        Some(slot) => abort_now(engine, host, now, slot),
+        None => queue_pair.flush(),
+    }
+}
+
+/// Resets the stream and forgets the endpoint before the caller goes on: nothing refers to its memory afterwards.
+fn abort_now(engine: &mut dyn Engine, host: &mut Host, now: Instant, slot: u32) {
+    if let Some(endpoint) = host.endpoint_mut(slot) {
+        engine.abort(now, endpoint.stream);
+        host.remove(slot, CmEventKind::Disconnected);
+    }
+}
+
+impl From<ListenError> for CmError {
+    fn from(error: ListenError) -> Self {
+        Self::Listen(error)
+    }
+}
+
+impl From<ConnectError> for CmError {
+    fn from(error: ConnectError) -> Self {
+        Self::Connect(error)
+    }
+}
+
+impl From<HandshakeMisuse> for CmError {
+    fn from(error: HandshakeMisuse) -> Self {
+        Self::Handshake(error)
+    }
+}

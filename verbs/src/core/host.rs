@@ -1,0 +1,655 @@
+//! The connections of a device: where each stands, what it has to send, when it has waited too long.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+use crossbeam_queue::ArrayQueue;
+use softrdma_mpa_ddp_rdmap::HandshakeConfig;
+use softrdma_stack::stream::{Abort, Engine, ListenerId, ResetReason, Source, StreamEvent, StreamId, Streams};
+use softrdma_stack::time::Instant;
+
+use super::Command;
+use super::endpoint::{Ending, Endpoint, EndpointSource, Phase};
+use super::timers::Timers;
+use crate::asynchronous::AsyncEvent;
+use crate::connection_manager::{CmEventKind, CmIdShared};
+use crate::events::EventQueue;
+use crate::queue_pair::QueuePairShared;
+
+/// What a host is told once.
+#[derive(Clone, Debug)]
+pub(crate) struct CoreSettings {
+    /// What our MPA frames offer, depths aside.
+    pub(crate) handshake: HandshakeConfig,
+    /// From the first SYN to the MPA reply, and from an accepted stream to its MPA request.
+    pub(crate) handshake_timeout: Duration,
+    /// How long the application may take to accept or reject.
+    pub(crate) accept_timeout: Duration,
+    /// How long a message waits for a receive to be posted.
+    pub(crate) receive_wait: Duration,
+    /// How long a TERMINATE may take to leave before the stream is reset.
+    pub(crate) terminate_timeout: Duration,
+    /// How long a drain or a close may take before the stream is reset.
+    pub(crate) close_timeout: Duration,
+    /// Pause of an initiator before its first FPDU.
+    pub(crate) first_fpdu_delay: Duration,
+    /// Most streams that have connected and not yet sent a whole MPA request.
+    pub(crate) half_open_limit: usize,
+    /// Longest message, in bytes.
+    pub(crate) max_message_length: u32,
+    /// The engine copies what it takes (it acknowledges at once), so nothing need be kept for retransmission.
+    pub(crate) engine_copies: bool,
+}
+
+/// What the application's threads leave for whoever is inside the turn.
+#[derive(Debug)]
+pub(crate) struct Doorbells {
+    /// Queue pairs with new send requests. Each is in here at most once.
+    pub(crate) queue_pairs: ArrayQueue<Arc<QueuePairShared>>,
+    /// Connections that wait for a receive to be posted. Posting looks here to know whether to ring.
+    pub(crate) waiting_for_receive: AtomicU32,
+    /// What the application is to be told, the other way.
+    pub(crate) asynchronous: EventQueue<AsyncEvent>,
+}
+
+/// A listening id.
+pub(super) struct Listener {
+    pub(super) cm: Arc<CmIdShared>,
+    pub(super) backlog: usize,
+    /// Streams accepted whose request the application has not decided.
+    pub(super) undecided: usize,
+}
+
+/// All connections of one device. The engine stands beside it, in [`super::Core`].
+pub(crate) struct Host {
+    pub(super) settings: CoreSettings,
+    pub(super) now: Instant,
+    pub(super) commands: Receiver<Command>,
+    doorbells: Arc<Doorbells>,
+    pub(super) endpoints: Vec<Option<Endpoint>>,
+    free: Vec<u32>,
+    /// By the engine's slot.
+    by_stream: Vec<Option<u32>>,
+    pub(super) by_cm: HashMap<u64, u32>,
+    pub(super) listeners: HashMap<ListenerId, Listener>,
+    ready: VecDeque<u32>,
+    waiting: Vec<u32>,
+    ending: Vec<u32>,
+    timers: Timers,
+    half_open: usize,
+    statistics: HostStatistics,
+}
+
+/// Counters of a host since it was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HostStatistics {
+    pub(crate) connections_established: u64,
+    pub(crate) handshakes_failed: u64,
+    pub(crate) half_open_refused: u64,
+    pub(crate) terminates_sent: u64,
+    pub(crate) terminates_received: u64,
+    pub(crate) receive_waits: u64,
+}
+
+impl Host {
+    pub(crate) fn new(settings: CoreSettings, commands: Receiver<Command>, doorbells: Arc<Doorbells>) -> Self {
+        Self {
+            settings,
+            now: Instant::ZERO,
+            commands,
+            doorbells,
+            endpoints: Vec::new(),
+            free: Vec::new(),
+            by_stream: Vec::new(),
+            by_cm: HashMap::new(),
+            listeners: HashMap::new(),
+            ready: VecDeque::new(),
+            waiting: Vec::new(),
+            ending: Vec::new(),
+            timers: Timers::default(),
+            half_open: 0,
+            statistics: HostStatistics::default(),
+        }
+    }
+
+    pub(crate) fn statistics(&self) -> HostStatistics {
+        self.statistics
+    }
+
+    /// Connections in any phase.
+    pub(crate) fn endpoint_count(&self) -> usize {
+        self.endpoints.len() - self.free.len()
+    }
+
+    pub(super) fn set_now(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    // --- endpoints ---
+
+    pub(super) fn insert(&mut self, endpoint: Endpoint) -> u32 {
+        let stream = endpoint.stream;
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.endpoints.push(None);
+                (self.endpoints.len() - 1) as u32
+            }
+        };
+        self.by_cm.insert(endpoint.cm.number(), slot);
+        if let Some(queue_pair) = &endpoint.queue_pair {
+            queue_pair.set_endpoint(Some(slot));
+        }
+        let index = stream.index as usize;
+        if self.by_stream.len() <= index {
+            self.by_stream.resize(index + 1, None);
+        }
+        self.by_stream[index] = Some(slot);
+        self.endpoints[slot as usize] = Some(endpoint);
+        self.schedule(slot);
+        slot
+    }
+
+    pub(super) fn endpoint_mut(&mut self, slot: u32) -> Option<&mut Endpoint> {
+        self.endpoints.get_mut(slot as usize)?.as_mut()
+    }
+
+    fn slot_of(&self, stream: StreamId) -> Option<u32> {
+        let slot = (*self.by_stream.get(stream.index as usize)?)?;
+        let endpoint = self.endpoints[slot as usize].as_ref()?;
+        (endpoint.stream == stream).then_some(slot)
+    }
+
+    /// Forgets an endpoint whose stream is gone: flushes, reports the end, gives the slot back.
+    pub(super) fn remove(&mut self, slot: u32, kind: CmEventKind) {
+        self.finish(slot, kind);
+        let Some(endpoint) = self.endpoints[slot as usize].take() else { return };
+        if matches!(endpoint.phase, Phase::AwaitingRequest(_)) {
+            self.half_open -= 1;
+        }
+        if let Some(index) = self.waiting.iter().position(|&waiting| waiting == slot) {
+            self.stop_waiting_at(index);
+        }
+        if self.by_cm.get(&endpoint.cm.number()) == Some(&slot) {
+            self.by_cm.remove(&endpoint.cm.number());
+        }
+        if let Some(queue_pair) = &endpoint.queue_pair {
+            queue_pair.set_endpoint(None);
+        }
+        if self.by_stream[endpoint.stream.index as usize] == Some(slot) {
+            self.by_stream[endpoint.stream.index as usize] = None;
+        }
+        self.free.push(slot);
+    }
+
+    /// Flushes the queue pair and reports the end of the connection, once.
+    pub(super) fn finish(&mut self, slot: u32, kind: CmEventKind) {
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        if endpoint.end_reported {
+            return;
+        }
+        endpoint.end_reported = true;
+        if let Some(queue_pair) = endpoint.queue_pair.clone() {
+            if let Some(halves) = endpoint.phase.halves_mut() {
+                halves.flush(&queue_pair);
+            }
+            queue_pair.flush();
+            if queue_pair.shares_receives() {
+                let number = queue_pair.number();
+                self.doorbells.asynchronous.push(AsyncEvent::LastReceiveReached { number });
+            }
+        }
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        let cm = endpoint.cm.clone();
+        let listener = cm.listener_number();
+        if matches!(endpoint.phase, Phase::Deciding(_) | Phase::AwaitingRequest(_)) {
+            self.decided(listener);
+        }
+        cm.emit(kind);
+    }
+
+    /// A child of `listener` no longer counts against its backlog.
+    pub(super) fn decided(&mut self, listener: Option<u64>) {
+        let Some(number) = listener else { return };
+        if let Some(listener) = self.listeners.values_mut().find(|listener| listener.cm.number() == number) {
+            listener.undecided = listener.undecided.saturating_sub(1);
+        }
+    }
+
+    // --- ready list ---
+
+    pub(super) fn mark_ready(&mut self, slot: u32) {
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        if !endpoint.ready && !endpoint.blocked {
+            endpoint.ready = true;
+            self.ready.push_back(slot);
+        }
+    }
+
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || !self.ending.is_empty()
+    }
+
+    pub(super) fn ready_count(&self) -> usize {
+        self.ready.len()
+    }
+
+    pub(super) fn take_ready(&mut self) -> Option<(u32, StreamId)> {
+        loop {
+            let slot = self.ready.pop_front()?;
+            if let Some(endpoint) = self.endpoint_mut(slot)
+                && endpoint.ready
+            {
+                endpoint.ready = false;
+                return Some((slot, endpoint.stream));
+            }
+        }
+    }
+
+    pub(super) fn set_blocked(&mut self, slot: u32) {
+        if let Some(endpoint) = self.endpoint_mut(slot) {
+            endpoint.blocked = true;
+        }
+    }
+
+    /// The stream of `slot` to the engine, cut into segments of `segment_size`.
+    pub(super) fn source(&mut self, slot: u32, segment_size: usize) -> Option<EndpointSource<'_>> {
+        let endpoint = self.endpoint_mut(slot)?;
+        if let Some(halves) = endpoint.phase.halves_mut() {
+            halves.outbound.set_segment_size(segment_size);
+        }
+        Some(EndpointSource { endpoint })
+    }
+
+    /// Reports what the queues of a queue pair found out about themselves.
+    pub(super) fn check_queues(&mut self, slot: u32) {
+        let Some(endpoint) = self.endpoints[slot as usize].as_ref() else { return };
+        let Some(queue_pair) = endpoint.queue_pair.as_deref() else { return };
+        let number = queue_pair.number();
+        if queue_pair.take_limit_reached() {
+            self.doorbells.asynchronous.push(AsyncEvent::ReceiveLimitReached { queue_pair: number });
+        }
+        if let Some(queue) = queue_pair.take_overrun() {
+            self.doorbells.asynchronous.push(AsyncEvent::CompletionQueueOverrun { queue, queue_pair: number });
+            self.end(slot, Ending::Abort);
+        }
+    }
+
+    /// Sees whether what was to leave before the end has left.
+    pub(super) fn after_transmit(&mut self, slot: u32) {
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        let greeted = endpoint.greeting_acknowledged || endpoint.greeting.is_empty();
+        let over = match &mut endpoint.phase {
+            Phase::Terminating(halves) => halves.outbound.is_terminated(),
+            Phase::Draining(halves) => greeted && halves.outbound.is_idle(),
+            Phase::Rejecting => greeted,
+            _ => false,
+        };
+        if over {
+            self.end(slot, Ending::Close);
+        }
+        self.check_queues(slot);
+    }
+
+    pub(super) fn end(&mut self, slot: u32, ending: Ending) {
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        if endpoint.ending.is_none() {
+            self.ending.push(slot);
+        }
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        if endpoint.ending != Some(Ending::Abort) {
+            endpoint.ending = Some(ending);
+        }
+    }
+
+    /// Carries out [`Self::end`].
+    pub(super) fn end_connections(&mut self, engine: &mut dyn Engine, now: Instant) -> usize {
+        let count = self.ending.len();
+        for _ in 0..count {
+            let Some(slot) = self.ending.pop() else { break };
+            let Some(endpoint) = self.endpoint_mut(slot) else { continue };
+            let Some(ending) = endpoint.ending.take() else { continue };
+            let stream = endpoint.stream;
+            match ending {
+                Ending::Close => {
+                    // Flushes before the peer's end is seen: nothing refers to the application's memory any more.
+                    self.finish(slot, CmEventKind::Disconnected);
+                    let deadline = now + self.settings.close_timeout;
+                    if let Some(endpoint) = self.endpoint_mut(slot) {
+                        endpoint.phase = Phase::Closing;
+                        endpoint.receive_deadline = None;
+                        endpoint.deadline = Some(deadline);
+                    }
+                    self.schedule(slot);
+                    engine.close(now, stream);
+                }
+                Ending::Abort => {
+                    engine.abort(now, stream);
+                    self.remove(slot, CmEventKind::Disconnected);
+                }
+            }
+        }
+        count
+    }
+
+    // --- the application's doorbells ---
+
+    /// Moves newly posted requests to their connections.
+    pub(super) fn handle_doorbells(&mut self) -> usize {
+        let mut served = 0;
+        for _ in 0..self.doorbells.queue_pairs.capacity() {
+            let Some(queue_pair) = self.doorbells.queue_pairs.pop() else { break };
+            served += 1;
+            queue_pair.clear_doorbell();
+            let slot = queue_pair.endpoint();
+            let Some(endpoint) = slot.and_then(|slot| self.endpoint_mut(slot)) else {
+                queue_pair.flush_if_in_error();
+                continue;
+            };
+            if endpoint.end_reported {
+                queue_pair.flush_if_in_error();
+                continue;
+            }
+            if let Phase::Established(halves) = &mut endpoint.phase
+                && halves.take_posted(&queue_pair)
+                && let Some(slot) = slot
+            {
+                self.mark_ready(slot);
+            }
+        }
+        served
+    }
+
+    /// Has the bytes in front of which a connection waits for a receive offered again.
+    pub(super) fn wake_waiting(&mut self, engine: &mut dyn Engine) {
+        for index in 0..self.waiting.len() {
+            let Some(endpoint) = self.endpoints[self.waiting[index] as usize].as_ref() else { continue };
+            if endpoint.queue_pair.as_ref().is_some_and(|queue_pair| queue_pair.has_receive()) {
+                engine.resume(endpoint.stream);
+            }
+        }
+    }
+
+    fn start_waiting(&mut self, slot: u32) {
+        let deadline = self.now + self.settings.receive_wait;
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        if endpoint.receive_deadline.is_some() {
+            return;
+        }
+        endpoint.receive_deadline = Some(deadline);
+        self.waiting.push(slot);
+        // SeqCst pairs with the poster: it pushes the receive, then looks here; we raise this, then look at its queue.
+        self.doorbells.waiting_for_receive.fetch_add(1, Ordering::SeqCst);
+        self.statistics.receive_waits += 1;
+        self.schedule(slot);
+    }
+
+    fn stop_waiting(&mut self, slot: u32) {
+        if let Some(index) = self.waiting.iter().position(|&waiting| waiting == slot) {
+            self.stop_waiting_at(index);
+        }
+        if let Some(endpoint) = self.endpoint_mut(slot) {
+            endpoint.receive_deadline = None;
+        }
+    }
+
+    fn stop_waiting_at(&mut self, index: usize) {
+        self.waiting.swap_remove(index);
+        self.doorbells.waiting_for_receive.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    // --- timers ---
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        // A receive posted between the look at the queue and the registration is found at the next pass: at once.
+        if self.waiting.iter().any(|&slot| {
+            let endpoint = self.endpoints[slot as usize].as_ref();
+            endpoint
+                .and_then(|endpoint| endpoint.queue_pair.as_ref())
+                .is_some_and(|queue_pair| queue_pair.has_receive())
+        }) {
+            return Some(self.now);
+        }
+        self.timers.next()
+    }
+
+    /// Has the deadlines of `slot` looked at in time.
+    pub(super) fn schedule(&mut self, slot: u32) {
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        let Some(deadline) = endpoint.next_deadline() else { return };
+        if endpoint.timer.is_some_and(|timer| timer <= deadline) {
+            return;
+        }
+        endpoint.timer = Some(deadline);
+        self.timers.add(deadline, slot);
+    }
+
+    pub(super) fn handle_timers(&mut self, now: Instant) {
+        while let Some(slot) = self.timers.pop_due(now) {
+            let Some(endpoint) = self.endpoint_mut(slot) else { continue };
+            endpoint.timer = None;
+            let due = |deadline: Option<Instant>| deadline.is_some_and(|deadline| deadline <= now);
+            let (silent, receive, phase) =
+                (due(endpoint.silent_until), due(endpoint.receive_deadline), due(endpoint.deadline));
+            if silent {
+                endpoint.silent_until = None;
+                self.mark_ready(slot);
+            }
+            if receive {
+                self.give_up_waiting(slot);
+            }
+            if phase {
+                self.handle_phase_timeout(slot);
+            }
+            self.schedule(slot);
+        }
+    }
+
+    fn handle_phase_timeout(&mut self, slot: u32) {
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        endpoint.deadline = None;
+        match endpoint.phase {
+            Phase::Connecting(_) | Phase::Requesting(_) => {
+                self.statistics.handshakes_failed += 1;
+                self.finish(slot, CmEventKind::Unreachable { reason: ResetReason::TimedOut });
+            }
+            Phase::AwaitingRequest(_) => {
+                self.statistics.handshakes_failed += 1;
+                if let Some(endpoint) = self.endpoint_mut(slot) {
+                    endpoint.end_reported = true; // The application never heard of it.
+                    let listener = endpoint.cm.listener_number();
+                    self.decided(listener);
+                }
+            }
+            _ => {}
+        }
+        self.end(slot, Ending::Abort);
+    }
+
+    fn give_up_waiting(&mut self, slot: u32) {
+        self.stop_waiting(slot);
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        let Phase::Established(halves) = &mut endpoint.phase else { return };
+        if halves.inbound.is_waiting_for_receive() {
+            let error = halves.inbound.give_up_waiting();
+            self.violation(slot, &error);
+        }
+    }
+
+    // --- the engine's events ---
+
+    fn handle_incoming(&mut self, listener: ListenerId, stream: StreamId, ends: crate::connection_manager::Ends) {
+        let accepts = self.half_open < self.settings.half_open_limit;
+        let settings = &self.settings;
+        let deadline = self.now + settings.handshake_timeout;
+        let responder = softrdma_mpa_ddp_rdmap::Responder::new(&settings.handshake);
+        let Some(listener) = self.listeners.get_mut(&listener) else {
+            return self.refuse(stream);
+        };
+        // One more than the backlog may be on its way, so that a backlog of 0 still accepts one after another.
+        if !accepts || listener.undecided > listener.backlog {
+            self.statistics.half_open_refused += 1;
+            return self.refuse(stream);
+        }
+        listener.undecided += 1;
+        let cm = listener.cm.child(ends);
+        self.half_open += 1;
+        let mut endpoint = Endpoint::new(Phase::AwaitingRequest(Box::new(responder)), stream, cm);
+        endpoint.deadline = Some(deadline);
+        self.insert(endpoint);
+    }
+
+    /// Takes a stream in only to reset it: ending needs the engine.
+    fn refuse(&mut self, stream: StreamId) {
+        let mut endpoint = Endpoint::new(Phase::Closing, stream, CmIdShared::nobody());
+        endpoint.end_reported = true;
+        let slot = self.insert(endpoint);
+        self.end(slot, Ending::Abort);
+    }
+
+    fn handle_connected(&mut self, slot: u32, local: std::net::SocketAddr) {
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        endpoint.cm.set_local(local);
+        match std::mem::replace(&mut endpoint.phase, Phase::Closing) {
+            Phase::Connecting(initiator) => {
+                endpoint.greeting = initiator.request().to_vec();
+                endpoint.phase = Phase::Requesting(initiator);
+                self.mark_ready(slot);
+            }
+            other => endpoint.phase = other,
+        }
+    }
+
+    fn handle_peer_closed(&mut self, slot: u32) {
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        match &mut endpoint.phase {
+            Phase::Established(halves) => {
+                if let Err(error) = halves.inbound.handle_end_of_stream() {
+                    self.violation(slot, &error);
+                    return;
+                }
+                let idle = halves.outbound.is_idle();
+                self.end(slot, if idle { Ending::Close } else { Ending::Abort });
+            }
+            Phase::Draining(_) | Phase::Terminating(_) | Phase::Closing | Phase::Rejecting => {
+                self.end(slot, Ending::Close);
+            }
+            Phase::Connecting(_) | Phase::Requesting(_) => {
+                self.statistics.handshakes_failed += 1;
+                self.finish(slot, CmEventKind::ConnectError { reason: "the peer closed during the handshake".into() });
+                self.end(slot, Ending::Abort);
+            }
+            Phase::AwaitingRequest(_) | Phase::Deciding(_) => {
+                self.statistics.handshakes_failed += 1;
+                self.end(slot, Ending::Abort);
+            }
+        }
+    }
+
+    fn handle_reset(&mut self, slot: u32, reason: ResetReason) {
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        let kind = match endpoint.phase {
+            Phase::Connecting(_) | Phase::Requesting(_) => {
+                self.statistics.handshakes_failed += 1;
+                CmEventKind::Unreachable { reason }
+            }
+            _ => CmEventKind::Disconnected,
+        };
+        self.remove(slot, kind);
+    }
+
+    /// The peer broke a rule: it is told with a TERMINATE, then the connection ends.
+    pub(super) fn violation(&mut self, slot: u32, error: &softrdma_mpa_ddp_rdmap::ProtocolError) {
+        let deadline = self.now + self.settings.terminate_timeout;
+        self.stop_waiting(slot);
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        tracing::debug!(peer = ?endpoint.cm.remote(), %error, "the peer broke the protocol; terminating");
+        endpoint.phase = match std::mem::replace(&mut endpoint.phase, Phase::Closing) {
+            Phase::Established(mut halves) | Phase::Draining(mut halves) => {
+                halves.outbound.terminate(error.terminate());
+                Phase::Terminating(halves)
+            }
+            other => other,
+        };
+        endpoint.deadline = Some(deadline);
+        if let Some(queue_pair) = &endpoint.queue_pair {
+            queue_pair.enter_error();
+            let number = queue_pair.number();
+            self.doorbells.asynchronous.push(AsyncEvent::QueuePairFatal { number });
+        }
+        self.statistics.terminates_sent += 1;
+        self.schedule(slot);
+        self.mark_ready(slot);
+    }
+
+    pub(super) fn statistics_mut(&mut self) -> &mut HostStatistics {
+        &mut self.statistics
+    }
+
+    pub(super) fn waits(&mut self, slot: u32, waiting: bool) {
+        if waiting {
+            self.start_waiting(slot);
+        } else {
+            self.stop_waiting(slot);
+        }
+    }
+
+    pub(super) fn left_half_open(&mut self) {
+        self.half_open -= 1;
+    }
+}
+
+impl Streams for Host {
+    fn handle_bytes(&mut self, stream: StreamId, parts: &[&[u8]]) -> Result<usize, Abort> {
+        let slot = self.slot_of(stream).ok_or(Abort)?;
+        self.handle_stream_bytes(slot, parts)
+    }
+
+    fn with_source(&mut self, stream: StreamId, use_source: &mut dyn FnMut(&mut dyn Source)) {
+        let Some(slot) = self.slot_of(stream) else { return };
+        if let Some(endpoint) = self.endpoint_mut(slot) {
+            use_source(&mut EndpointSource { endpoint });
+            self.after_transmit(slot);
+            self.mark_ready(slot);
+        }
+    }
+
+    fn handle_event(&mut self, event: StreamEvent) {
+        match event {
+            StreamEvent::Incoming { listener, stream, local, remote } => {
+                self.handle_incoming(listener, stream, crate::connection_manager::Ends { local, remote });
+            }
+            StreamEvent::Connected { stream, local } => {
+                if let Some(slot) = self.slot_of(stream) {
+                    self.handle_connected(slot, local);
+                }
+            }
+            StreamEvent::ConnectFailed { stream, reason } | StreamEvent::Reset { stream, reason } => {
+                if let Some(slot) = self.slot_of(stream) {
+                    self.handle_reset(slot, reason);
+                }
+            }
+            StreamEvent::Writable { stream } => {
+                if let Some(slot) = self.slot_of(stream)
+                    && let Some(endpoint) = self.endpoint_mut(slot)
+                {
+                    endpoint.blocked = false;
+                    self.mark_ready(slot);
+                }
+            }
+            StreamEvent::PeerClosed { stream } => {
+                if let Some(slot) = self.slot_of(stream) {
+                    self.handle_peer_closed(slot);
+                }
+            }
+            StreamEvent::Closed { stream } => {
+                if let Some(slot) = self.slot_of(stream) {
+                    self.remove(slot, CmEventKind::Disconnected);
+                }
+            }
+        }
+    }
+}

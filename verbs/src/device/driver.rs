@@ -1,0 +1,306 @@
+//! The threading models: who is inside the turn, and when.
+//!
+//! - c1: the stack's thread alone. The application's threads leave requests and wake it.
+//! - c2: the application's polls and posts. The stack's thread looks every [`TAKE_OVER`] whether the application still
+//!   polls; when it does not (it computes, sleeps, waits for an event) the thread takes over until it polls again, so a
+//!   passive side makes progress all the same.
+//! - manual: nobody but the caller of [`Driver::drive`], on a clock of the caller's.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use crossbeam_queue::ArrayQueue;
+use rustix::event::{EventfdFlags, eventfd};
+use softrdma_stack::stream::{Activity, Engine, EngineStatistics};
+use softrdma_stack::time::Instant;
+
+use super::open::{OpenError, core_settings};
+use crate::asynchronous::AsyncEvent;
+use crate::configuration::{DeviceConfig, Threads};
+use crate::core::{Command, Core, Doorbells, Host};
+use crate::events::{EventQueue, wait_readable};
+use crate::queue_pair::QueuePairShared;
+use crate::turn::Turn;
+
+/// How often the stack's thread looks whether a polling application still polls.
+const TAKE_OVER: Duration = Duration::from_micros(400);
+
+/// Longest sleep of an idle stack thread: bounds what a deadline set by another thread can be late by.
+const LONGEST_SLEEP: Duration = Duration::from_millis(5);
+
+/// Who drives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Driving {
+    StackThread,
+    RunToCompletion,
+    Manual,
+}
+
+/// Where time comes from.
+#[derive(Debug)]
+pub(super) enum Clock {
+    System(std::time::Instant),
+    Manual(AtomicU64),
+}
+
+impl Clock {
+    pub(super) fn system() -> Self {
+        Self::System(std::time::Instant::now())
+    }
+
+    pub(super) fn manual() -> Self {
+        Self::Manual(AtomicU64::new(0))
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        Instant::from_nanoseconds(match self {
+            Self::System(origin) => u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            Self::Manual(nanoseconds) => nanoseconds.load(Ordering::Relaxed),
+        })
+    }
+}
+
+/// The turn and everything beside it.
+pub(super) struct Driver {
+    driving: Driving,
+    clock: Clock,
+    turn: Turn<Core>,
+    doorbells: Arc<Doorbells>,
+    local_addresses: Vec<IpAddr>,
+    /// Readable when the engine has something; `None`: it must be polled.
+    readiness: Option<Arc<OwnedFd>>,
+    wake: OwnedFd,
+    sleeping: AtomicBool,
+    stopping: AtomicBool,
+    /// Counts polls of the application. Only its change matters.
+    application_polls: AtomicU64,
+    busy_poll: bool,
+    spin: Duration,
+    idle_sleep: Duration,
+}
+
+impl Driver {
+    pub(super) fn new(
+        config: &DeviceConfig,
+        engine: Box<dyn Engine>,
+        clock: Clock,
+    ) -> Result<(Self, Sender<Command>), OpenError> {
+        let driving = match (&clock, config.threads) {
+            (Clock::Manual(_), _) => Driving::Manual,
+            (_, Threads::C1) => Driving::StackThread,
+            (_, Threads::C2) => Driving::RunToCompletion,
+            (_, Threads::C3) => return Err(OpenError::NotInThisVersion { what: "threads = \"c3\"" }),
+        };
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let doorbells = Arc::new(Doorbells {
+            queue_pairs: ArrayQueue::new(config.limits.max_queue_pairs.max(1) as usize),
+            waiting_for_receive: Default::default(),
+            asynchronous: EventQueue::new().map_err(OpenError::Events)?,
+        });
+        let host = Host::new(core_settings(config), receiver, doorbells.clone());
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(OpenError::Descriptor)?;
+        let driver = Self {
+            driving,
+            clock,
+            local_addresses: engine.local_addresses(),
+            readiness: engine.readiness(),
+            turn: Turn::new(Core::new(engine, host)),
+            doorbells,
+            wake,
+            sleeping: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            application_polls: AtomicU64::new(0),
+            busy_poll: config.busy_poll,
+            spin: Duration::from_micros(config.polling.spin_us.into()),
+            idle_sleep: Duration::from_micros(config.polling.idle_sleep_us.into()),
+        };
+        Ok((driver, sender))
+    }
+
+    pub(super) fn driving(&self) -> Driving {
+        self.driving
+    }
+
+    pub(super) fn local_addresses(&self) -> &[IpAddr] {
+        &self.local_addresses
+    }
+
+    pub(super) fn asynchronous(&self) -> &EventQueue<AsyncEvent> {
+        &self.doorbells.asynchronous
+    }
+
+    /// Something was handed over: it is done now, or by whoever is inside, or by the stack's thread.
+    pub(super) fn ring(&self) {
+        match self.driving {
+            Driving::StackThread => self.wake_if_sleeping(),
+            Driving::RunToCompletion | Driving::Manual => {
+                let now = self.clock.now();
+                self.turn.ring(|core| {
+                    core.pass_outbound(now);
+                });
+            }
+        }
+    }
+
+    pub(super) fn push_doorbell(&self, queue_pair: Arc<QueuePairShared>) {
+        // Every queue pair is in here at most once, and there is room for all of them.
+        let pushed = self.doorbells.queue_pairs.push(queue_pair);
+        debug_assert!(pushed.is_ok(), "more doorbells than queue pairs");
+    }
+
+    pub(super) fn ring_for_receive(&self) {
+        // Pairs with the raise in `Host::start_waiting`: either we see it, or it sees our receive.
+        fence(Ordering::SeqCst);
+        if self.doorbells.waiting_for_receive.load(Ordering::SeqCst) > 0 {
+            match self.driving {
+                Driving::StackThread => self.wake_if_sleeping(),
+                Driving::RunToCompletion | Driving::Manual => {
+                    let now = self.clock.now();
+                    self.turn.ring(|core| {
+                        core.pass(now);
+                    });
+                }
+            }
+        }
+    }
+
+    pub(super) fn progress_from_application(&self) {
+        if self.driving == Driving::StackThread {
+            return;
+        }
+        // Not a read-modify-write: a lost count does no harm, the number changes all the same.
+        let polls = self.application_polls.load(Ordering::Relaxed);
+        self.application_polls.store(polls.wrapping_add(1), Ordering::Relaxed);
+        let now = self.clock.now();
+        self.turn.try_enter(|core| {
+            core.pass(now);
+        });
+    }
+
+    pub(super) fn drive(&self, now: Instant) -> Activity {
+        let Clock::Manual(clock) = &self.clock else { return Activity::default() };
+        clock.store(now.as_nanoseconds(), Ordering::Relaxed);
+        let mut activity = Activity::default();
+        self.turn.ring(|core| activity = core.pass(now));
+        activity
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let now = self.clock.now();
+        let mut deadline = None;
+        self.turn.try_enter(|core| deadline = core.next_deadline(now));
+        deadline
+    }
+
+    /// Looks at the core between two passes, waiting for the turn: for statistics only.
+    pub(super) fn inspect<T>(&self, look: impl Fn(&Core) -> T) -> Option<T> {
+        for _ in 0..1000 {
+            let mut seen = None;
+            if self.turn.try_enter(|core| seen = Some(look(core))) {
+                return seen;
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+        None
+    }
+
+    pub(super) fn engine_statistics(&self) -> Option<EngineStatistics> {
+        self.inspect(Core::engine_statistics)
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    fn wake_if_sleeping(&self) {
+        // Pairs with the fence in `sleep`: either it sees what was handed over, or we see that it sleeps.
+        fence(Ordering::SeqCst);
+        if self.sleeping.load(Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    // --- the stack's thread ---
+
+    fn run(&self) {
+        let mut last_active = self.clock.now();
+        let mut seen_polls = self.application_polls.load(Ordering::Relaxed);
+        while !self.stopping.load(Ordering::Relaxed) {
+            let polls = self.application_polls.load(Ordering::Relaxed);
+            if polls != seen_polls {
+                // The application drives (c2). Whatever it leaves behind when it stops is found at the next look.
+                seen_polls = polls;
+                self.sleep_until_woken(TAKE_OVER);
+                continue;
+            }
+            let now = self.clock.now();
+            let mut busy = false;
+            let mut deadline = None;
+            self.turn.try_enter(|core| {
+                busy |= !core.pass(now).is_idle();
+                deadline = core.next_deadline(now);
+            });
+            if busy {
+                last_active = now;
+            } else if self.busy_poll && self.driving == Driving::StackThread {
+                std::hint::spin_loop();
+            } else if now.saturating_since(last_active) < self.spin {
+                std::thread::yield_now();
+            } else {
+                self.sleep(now, deadline);
+            }
+        }
+    }
+
+    fn sleep(&self, now: Instant, deadline: Option<Instant>) {
+        let longest = if self.readiness.is_some() { LONGEST_SLEEP } else { self.idle_sleep };
+        let timeout = deadline.map_or(longest, |deadline| deadline.saturating_since(now).min(longest));
+        self.sleeping.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let handed_over = !self.doorbells.queue_pairs.is_empty();
+        if !handed_over && !timeout.is_zero() {
+            match &self.readiness {
+                Some(readiness) => wait_readable(&[self.wake.as_fd(), readiness.as_fd()], Some(timeout)),
+                None => wait_readable(&[self.wake.as_fd()], Some(timeout)),
+            }
+        }
+        self.woken();
+    }
+
+    fn sleep_until_woken(&self, timeout: Duration) {
+        wait_readable(&[self.wake.as_fd()], Some(timeout));
+        self.woken();
+    }
+
+    fn woken(&self) {
+        self.sleeping.store(false, Ordering::Relaxed);
+        // Nothing to read is no error: the sleep may have ended for another reason.
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+    }
+}
+
+/// Starts the stack's thread.
+pub(super) fn spawn(driver: &Arc<Driver>, config: &DeviceConfig) -> Result<std::thread::JoinHandle<()>, OpenError> {
+    let driver = driver.clone();
+    let cpu = config.stack_cpu;
+    std::thread::Builder::new()
+        .name(format!("{}-stack", config.name))
+        .spawn(move || {
+            if let Some(id) = cpu
+                && !core_affinity::set_for_current(core_affinity::CoreId { id })
+            {
+                tracing::warn!(cpu = id, "cannot pin the stack's thread to `stack_cpu`; it runs anywhere");
+            }
+            driver.run();
+        })
+        .map_err(OpenError::Thread)
+}

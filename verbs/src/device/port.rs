@@ -1,0 +1,134 @@
+//! From a configuration to a DPDK port and the engine on it.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use softrdma_dpdk_glue as glue;
+use softrdma_stack::pcap::{FrameDirection, FrameSink, PcapWriter};
+use softrdma_stack::sequential::{SequentialConfig, SequentialEngine};
+use softrdma_stack::stream::Engine;
+use softrdma_stack::time::Instant;
+
+use super::open::OpenError;
+use crate::configuration::{Capture, DeviceConfig, HugePages, MemifRole, PortConfigText, PortDevice};
+
+/// Ethernet and VLAN headers in front of an IP packet, and the headroom that DPDK keeps in a buffer.
+const BUFFER_OVERHEAD: usize = 18 + 128;
+
+/// The engine of scheme `sequential`.
+pub(super) fn sequential(config: &DeviceConfig, now: Instant) -> Result<Box<dyn Engine>, OpenError> {
+    let port_config = config.port.as_ref().ok_or(OpenError::NoPort { scheme: config.scheme.name() })?;
+    let port = open(config, port_config)?;
+    let timing = &config.timing;
+    let engine = SequentialEngine::new(
+        port,
+        SequentialConfig {
+            addresses: config.addresses.iter().map(|address| (address.address, address.prefix)).collect(),
+            gateways: config.gateways.clone(),
+            mtu: Some(config.mtu as usize),
+            max_connections: config.limits.max_connections as usize,
+            max_listeners: config.limits.max_listeners as usize,
+            socket_buffer_bytes: config.limits.socket_buffer_bytes as usize,
+            random_seed: config.random_seed.unwrap_or_else(rand::random),
+            checksum: config.checksum,
+            connect_timeout: Duration::from_millis(timing.connect_timeout_ms.into()),
+            half_open_timeout: Duration::from_millis(timing.handshake_timeout_ms.into()),
+            capture: config.capture.as_ref().map(|capture| open_capture(capture, now)).transpose()?,
+            ..SequentialConfig::default()
+        },
+        now,
+    );
+    Ok(Box::new(engine.map_err(|error| OpenError::Engine(error.to_string()))?))
+}
+
+fn open(config: &DeviceConfig, port: &PortConfigText) -> Result<glue::EthPort, OpenError> {
+    let mut port_config = describe(&port.device)?;
+    port_config.receive_queues = port.queues;
+    port_config.transmit_queues = port.queues;
+    port_config.receive_descriptors = port.descriptors;
+    port_config.transmit_descriptors = port.descriptors;
+    port_config.pool_packets = port.pool_packets;
+    port_config.mtu = config.mtu as usize;
+    // A frame is built in one buffer, so buffers hold at least a whole one.
+    let data_room = port.data_room_bytes as usize;
+    port_config.data_room = (data_room >= config.mtu as usize + BUFFER_OVERHEAD).then_some(data_room);
+    port_config.offloads = port.offload;
+    let eal = glue::Eal::init(&eal_config(config, &port.device)).map_err(|error| OpenError::Port(error.to_string()))?;
+    glue::EthPort::open(&eal, &port_config).map_err(|error| OpenError::Port(error.to_string()))
+}
+
+fn describe(device: &PortDevice) -> Result<glue::PortConfig, OpenError> {
+    let text = |path: &std::path::Path| {
+        path.to_str().map(str::to_owned).ok_or_else(|| OpenError::Port(format!("{} is no UTF-8 path", path.display())))
+    };
+    Ok(match device {
+        PortDevice::Memif { role, id, socket } => {
+            let role = match role {
+                MemifRole::Server => glue::MemifRole::Server,
+                MemifRole::Client => glue::MemifRole::Client,
+            };
+            glue::PortConfig::memif(role, *id, socket)
+        }
+        PortDevice::Tap { interface } => glue::PortConfig::tap(interface),
+        PortDevice::AfPacket { interface } => glue::PortConfig::af_packet(interface),
+        PortDevice::AfXdp { interface } => glue::PortConfig::af_xdp(interface),
+        PortDevice::Ring {} => glue::PortConfig::ring(),
+        PortDevice::Null {} => glue::PortConfig::null(64),
+        PortDevice::Pci { address } => glue::PortConfig::pci(address),
+        PortDevice::Vhost { socket } => glue::PortConfig::vhost(&text(socket)?),
+        PortDevice::VirtioUser { socket } => glue::PortConfig::virtio_user(&text(socket)?),
+        PortDevice::Dpdk { arguments } => glue::PortConfig::new(arguments.clone()),
+    })
+}
+
+fn eal_config(config: &DeviceConfig, device: &PortDevice) -> glue::EalConfig {
+    let mut extra_arguments = config.eal.arguments.clone();
+    // vhost-user passes memory by descriptors, one a segment: one file keeps them few (the DPDK guide of virtio_user).
+    if matches!(device, PortDevice::Vhost { .. } | PortDevice::VirtioUser { .. }) {
+        extra_arguments.push("--single-file-segments".to_owned());
+    }
+    glue::EalConfig {
+        huge_pages: match config.eal.huge_pages {
+            HugePages::Off => glue::HugePages::Off,
+            HugePages::On => glue::HugePages::On,
+            HugePages::Auto => glue::HugePages::Auto,
+        },
+        memory_mib: config.eal.memory_mib,
+        file_prefix: config.eal.file_prefix.clone(),
+        pci: match device {
+            PortDevice::Pci { address } => vec![address.clone()],
+            _ => Vec::new(),
+        },
+        extra_arguments,
+    }
+}
+
+/// A pcap file that ends at a size.
+struct BoundedCapture {
+    writer: PcapWriter<BufWriter<File>>,
+    room: u64,
+    frame_bytes: u64,
+}
+
+impl FrameSink for BoundedCapture {
+    fn handle_frame(&mut self, now: Instant, direction: FrameDirection, parts: &[&[u8]]) {
+        let bytes = parts.iter().map(|part| part.len() as u64).sum::<u64>().min(self.frame_bytes) + 16;
+        if let Some(left) = self.room.checked_sub(bytes) {
+            self.room = left;
+            self.writer.handle_frame(now, direction, parts);
+        } else {
+            self.room = 0;
+        }
+    }
+}
+
+fn open_capture(capture: &Capture, now: Instant) -> Result<Box<dyn FrameSink>, OpenError> {
+    let failed = |error: std::io::Error| OpenError::Port(format!("capture file {}: {error}", capture.file.display()));
+    let file = File::create(&capture.file).map_err(failed)?;
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let origin = since_epoch.saturating_sub(now.saturating_since(Instant::ZERO));
+    let writer = PcapWriter::new(BufWriter::new(file), origin, capture.frame_bytes).map_err(failed)?;
+    let room = u64::from(capture.max_file_mib) << 20;
+    Ok(Box::new(BoundedCapture { writer, room, frame_bytes: capture.frame_bytes.into() }))
+}

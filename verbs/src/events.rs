@@ -1,0 +1,95 @@
+//! Queues of events with a descriptor that an application can poll.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+/// Events in order. The descriptor is readable exactly while there are any.
+#[derive(Debug)]
+pub(crate) struct EventQueue<T> {
+    // A semaphore: its count is the number of events, so a reader takes one off for each.
+    descriptor: OwnedFd,
+    events: Mutex<VecDeque<T>>,
+}
+
+impl<T> EventQueue<T> {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        let descriptor = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE)?;
+        Ok(Self { descriptor, events: Mutex::new(VecDeque::new()) })
+    }
+
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+
+    pub(crate) fn push(&self, event: T) {
+        let mut events = self.lock();
+        events.push_back(event);
+        // Under the lock, so that count and queue agree. A full counter cannot happen: it holds 2^64 - 2.
+        let _ = rustix::io::write(&self.descriptor, &1_u64.to_ne_bytes());
+    }
+
+    pub(crate) fn try_get(&self) -> Option<T> {
+        let mut events = self.lock();
+        let event = events.pop_front()?;
+        let _ = rustix::io::read(&self.descriptor, &mut [0; 8]);
+        Some(event)
+    }
+
+    /// Waits at most `timeout` for an event.
+    pub(crate) fn get(&self, timeout: Duration) -> Option<T> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(event) = self.try_get() {
+                return Some(event);
+            }
+            let left = deadline.checked_duration_since(Instant::now())?;
+            wait_readable(&[self.descriptor.as_fd()], Some(left));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<T>> {
+        self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Sleeps until one of `descriptors` is readable or `timeout` has passed. Signals end it early.
+pub(crate) fn wait_readable(descriptors: &[BorrowedFd<'_>], timeout: Option<Duration>) {
+    let mut polled = [const { None }; 4];
+    for (slot, descriptor) in polled.iter_mut().zip(descriptors) {
+        *slot = Some(PollFd::from_borrowed_fd(*descriptor, PollFlags::IN));
+    }
+    let mut polled: Vec<PollFd<'_>> = polled.into_iter().flatten().collect();
+    let timeout = timeout.map(|timeout| Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let _ = poll(&mut polled, timeout.as_ref());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_readable(queue: &EventQueue<u32>) -> bool {
+        let mut polled = [PollFd::from_borrowed_fd(queue.descriptor(), PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+    }
+
+    #[test]
+    fn the_descriptor_is_readable_exactly_while_there_are_events() {
+        let queue = EventQueue::new().unwrap();
+        assert!(!is_readable(&queue));
+        queue.push(1);
+        queue.push(2);
+        assert!(is_readable(&queue));
+        assert_eq!(queue.try_get(), Some(1));
+        assert!(is_readable(&queue));
+        assert_eq!(queue.get(Duration::ZERO), Some(2));
+        assert!(!is_readable(&queue));
+        assert_eq!(queue.get(Duration::from_millis(1)), None);
+    }
+}
