@@ -19,6 +19,7 @@ pub mod eal;
 mod headers;
 #[allow(unsafe_code)]
 pub mod mbuf;
+mod memif;
 pub mod mempool;
 #[allow(unsafe_code)]
 pub mod port;

@@ -17,6 +17,7 @@ use softrdma_stack::port::{
 use crate::configuration::PortConfig;
 use crate::eal::{self, Eal};
 use crate::mbuf::{Mbuf, Stock, TransmitFrame};
+use crate::memif::{self, ServerSocket};
 use crate::mempool::{CACHE_BUFFERS, Mempool, MempoolError};
 
 /// Ethernet header, two VLAN tags and the trailing checksum that some devices deliver.
@@ -29,6 +30,8 @@ const SMALLEST_DATA_ROOM: usize = 2048;
 const CACHED_THREADS: u32 = 2;
 /// How often a client looks whether somebody listens.
 const PEER_POLL: Duration = Duration::from_millis(10);
+/// How long a client that is connected waits for the link before it hangs up and tries again.
+const CONNECT_WAIT: Duration = Duration::from_millis(250);
 
 /// Why a port did not open. The text names the device as it was given to DPDK, and ends in what DPDK logged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -146,7 +149,7 @@ impl EthPort {
         }
         if driver == Driver::Memif {
             gate::install().map_err(|error| PortError::Gate { reason: format!("{error:?}") })?;
-            remove_stale_socket(&config.device)?;
+            memif::remove_stale_socket(&config.device)?;
         }
         let mut device = Device::probe(driver, config)?;
         let information = device.information();
@@ -186,14 +189,7 @@ impl EthPort {
 
     /// Waits until the link is up, at most for `timeout`; whether it is.
     pub fn wait_for_link(&self, timeout: Duration) -> bool {
-        let begin = Instant::now();
-        while self.link_state() == LinkState::Down {
-            if begin.elapsed() >= timeout {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        true
+        self.device.wait_for_link(timeout)
     }
 }
 
@@ -595,6 +591,8 @@ struct Device {
     /// As given to DPDK, for messages.
     text: String,
     counters: Box<[Counters]>,
+    /// Where it listens, if it serves memif clients.
+    listener: Option<ServerSocket>,
     /// `None` only while the port is being opened. Outlives the device's last burst.
     pool: Option<Mempool>,
 }
@@ -623,7 +621,9 @@ impl Device {
             return Err(PortError::NoPort { device: device(), log: eal::logged() });
         }
         let queues = config.receive_queues.max(config.transmit_queues);
-        Ok(Self { id, driver, text, counters: (0..queues).map(|_| Counters::default()).collect(), pool: None })
+        let counters = (0..queues).map(|_| Counters::default()).collect();
+        let listener = (driver == Driver::Memif).then(|| ServerSocket::of(&text)).flatten();
+        Ok(Self { id, driver, text, counters, listener, pool: None })
     }
 
     fn information(&self) -> rte_eth_dev_info {
@@ -688,22 +688,45 @@ impl Device {
         self.check(outcome, "set up a transmit queue")
     }
 
-    /// Starts the port. A memif client connects here, so it is tried again until somebody listens.
+    /// Starts the port. A memif client connects here, until the link is up: its server may not listen yet, or listen and
+    /// not be ready to accept, in which case it hangs up and the driver lets it rest at that.
     fn start(&self, peer_wait: Duration) -> Result<(), PortError> {
         let begin = Instant::now();
         loop {
             eal::begin_log();
             // SAFETY: the port is configured and its queues are set up.
             let outcome = self.undisturbed(|| unsafe { bindings::rte_eth_dev_start(self.id) });
-            if outcome == 0 || self.driver != Driver::Memif {
+            if !self.is_client() {
                 return self.check(outcome, "start");
+            }
+            if outcome == 0 && self.wait_for_link(CONNECT_WAIT) {
+                return Ok(());
             }
             if begin.elapsed() >= peer_wait {
                 let waited_ms = begin.elapsed().as_millis();
                 return Err(PortError::NoPeer { device: self.text.clone(), waited_ms, log: eal::logged() });
             }
+            if outcome == 0 {
+                // SAFETY: the port was started and has no user yet.
+                self.undisturbed(|| unsafe { bindings::rte_eth_dev_stop(self.id) });
+            }
             std::thread::sleep(PEER_POLL);
         }
+    }
+
+    fn is_client(&self) -> bool {
+        self.driver == Driver::Memif && self.listener.is_none()
+    }
+
+    fn wait_for_link(&self, timeout: Duration) -> bool {
+        let begin = Instant::now();
+        while self.link_state() == LinkState::Down {
+            if begin.elapsed() >= timeout {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     fn link_state(&self) -> LinkState {
@@ -744,11 +767,14 @@ impl Drop for Device {
         let device = self.information().device;
         // SAFETY: queues hold the device, so no burst is under way or will come; the interrupt thread is parked. Stopping a
         // port that did not start is harmless. Removing closes the port and gives its name free.
+        let listener = self.listener.take();
         self.undisturbed(|| unsafe {
             bindings::rte_eth_dev_stop(self.id);
             if device.is_null() || bindings::rte_dev_remove(device) != 0 {
                 bindings::rte_eth_dev_close(self.id);
             }
+            // Before a client finds what the driver forgot to close.
+            drop(listener);
         });
     }
 }
@@ -768,29 +794,6 @@ fn complete_arguments(driver: Driver, config: &PortConfig) -> String {
             format!("{text},framesz=16384,blocksz=65536,framecnt=256")
         }
         _ => text.clone(),
-    }
-}
-
-/// A server's socket file that nobody serves any more keeps its successor from binding: removed.
-fn remove_stale_socket(device: &str) -> Result<(), PortError> {
-    let argument = |key| device.split(',').find_map(|argument| argument.trim().strip_prefix(key));
-    let is_file = argument("socket-abstract=") == Some("no");
-    let (Some(path), true, Some("server" | "master")) = (argument("socket="), is_file, argument("role=")) else {
-        return Ok(());
-    };
-    let address = match rustix::net::SocketAddrUnix::new(path) {
-        Ok(address) if std::path::Path::new(path).exists() => address,
-        _ => return Ok(()),
-    };
-    use rustix::net::{AddressFamily, SocketType, connect, socket};
-    let Ok(probe) = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None) else { return Ok(()) };
-    match connect(&probe, &address) {
-        Err(rustix::io::Errno::CONNREFUSED) => {
-            let _ = std::fs::remove_file(path);
-            Ok(())
-        }
-        Ok(()) => Err(PortError::SocketInUse { path: path.to_owned() }),
-        Err(_) => Ok(()),
     }
 }
 

@@ -1,1 +1,430 @@
-//! Plain frames.
+//! Plain Ethernet frames between two ports: what the ports themselves can do, and with it the limit of everything that is
+//! built on them.
+//!
+//! One side is the [`initiator`], the other the [`responder`]. The initiator measures round trips (one frame at a time), or
+//! sends in bulk for the responder to count. With [`Touch`], whoever receives also does what moving data makes mandatory: one copy
+//! into as much memory as the data takes, and the passes over it that the protocols demand. That is the honest limit
+//! for moving data; frames that nobody looks at move faster than any data can.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use softrdma_stack::port::{BURST, Frame, Packet, Port, ReceiveQueue, TransmitOffload, TransmitQueue};
+
+mod message;
+mod passes;
+
+use message::{Kind, Message, Tally};
+use passes::Passes;
+pub use passes::{Touch, internet_checksum};
+
+/// Smallest frame: what Ethernet has as its smallest, without the trailing checksum.
+pub const SMALLEST_FRAME: usize = 60;
+/// Rounds of finding nothing after which the CPU is offered to others.
+const PATIENT_ROUNDS: u32 = 10_000;
+/// How long a ping may stay unanswered before it counts as lost and the next one leaves.
+const PING_TIMEOUT: Duration = Duration::from_millis(100);
+/// How often the end of a run is announced until it is acknowledged.
+const END_PERIOD: Duration = Duration::from_millis(20);
+/// How long a responder stays for an initiator that may not have got its answer.
+const LINGER: Duration = Duration::from_millis(500);
+/// Longest round trip that is told apart from longer ones, in nanoseconds.
+const LONGEST_ROUND_TRIP_NS: u64 = 10_000_000_000;
+
+/// How frames travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// One frame at a time, there and back.
+    PingPong,
+    /// As many as go, one way.
+    Bulk,
+}
+
+/// When a run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// After this many frames, warm-up not counted.
+    Frames(u64),
+    /// After this time, warm-up included.
+    Time(Duration),
+}
+
+/// A run. Both sides are given the same.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Bytes in a frame, Ethernet header included, trailing checksum not; at least [`SMALLEST_FRAME`].
+    pub frame_size: usize,
+    /// How frames travel.
+    pub traffic: Traffic,
+    /// When the run ends.
+    pub limit: Limit,
+    /// Frames before measuring begins.
+    pub warm_up: u64,
+    /// What receivers do with a frame; `None`: nothing.
+    pub touch: Option<Touch>,
+    /// How long a side waits for the other before it gives up.
+    pub patience: Duration,
+}
+
+impl Config {
+    /// A run of `traffic` with frames of `frame_size` bytes, a second long.
+    pub fn new(traffic: Traffic, frame_size: usize) -> Self {
+        let warm_up = match traffic {
+            Traffic::PingPong => 1_000,
+            Traffic::Bulk => 20_000,
+        };
+        let (limit, patience) = (Limit::Time(Duration::from_secs(1)), Duration::from_secs(10));
+        Self { frame_size, traffic, limit, warm_up, touch: None, patience }
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Round trips in nanoseconds; empty for bulk. One way is half of it.
+    pub round_trips_ns: Histogram<u64>,
+    /// Frames that arrived while measuring: pongs at the initiator, or what the responder counted.
+    pub frames: u64,
+    /// Bytes in them, Ethernet headers included.
+    pub bytes: u64,
+    /// Length of the measurement.
+    pub elapsed: Duration,
+    /// Frames that were sent and did not arrive.
+    pub lost: u64,
+}
+
+impl Report {
+    /// Frames per second.
+    pub fn frames_per_second(&self) -> f64 {
+        self.frames as f64 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+
+    /// Bits of frame per second, in units of 10^9.
+    pub fn throughput_gbps(&self) -> f64 {
+        self.bytes as f64 * 8.0 / 1e9 / self.elapsed.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+}
+
+/// Why a run did not come to an end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RawError {
+    /// The frame size is out of range.
+    #[error(
+        "frames of {bytes} bytes cannot be sent: between {SMALLEST_FRAME} and {largest} bytes (the MTU and its header) can"
+    )]
+    FrameSize {
+        /// What was asked for.
+        bytes: usize,
+        /// What the port takes.
+        largest: usize,
+    },
+    /// Queue 0 is in use.
+    #[error("the port's queue 0 is taken: raw runs want it for themselves")]
+    QueueTaken,
+    /// The other side is silent.
+    #[error("the other side was silent for {waited_ms} ms: is it running, with the same fabric and the link up?")]
+    Silent {
+        /// How long it was waited for.
+        waited_ms: u128,
+    },
+}
+
+/// Runs the side that sends first and measures.
+pub fn initiator<P: Port>(port: &mut P, config: &Config) -> Result<Report, RawError> {
+    let mut end = End::new(port, config)?;
+    end.meet()?;
+    match config.traffic {
+        Traffic::PingPong => end.ping(config),
+        Traffic::Bulk => end.flood(config),
+    }
+}
+
+/// Runs the side that answers, until the initiator is done. The report is of what arrived in bulk.
+pub fn responder<P: Port>(port: &mut P, config: &Config) -> Result<Report, RawError> {
+    End::new(port, config)?.respond(config)
+}
+
+/// One end of the link at work.
+struct End<R: ReceiveQueue, T: TransmitQueue> {
+    receive: R,
+    transmit: T,
+    packets: Vec<R::Packet>,
+    address: [u8; 6],
+    frame_size: usize,
+    patience: Duration,
+    passes: Option<Passes>,
+}
+
+impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
+    fn new<P: Port<Receive = R, Transmit = T>>(port: &mut P, config: &Config) -> Result<Self, RawError> {
+        let largest = port.capabilities().mtu + message::ETHERNET_HEADER;
+        if !(SMALLEST_FRAME..=largest).contains(&config.frame_size) {
+            return Err(RawError::FrameSize { bytes: config.frame_size, largest });
+        }
+        let receive = port.take_receive_queue(0).ok_or(RawError::QueueTaken)?;
+        let transmit = port.take_transmit_queue(0).ok_or(RawError::QueueTaken)?;
+        Ok(Self {
+            receive,
+            transmit,
+            packets: Vec::with_capacity(2 * BURST),
+            address: port.hardware_address(),
+            frame_size: config.frame_size,
+            patience: config.patience,
+            passes: config.touch.map(Passes::new),
+        })
+    }
+
+    /// Greets until greeted: a link takes its time to come up.
+    fn meet(&mut self) -> Result<(), RawError> {
+        self.ask(Kind::Hello, Kind::Welcome, 0).map(|_| ())
+    }
+
+    fn ping(mut self, config: &Config) -> Result<Report, RawError> {
+        let mut report = Report::empty();
+        let begin = Instant::now();
+        let (mut sent, mut measured_from) = (0u64, begin);
+        let mut sent_at = begin;
+        loop {
+            let is_over = match config.limit {
+                Limit::Frames(frames) => sent >= frames + config.warm_up,
+                Limit::Time(time) => sent_at - begin >= time,
+            };
+            if is_over {
+                break;
+            }
+            self.send(Message { kind: Kind::Ping, sequence: sent, tally: Tally::default() }, self.frame_size)?;
+            sent += 1;
+            let arrived = self.await_pong(sent - 1, sent_at + PING_TIMEOUT);
+            // One clock read a round trip: the end of one is the beginning of the next.
+            let now = Instant::now();
+            if sent > config.warm_up {
+                match arrived {
+                    true => {
+                        report.round_trips_ns.saturating_record((now - sent_at).as_nanos() as u64);
+                        report.frames += 1;
+                    }
+                    false => report.lost += 1,
+                }
+            } else {
+                measured_from = now;
+            }
+            sent_at = now;
+        }
+        report.bytes = report.frames * self.frame_size as u64;
+        report.elapsed = sent_at - measured_from;
+        self.ask(Kind::End, Kind::Result, sent)?;
+        self.say_goodbye();
+        Ok(report)
+    }
+
+    /// Whether pong number `sequence` came before `deadline`.
+    fn await_pong(&mut self, sequence: u64, deadline: Instant) -> bool {
+        let mut rounds = 0;
+        loop {
+            self.packets.clear();
+            if self.receive.receive(&mut self.packets) == 0 {
+                idle(&mut rounds);
+                // A clock read now and then is enough to notice a loss.
+                if rounds % 1024 == 0 && Instant::now() >= deadline {
+                    return false;
+                }
+                continue;
+            }
+            for packet in &self.packets {
+                let message = Message::read(packet);
+                touch(&mut self.passes, packet);
+                if message.is_some_and(|message| message.kind == Kind::Pong && message.sequence == sequence) {
+                    return true;
+                }
+            }
+        }
+    }
+
+    fn flood(mut self, config: &Config) -> Result<Report, RawError> {
+        let begin = Instant::now();
+        let mut sent = 0u64;
+        loop {
+            let is_over = match config.limit {
+                Limit::Frames(frames) => sent >= frames + config.warm_up,
+                Limit::Time(time) => begin.elapsed() >= time,
+            };
+            if is_over {
+                break;
+            }
+            for _ in 0..BURST {
+                self.send_queued(
+                    Message { kind: Kind::Data, sequence: sent, tally: Tally::default() },
+                    self.frame_size,
+                )?;
+                sent += 1;
+            }
+        }
+        let tally = self.ask(Kind::End, Kind::Result, sent)?;
+        self.say_goodbye();
+        Ok(Report { lost: sent.saturating_sub(tally.total), ..Report::of(&tally) })
+    }
+
+    fn respond(mut self, config: &Config) -> Result<Report, RawError> {
+        let mut tally = Tally::default();
+        let (mut measured_from, mut last) = (None, Instant::now());
+        let (mut has_ended, mut rounds) = (false, 0);
+        let mut packets = std::mem::take(&mut self.packets);
+        loop {
+            packets.clear();
+            if self.receive.receive(&mut packets) == 0 {
+                self.transmit.flush();
+                idle(&mut rounds);
+                if rounds % 1024 == 0 {
+                    let silence = last.elapsed();
+                    if has_ended && silence >= LINGER {
+                        return Ok(Report::of(&tally));
+                    }
+                    if silence >= self.patience {
+                        return Err(RawError::Silent { waited_ms: silence.as_millis() });
+                    }
+                }
+                continue;
+            }
+            rounds = 0;
+            last = Instant::now();
+            for packet in &packets {
+                let Some(message) = Message::read(packet) else { continue };
+                match message.kind {
+                    Kind::Data => {
+                        touch(&mut self.passes, packet);
+                        tally.total += 1;
+                        if tally.total > config.warm_up {
+                            tally.frames += 1;
+                            tally.bytes += packet.length() as u64;
+                            let from = *measured_from.get_or_insert(last);
+                            tally.nanoseconds = (last - from).as_nanos() as u64;
+                        }
+                    }
+                    Kind::Ping => {
+                        touch(&mut self.passes, packet);
+                        self.send(Message { kind: Kind::Pong, ..message }, packet.length())?;
+                    }
+                    Kind::Hello => {
+                        tally = Tally::default();
+                        measured_from = None;
+                        self.send(Message { kind: Kind::Welcome, ..message }, SMALLEST_FRAME)?;
+                    }
+                    Kind::End => {
+                        has_ended = true;
+                        self.send(Message { kind: Kind::Result, tally, ..message }, SMALLEST_FRAME)?;
+                    }
+                    Kind::Goodbye if has_ended => return Ok(Report::of(&tally)),
+                    Kind::Goodbye | Kind::Pong | Kind::Welcome | Kind::Result => {}
+                }
+            }
+        }
+    }
+
+    /// Sends `question` until `answer` comes.
+    fn ask(&mut self, question: Kind, answer: Kind, sequence: u64) -> Result<Tally, RawError> {
+        let begin = Instant::now();
+        let mut asked: Option<Instant> = None;
+        let mut rounds = 0;
+        loop {
+            let now = Instant::now();
+            if now - begin >= self.patience {
+                return Err(RawError::Silent { waited_ms: self.patience.as_millis() });
+            }
+            if asked.is_none_or(|asked| now - asked >= END_PERIOD) {
+                self.send(Message { kind: question, sequence, tally: Tally::default() }, SMALLEST_FRAME)?;
+                asked = Some(now);
+            }
+            self.transmit.flush();
+            self.packets.clear();
+            if self.receive.receive(&mut self.packets) == 0 {
+                idle(&mut rounds);
+            }
+            let answers = self.packets.iter().filter_map(Message::read);
+            if let Some(message) = answers.into_iter().find(|message| message.kind == answer) {
+                return Ok(message.tally);
+            }
+        }
+    }
+
+    fn say_goodbye(&mut self) {
+        let goodbye = Message { kind: Kind::Goodbye, sequence: 0, tally: Tally::default() };
+        let _ = self.send(goodbye, SMALLEST_FRAME);
+        let begin = Instant::now();
+        while self.transmit.flush() > 0 && begin.elapsed() < LINGER {
+            std::hint::spin_loop();
+        }
+        // A port that closes takes the frames on their way with it.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+
+    fn send(&mut self, message: Message, length: usize) -> Result<(), RawError> {
+        self.send_queued(message, length)?;
+        self.transmit.flush();
+        Ok(())
+    }
+
+    /// Sends with the burst, waiting for room.
+    #[inline]
+    fn send_queued(&mut self, message: Message, length: usize) -> Result<(), RawError> {
+        let mut frame = match self.transmit.frame(length) {
+            Some(frame) => frame,
+            None => self.wait_for(|end| end.transmit.frame(length))?,
+        };
+        message.write(self.address, frame.bytes_mut());
+        let Err(refused) = self.transmit.send(frame, TransmitOffload::default()) else { return Ok(()) };
+        let mut waiting = Some(refused);
+        self.wait_for(|end| match waiting.take().map(|frame| end.transmit.send(frame, TransmitOffload::default())) {
+            Some(Err(back)) => {
+                waiting = Some(back);
+                None
+            }
+            Some(Ok(())) | None => Some(()),
+        })
+    }
+
+    /// Tries `attempt`, with what is queued leaving meanwhile, until it succeeds.
+    #[cold]
+    fn wait_for<V>(&mut self, mut attempt: impl FnMut(&mut Self) -> Option<V>) -> Result<V, RawError> {
+        let begin = Instant::now();
+        let mut rounds = 0;
+        loop {
+            self.transmit.flush();
+            if let Some(value) = attempt(self) {
+                return Ok(value);
+            }
+            idle(&mut rounds);
+            if rounds % 1024 == 0 && begin.elapsed() >= self.patience {
+                return Err(RawError::Silent { waited_ms: self.patience.as_millis() });
+            }
+        }
+    }
+}
+
+impl Report {
+    fn empty() -> Self {
+        let round_trips_ns =
+            Histogram::new_with_bounds(1, LONGEST_ROUND_TRIP_NS, 3).expect("constant bounds are valid");
+        Self { round_trips_ns, frames: 0, bytes: 0, elapsed: Duration::ZERO, lost: 0 }
+    }
+
+    fn of(tally: &Tally) -> Self {
+        let elapsed = Duration::from_nanos(tally.nanoseconds);
+        Self { frames: tally.frames, bytes: tally.bytes, elapsed, ..Self::empty() }
+    }
+}
+
+fn touch(passes: &mut Option<Passes>, packet: &impl Packet) {
+    if let Some(passes) = passes {
+        black_box(passes.run(packet));
+    }
+}
+
+/// Spins; lets others run now and then, for machines with fewer CPUs than sides.
+fn idle(rounds: &mut u32) {
+    *rounds = rounds.wrapping_add(1);
+    if *rounds % PATIENT_ROUNDS == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+}
+
+#[cfg(test)]
+mod tests;

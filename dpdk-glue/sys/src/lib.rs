@@ -6,9 +6,11 @@
 //! - [`thread`]: making an application's thread known to DPDK.
 //! - [`pool`]: pools of packet buffers.
 //! - [`gate`]: keeping DPDK's interrupt thread and pollers of a port apart.
+//! - [`listener`]: ending listeners that a driver forgot.
 
 pub mod environment;
 pub mod gate;
+pub mod listener;
 pub mod log;
 pub mod pool;
 pub mod thread;

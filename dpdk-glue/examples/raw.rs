@@ -1,0 +1,65 @@
+//! Plain frames over memif between two processes of this program, one pinned to CPU 0 and one to CPU 1.
+//!
+//! `raw FRAME_SIZE [SECONDS [TOUCH_MIB [crc] [checksum]]]` prints one line: round trip and one-way throughput.
+
+use std::error::Error;
+use std::process::Command;
+use std::time::Duration;
+
+use softrdma_dpdk_glue::raw::{self, Config, Limit, Report, Touch, Traffic};
+use softrdma_dpdk_glue::{Eal, EalConfig, EthPort, HugePages, MemifRole, PortConfig};
+
+const SIDE: &str = "RAW_EXAMPLE_SOCKET";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match std::env::var(SIDE) {
+        Ok(socket) => {
+            for traffic in [Traffic::PingPong, Traffic::Bulk] {
+                run(MemifRole::Server, &socket, traffic, &arguments)?;
+            }
+        }
+        Err(_) => {
+            let socket = format!("softrdma-raw-{}", std::process::id());
+            let mut other = Command::new(std::env::current_exe()?).args(&arguments).env(SIDE, &socket).spawn()?;
+            let pings = run(MemifRole::Client, &socket, Traffic::PingPong, &arguments)?;
+            let bulk = run(MemifRole::Client, &socket, Traffic::Bulk, &arguments)?;
+            other.wait()?;
+            let round_trip = |quantile| pings.round_trips_ns.value_at_quantile(quantile) as f64 / 1e3;
+            println!(
+                "frame {:>5} B  round trip p50 {:.2} us p99 {:.2} us  one way {:.3} Mpps {:.2} Gbit/s  lost {}",
+                bulk.bytes / bulk.frames.max(1),
+                round_trip(0.5),
+                round_trip(0.99),
+                bulk.frames_per_second() / 1e6,
+                bulk.throughput_gbps(),
+                bulk.lost,
+            );
+        }
+    }
+    Ok(())
+}
+
+fn run(role: MemifRole, socket: &str, traffic: Traffic, arguments: &[String]) -> Result<Report, Box<dyn Error>> {
+    let frame_size = arguments.first().map_or(Ok(64), |size| size.parse())?;
+    let seconds = arguments.get(1).map_or(Ok(1.0), |seconds| seconds.parse())?;
+    let memory_mib: usize = arguments.get(2).map_or(Ok(0), |size| size.parse())?;
+    let has = |word: &str| arguments.iter().any(|argument| argument == word);
+    let touch = Touch { memory_bytes: memory_mib << 20, crc: has("crc"), checksum: has("checksum") };
+    let config = Config {
+        limit: Limit::Time(Duration::from_secs_f64(seconds)),
+        touch: (memory_mib > 0).then_some(touch),
+        ..Config::new(traffic, frame_size)
+    };
+    let eal = Eal::init(&EalConfig { huge_pages: HugePages::Auto, memory_mib: 256, ..EalConfig::default() })?;
+    let cpu = if role == MemifRole::Server { 1 } else { 0 };
+    core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+    // A port for each run: a raw run takes the queues for itself.
+    let mtu = (frame_size - 14).max(1500);
+    let id = if traffic == Traffic::PingPong { 0 } else { 1 };
+    let mut port = EthPort::open(&eal, &PortConfig::memif(role, id, socket).with_mtu(mtu))?;
+    Ok(match role {
+        MemifRole::Server => raw::responder(&mut port, &config)?,
+        MemifRole::Client => raw::initiator(&mut port, &config)?,
+    })
+}
