@@ -2,6 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod arena;
+pub mod stream;
+
+/// Longest stream of FPDUs in a run.
+pub const MAX_STREAM: usize = 16 << 10;
+
 /// Lengths of pieces in front of a stream.
 pub const CUTS: usize = 8;
 
