@@ -12,6 +12,8 @@
 
 mod lane;
 mod pool;
+#[cfg(test)]
+mod tests;
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -2,6 +2,9 @@
 //!
 //! The file format is the one of libpcap with nanosecond timestamps (magic number `0xa1b23c4d`), link type Ethernet.
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{self, Write};
 use std::time::Duration;
 

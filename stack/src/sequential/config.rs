@@ -65,9 +65,11 @@ pub struct SequentialConfig {
     pub connect_timeout: Duration,
     /// A half-open connection that the peer has not confirmed by then is forgotten.
     pub half_open_timeout: Duration,
-    /// A peer that has answered nothing for so long is dead: its connection is reset (RFC 5482's user timeout).
+    /// A peer that has sent nothing for so long is dead: its connection is reset (RFC 5482's user timeout). smoltcp probes
+    /// a closed window at intervals of up to a minute, so with less than that a reader may sleep only a quarter as long.
     pub user_timeout: Duration,
-    /// A connection that has been idle for so long is probed. Shorter than `user_timeout`, or idle peers count as dead.
+    /// A connection that has been idle for so long is probed. Much shorter than `user_timeout`: probes may be lost, and an
+    /// idle peer counts as dead when it answers none of them.
     pub keep_alive_interval: Duration,
     /// Is shown every frame that is received or sent.
     pub capture: Option<Box<dyn FrameSink>>,
@@ -88,9 +90,9 @@ impl Default for SequentialConfig {
             checksum: true,
             congestion_control: CongestionControl::default(),
             connect_timeout: Duration::from_secs(10),
-            half_open_timeout: Duration::from_secs(5),
-            user_timeout: Duration::from_secs(60),
-            keep_alive_interval: Duration::from_secs(15),
+            half_open_timeout: Duration::from_secs(10),
+            user_timeout: Duration::from_secs(75),
+            keep_alive_interval: Duration::from_secs(5),
             capture: None,
         }
     }

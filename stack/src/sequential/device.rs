@@ -1,12 +1,15 @@
 //! A port as smoltcp sees it: one frame in at a time, lent in place; frames out, built in the port's memory.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use smoltcp::phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 
 use super::checksum;
-use super::headers::{ETHERNET_HEADER, Handshake, handshake, is_ipv4_fragment, tcp_place};
+use super::headers::{
+    ETHERNET_HEADER, Handshake, acknowledgement, handshake, is_ipv4_fragment, make_pure_acknowledgement, tcp_place,
+};
 use crate::pcap::{FrameDirection, FrameSink};
 use crate::port::{
     BURST, Frame, Packet, Port, PortCapabilities, ReceiveQueue, ReceivedChecksum, TransmitOffload, TransmitQueue,
@@ -88,6 +91,7 @@ impl<P: Port> PortDevice<P> {
                 dropped_frames: 0,
                 watches_handshakes: false,
                 sent_handshakes: Vec::new(),
+                answer: None,
                 capture,
             },
             burst: Vec::with_capacity(BURST),
@@ -149,6 +153,25 @@ impl<P: Port> PortDevice<P> {
         handshake(frame_of(&self.current, &self.linear))
     }
 
+    /// What the current frame acknowledges, and between whom: source, destination, acknowledgement number.
+    pub(super) fn current_acknowledgement(&self) -> Option<(SocketAddr, SocketAddr, u32)> {
+        acknowledgement(frame_of(&self.current, &self.linear))
+    }
+
+    /// Cuts the payload off the current frame and moves it to `sequence`, so that only what it acknowledges is left.
+    pub(super) fn reduce_current(&mut self, sequence: u32) {
+        if let Current::InPlace(packet) = &self.current {
+            self.linear.clear();
+            packet.parts().for_each(|part| self.linear.extend_from_slice(part));
+        }
+        make_pure_acknowledgement(&mut self.linear, sequence);
+        if self.checksum {
+            let both = TransmitOffload { ipv4_checksum: true, tcp_checksum: true, segment_size: 0 };
+            checksum::fill(&mut self.linear, both);
+        }
+        self.current = Current::Linear;
+    }
+
     fn load(&mut self, packet: PacketOf<P>) -> Current<PacketOf<P>> {
         if packet.parts().nth(1).is_none() {
             return Current::InPlace(packet);
@@ -175,11 +198,11 @@ impl<P: Port> Device for PortDevice<P> {
         if frame.is_empty() {
             return None;
         }
-        Some((ReceiveToken { frame }, TransmitToken { side: &mut self.transmit }))
+        Some((ReceiveToken { frame }, TransmitToken { side: &mut self.transmit, answers: true }))
     }
 
     fn transmit(&mut self, _now: smoltcp::time::Instant) -> Option<TransmitToken<'_, P::Transmit>> {
-        self.transmit.has_room().then_some(TransmitToken { side: &mut self.transmit })
+        self.transmit.has_room().then_some(TransmitToken { side: &mut self.transmit, answers: false })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -204,6 +227,8 @@ impl RxToken for ReceiveToken<'_> {
 /// Takes one frame from smoltcp.
 pub(super) struct TransmitToken<'a, T: TransmitQueue> {
     side: &'a mut TransmitSide<T>,
+    /// The frame answers the one being received.
+    answers: bool,
 }
 
 impl<T: TransmitQueue> TxToken for TransmitToken<'_, T> {
@@ -211,7 +236,17 @@ impl<T: TransmitQueue> TxToken for TransmitToken<'_, T> {
     where
         F: FnOnce(&mut [u8]) -> R,
     {
-        self.side.build(length, f)
+        if !self.answers {
+            return self.side.build(length, f);
+        }
+        let mut answer = None;
+        let result = self.side.build(length, |frame| {
+            let result = f(frame);
+            answer = acknowledgement(frame).map(|(.., number)| number);
+            result
+        });
+        self.side.answer = answer;
+        result
     }
 }
 
@@ -228,8 +263,10 @@ pub(super) struct TransmitSide<T: TransmitQueue> {
     sent_frames: u64,
     dropped_frames: u64,
     watches_handshakes: bool,
-    /// Local ports from which a first SYN left, while they are watched.
-    sent_handshakes: Vec<u16>,
+    /// Handshake segments that left, while they are watched.
+    sent_handshakes: Vec<Handshake>,
+    /// What the last frame that answered a received one acknowledged, if it was TCP.
+    answer: Option<u32>,
     capture: Option<Box<dyn FrameSink>>,
 }
 
@@ -251,13 +288,18 @@ impl<T: TransmitQueue> TransmitSide<T> {
         self.sent_frames
     }
 
-    /// Starts or stops noting the first SYNs that leave.
+    /// What the last answer to a received frame acknowledged, if there was one since the last call and it was TCP.
+    pub(super) fn take_answer(&mut self) -> Option<u32> {
+        self.answer.take()
+    }
+
+    /// Starts or stops noting the handshake segments that leave.
     pub(super) fn watch_handshakes(&mut self, watch: bool) {
         self.watches_handshakes = watch;
     }
 
-    /// The local ports that SYNs left from since the last call.
-    pub(super) fn take_sent_handshakes(&mut self) -> std::vec::Drain<'_, u16> {
+    /// The handshake segments that left since the last call.
+    pub(super) fn take_sent_handshakes(&mut self) -> std::vec::Drain<'_, Handshake> {
         self.sent_handshakes.drain(..)
     }
 
@@ -310,9 +352,8 @@ impl<T: TransmitQueue> TransmitSide<T> {
         if self.watches_handshakes
             && self.sent_handshakes.len() < NOTED_HANDSHAKES
             && let Some(handshake) = handshake(frame)
-            && !handshake.acknowledges
         {
-            self.sent_handshakes.push(handshake.source.port());
+            self.sent_handshakes.push(handshake);
         }
         if let Some(capture) = &mut self.capture {
             capture.handle_frame(self.now, FrameDirection::Transmitted, &[frame]);

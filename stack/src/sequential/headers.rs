@@ -29,6 +29,8 @@ pub(super) struct Handshake {
     pub(super) destination: SocketAddr,
     /// It acknowledges a SYN: the second segment of a handshake, not the first.
     pub(super) acknowledges: bool,
+    /// The sender's initial sequence number.
+    pub(super) sequence: u32,
     /// Largest segment that the sender takes.
     pub(super) segment_size: u16,
 }
@@ -97,8 +99,50 @@ pub(super) fn handshake(frame: &[u8]) -> Option<Handshake> {
         source: SocketAddr::new(source, port(0)),
         destination: SocketAddr::new(destination, port(2)),
         acknowledges: flags & ACK != 0,
+        sequence: sequence_number(tcp),
         segment_size: segment_size_option(options).unwrap_or(DEFAULT_SEGMENT_IPV4),
     })
+}
+
+/// The ends of a TCP packet that is no handshake segment, with what it acknowledges; `None` for every other frame.
+pub(super) fn acknowledgement(frame: &[u8]) -> Option<(SocketAddr, SocketAddr, u32)> {
+    let place = tcp_place(frame)?;
+    let tcp = &frame[place.tcp..place.end];
+    if tcp[13] & (SYN | RST | ACK) != ACK {
+        return None;
+    }
+    let (source, destination) = addresses(frame, place.is_ipv6)?;
+    let port = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
+    let ends = (SocketAddr::new(source, port(0)), SocketAddr::new(destination, port(2)));
+    Some((ends.0, ends.1, acknowledgement_number(tcp)))
+}
+
+/// Turns a TCP packet into a pure acknowledgement at `sequence`: its payload is cut off, all else stays. The checksums are
+/// wrong afterwards.
+pub(super) fn make_pure_acknowledgement(frame: &mut Vec<u8>, sequence: u32) {
+    let Some(place) = tcp_place(frame) else { return };
+    let header = usize::from(frame[place.tcp + 12] >> 4) * 4;
+    let end = place.tcp + header;
+    if header < TCP_HEADER || end > place.end {
+        return;
+    }
+    frame.truncate(end);
+    frame[place.tcp + 4..place.tcp + 8].copy_from_slice(&sequence.to_be_bytes());
+    frame[place.tcp + 13] = ACK;
+    if place.is_ipv6 {
+        frame[ETHERNET_HEADER + 4..ETHERNET_HEADER + 6].copy_from_slice(&(header as u16).to_be_bytes());
+    } else {
+        let total = (end - ETHERNET_HEADER) as u16;
+        frame[ETHERNET_HEADER + 2..ETHERNET_HEADER + 4].copy_from_slice(&total.to_be_bytes());
+    }
+}
+
+fn sequence_number(tcp: &[u8]) -> u32 {
+    u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]])
+}
+
+fn acknowledgement_number(tcp: &[u8]) -> u32 {
+    u32::from_be_bytes([tcp[8], tcp[9], tcp[10], tcp[11]])
 }
 
 fn addresses(frame: &[u8], is_ipv6: bool) -> Option<(IpAddr, IpAddr)> {

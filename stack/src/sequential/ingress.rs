@@ -30,7 +30,37 @@ impl<P: Port> SequentialEngine<P> {
     }
 
     fn handle_packet(&mut self, now: Instant) {
+        self.show_packet(now);
+        if let Some(next_expected) = self.device.transmit_side().take_answer()
+            && self.is_acknowledgement_ignored()
+        {
+            self.device.reduce_current(next_expected);
+            self.show_packet(now);
+        }
+    }
+
+    fn show_packet(&mut self, now: Instant) {
         self.interface.poll_ingress_single(smoltcp_time(now), &mut self.device, &mut self.sockets);
+    }
+
+    /// Whether the current packet acknowledges something that its socket still counts as unacknowledged.
+    ///
+    /// smoltcp answers a segment that is old by repeating its own acknowledgement, and ignores what the segment
+    /// acknowledges. After a timeout it starts its own sequence numbers over, so that then its acknowledgements are old
+    /// themselves: when both sides lose packets in the same round trip, neither ever hears the other again. The way out is
+    /// BSD's: the old payload is cut off, and the acknowledgement counts (RFC 9293 §3.10.7.4 wants segments trimmed to the
+    /// window before they are processed further).
+    fn is_acknowledgement_ignored(&self) -> bool {
+        let Some((remote, local, acknowledged)) = self.device.current_acknowledgement() else { return false };
+        let Some(index) = self.slots.find(local, remote) else { return false };
+        let slot = self.slots.get(index);
+        let Some(send_start) = slot.send_start else { return false };
+        let socket = self.sockets.get::<tcp::Socket<'_>>(slot.handle);
+        let unacknowledged = socket.send_queue() as u32;
+        let oldest = send_start.wrapping_add(slot.sent).wrapping_sub(unacknowledged);
+        let news = acknowledged.wrapping_sub(oldest);
+        // Our FIN follows the last byte.
+        (1..=unacknowledged + u32::from(slot.closing)).contains(&news)
     }
 
     fn handle_handshake(&mut self, now: Instant, handshake: Handshake) {
@@ -165,7 +195,7 @@ impl<P: Port> SequentialEngine<P> {
                 0
             }
             tcp::State::Closed => {
-                let reason = match (slot.expired, slot.syn_sent) {
+                let reason = match (slot.expired, slot.send_start.is_some()) {
                     (false, _) => ResetReason::Refused,
                     (true, true) => ResetReason::TimedOut,
                     (true, false) => ResetReason::Unreachable,

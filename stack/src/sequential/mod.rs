@@ -174,7 +174,7 @@ impl<P: Port> SequentialEngine<P> {
     fn egress(&mut self, now: Instant) {
         let before = self.device.transmit_side().sent_frames();
         self.device.transmit_side().set_now(now);
-        self.device.transmit_side().watch_handshakes(self.slots.connecting() > 0);
+        self.device.transmit_side().watch_handshakes(self.slots.shaking_hands() > 0);
         let mut more = true;
         while more && self.device.transmit_side().sent_frames() - before < EGRESS_FRAMES {
             let result = self.interface.poll_egress(smoltcp_time(now), &mut self.device, &mut self.sockets);
@@ -188,10 +188,12 @@ impl<P: Port> SequentialEngine<P> {
         self.note_expired();
     }
 
-    /// Remembers which connections got their SYN out: only those know their next hop.
+    /// Remembers where the connections begin whose SYN has left. Those without know no next hop.
     fn note_handshakes(&mut self) {
-        for port in self.device.transmit_side().take_sent_handshakes() {
-            self.slots.note_syn_sent(port);
+        for handshake in self.device.transmit_side().take_sent_handshakes() {
+            if let Some(index) = self.slots.find(handshake.source, handshake.destination) {
+                self.slots.get_mut(index).send_start = Some(handshake.sequence.wrapping_add(1));
+            }
         }
     }
 

@@ -18,7 +18,8 @@ impl<P: Port> SequentialEngine<P> {
         let slot = self.slots.get_mut(index);
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(slot.handle);
         offer(slot, socket, stream, streams, &mut self.statistics);
-        if socket.state() == tcp::State::TimeWait && socket.can_recv() {
+        if socket.state() == tcp::State::TimeWait {
+            slot.ended = true;
             // When TIME-WAIT ends smoltcp empties the ring, and what is in it was acknowledged.
             stage_all(slot, socket, &mut self.statistics);
         }
@@ -79,7 +80,7 @@ enum Ending {
 
 fn ending(slot: &Slot, socket: &tcp::Socket<'_>) -> Option<Ending> {
     match socket.state() {
-        tcp::State::TimeWait => Some(Ending::Closed),
+        _ if slot.ended => Some(Ending::Closed),
         // RFC 9293 §3.10.7.4: both FINs are acknowledged, ours as the last. smoltcp shows a RST in its place the same way;
         // by then every byte of both directions has arrived, so it makes no difference.
         tcp::State::Closed if slot.closing && slot.fin_seen && !slot.expired && socket.send_queue() == 0 => {

@@ -44,10 +44,14 @@ pub(super) struct Slot {
     pub(super) fin_seen: bool,
     /// ... and was reported.
     pub(super) fin_reported: bool,
+    /// Both directions ended in order and TIME-WAIT began; the socket may be closed by now.
+    pub(super) ended: bool,
     /// smoltcp gave up on the peer.
     pub(super) expired: bool,
-    /// A SYN of ours left, so the next hop is known.
-    pub(super) syn_sent: bool,
+    /// Sequence number of the first byte of our direction, once our SYN has left.
+    pub(super) send_start: Option<u32>,
+    /// Bytes handed to the socket, modulo 2^32 as sequence numbers are.
+    pub(super) sent: u32,
     /// Received bytes in front of the socket's ring: what the ring's end had cut in two.
     pub(super) stage: Vec<u8>,
     /// Of the unconsumed bytes in `stage` and ring, so many were offered before.
@@ -63,7 +67,7 @@ pub(super) struct Slots {
     ports: HashSet<u16>,
     /// Slots that count against the limit of connections: half-open, connecting and open.
     connections: usize,
-    connecting: usize,
+    shaking_hands: usize,
 }
 
 impl Slots {
@@ -71,9 +75,9 @@ impl Slots {
         self.connections
     }
 
-    /// Connections that wait for the answer to their SYN.
-    pub(super) fn connecting(&self) -> usize {
-        self.connecting
+    /// Connections in the middle of a handshake.
+    pub(super) fn shaking_hands(&self) -> usize {
+        self.shaking_hands
     }
 
     pub(super) fn is_port_taken(&self, port: u16) -> bool {
@@ -104,15 +108,6 @@ impl Slots {
         StreamId { index: index as u32, generation: self.slots[index].generation }
     }
 
-    /// The SYN from our `port` left.
-    pub(super) fn note_syn_sent(&mut self, port: u16) {
-        for slot in &mut self.slots {
-            if slot.role == Role::Connecting && slot.local.port() == port {
-                slot.syn_sent = true;
-            }
-        }
-    }
-
     /// Puts a socket into a slot.
     pub(super) fn add(
         &mut self,
@@ -140,8 +135,10 @@ impl Slots {
             deaf: false,
             fin_seen: false,
             fin_reported: false,
+            ended: false,
             expired: false,
-            syn_sent: false,
+            send_start: None,
+            sent: 0,
             stage: Vec::new(),
             offered: 0,
         };
@@ -181,8 +178,8 @@ impl Slots {
         if matches!(role, Role::HalfOpen(_) | Role::Connecting | Role::Open) {
             self.connections = self.connections.wrapping_add_signed(change);
         }
-        if role == Role::Connecting {
-            self.connecting = self.connecting.wrapping_add_signed(change);
+        if matches!(role, Role::HalfOpen(_) | Role::Connecting) {
+            self.shaking_hands = self.shaking_hands.wrapping_add_signed(change);
         }
     }
 }

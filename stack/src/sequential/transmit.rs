@@ -45,6 +45,7 @@ impl<P: Port> SequentialEngine<P> {
             }
             if taken > 0 {
                 self.egress_due = true;
+                slot.sent = slot.sent.wrapping_add(taken as u32);
                 self.statistics.transmitted_bytes += taken as u64;
                 // Retransmission is smoltcp's own business from here on.
                 source.handle_acknowledged(filled.cut.map_or(filled.through, |record| record.end()));

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::world::{Plan, World, config};
+use super::world::{Host, Plan, World, config};
 use crate::memory_port::Impairments;
 use crate::sequential::CongestionControl;
 use crate::stream::{Engine, StreamEvent};
+use crate::time::Instant;
 
 /// Sends `bytes` both ways and closes; everything has to arrive, and both sides have to see an orderly end.
 fn exchange(mut world: World, bytes: u64) -> World {
@@ -106,12 +107,61 @@ fn bad_wire(seed: u64) -> Impairments {
 }
 
 #[test]
-fn everything_arrives_over_bad_wires() {
-    for seed in 0..20 {
-        println!("seed {seed}");
+fn everything_arrives_over_a_hundred_bad_wires() {
+    for seed in 0..100 {
+        println!("seed {seed}"); // Shown if it fails.
         let mut configs = ["10.0.0.1/24", "10.0.0.2/24"].map(|address| config(&[address], seed));
         configs[0].congestion_control =
             [CongestionControl::Off, CongestionControl::Reno, CongestionControl::Cubic][seed as usize % 3];
         exchange(World::new(seed, bad_wire(seed), configs), 40_000 + 1000 * seed);
     }
+}
+
+#[test]
+fn sixty_four_streams_at_a_time() {
+    let mut world = World::simple(7, Impairments { loss: 0.001, ..Impairments::default() });
+    for host in &mut world.hosts {
+        host.application.plan = Plan { to_send: 20_000, expected: 20_000, closes: true, ..Plan::default() };
+    }
+    world.hosts[1].listen("10.0.0.2:7", 64);
+    for _ in 0..64 {
+        world.hosts[0].connect(Instant::ZERO, "10.0.0.2:7");
+    }
+    let ends = |host: &Host| {
+        host.application.events.iter().filter(|event| matches!(event, StreamEvent::Closed { .. })).count()
+    };
+    world.expect("all closed", Duration::from_secs(100), |hosts| hosts.iter().all(|host| ends(host) == 64));
+    for host in &world.hosts {
+        assert!(host.application.streams.values().all(|stream| stream.received == 20_000));
+    }
+}
+
+#[test]
+fn what_a_sink_leaves_behind_is_offered_again_when_it_asks() {
+    let mut world = World::simple(8, Impairments::default());
+    world.hosts[0].application.plan = Plan { to_send: 200_000, ..Plan::default() };
+    world.hosts[1].application.plan = Plan { paused: true, expected: 200_000, ..Plan::default() };
+    let (_, theirs) = world.connect();
+    assert!(!world.run(Duration::from_secs(5), |hosts| hosts[1].application.streams[&theirs].received > 0));
+    world.hosts[1].application.streams.get_mut(&theirs).expect("the stream").paused = false;
+    world.hosts[1].engine.resume(theirs);
+    world.expect("everything", Duration::from_secs(60), |hosts| {
+        hosts[1].application.streams[&theirs].received == 200_000
+    });
+}
+
+#[test]
+fn a_segment_is_what_mtu_and_family_leave() {
+    let mut world = World::simple(9, Impairments::default());
+    let (ours, theirs) = world.connect();
+    assert_eq!(world.hosts[0].engine.segment_size(ours), 1460);
+    assert_eq!(world.hosts[1].engine.segment_size(theirs), 1460);
+
+    let mut small = config(&["10.0.0.2/24"], 11);
+    small.mtu = Some(1000);
+    let jumbo = Impairments { mtu: 9000, ..Impairments::default() };
+    let mut world = World::new(10, jumbo, [config(&["10.0.0.1/24"], 10), small]);
+    let (ours, theirs) = world.connect();
+    assert_eq!(world.hosts[0].engine.segment_size(ours), 960, "the peer takes no more");
+    assert_eq!(world.hosts[1].engine.segment_size(theirs), 960);
 }
