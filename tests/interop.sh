@@ -124,6 +124,10 @@ run_cases() {
 	done
 }
 
+blocked_server() {
+	SOFTRDMA_QUIET_MACHINE=1 cargo test --release -p softrdma-tests --test passive_side -- --nocapture
+}
+
 # --- the wire -------------------------------------------------------------------------------------
 
 start_capture() {
@@ -148,5 +152,6 @@ build
 "$GUEST" veth dveth0
 start_capture
 run_cases
+run_case "a server blocked in a system call answers Reads within 1 ms" blocked_server
 run_case "tshark on all of it: every CRC good, nothing malformed" check_capture
 ((failed == 0)) || die "not all cases passed"
