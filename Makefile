@@ -29,7 +29,7 @@ soak: ## The simulation with 20,000 seeds and more (SOFTRDMA_SEEDS)
 	@tests/soak.sh
 
 fuzz: ## Each fuzz target for a minute (SOFTRDMA_FUZZ_SECONDS)
-	@tests/setup.sh
+	@tests/setup.sh c++
 	@tests/fuzz.sh
 
 lint: ## rustfmt, clippy and rustdoc, warnings denied

@@ -2,7 +2,7 @@
 # usage: tests/setup.sh [NEED...]
 # Installs what the needs lack when run as root on Debian 12; elsewhere it names what to install. Only a missing
 # compiler is an error: everything else can be done without, and the callers say what they leave out.
-# Needs: dpdk (library, headers, libclang), network (ip), tshark, lint (rustfmt, clippy).
+# Needs: dpdk (library, headers, libclang), network (ip), tshark, c++ (libFuzzer), lint (rustfmt, clippy).
 # SOFTRDMA_NO_INSTALL=1 installs nothing.
 set -euo pipefail
 . "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/common.sh"
@@ -31,8 +31,9 @@ look_for_packages() { # NEED...
 			;;
 		network) have ip || lacking "tests in network namespaces" iproute2 ;;
 		tshark) have tshark || lacking "the dissection of captures" tshark ;;
+		c++) have c++ || lacking "fuzzing" g++ ;;
 		lint) ;;
-		*) die "unknown need '$need'; known: dpdk network tshark lint" ;;
+		*) die "unknown need '$need'; known: dpdk network tshark c++ lint" ;;
 		esac
 	done
 }
