@@ -1,5 +1,7 @@
 //! What is particular to kernel sockets; what all engines have in common is in `tests/conformance.rs`.
 
+#![allow(clippy::disallowed_methods, reason = "the kernel's sockets live in real time")]
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
