@@ -231,6 +231,18 @@ impl Pool {
         self.holders.push_back(holder);
     }
 
+    /// Buffers with connections now.
+    #[cfg(test)]
+    pub(super) const fn lent(&self) -> usize {
+        self.lent
+    }
+
+    /// Buffers that exist.
+    #[cfg(test)]
+    pub(super) fn owned(&self) -> usize {
+        self.lent + self.free.len()
+    }
+
     pub(super) fn oldest_holder(&mut self) -> Option<Name> {
         self.holders.pop_front()
     }
