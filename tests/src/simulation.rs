@@ -169,7 +169,8 @@ impl World {
             }
             self.step(Duration::from_millis(rng.random_range(1..50))).map_err(|error| {
                 let ends: Vec<String> = ends.iter().map(|end| format!("\n  {end:?}")).collect();
-                format!("{error}{}", ends.concat())
+                let devices = self.devices.each_ref().map(Device::statistics);
+                format!("{error}{}\n  {devices:#?}\n  {plan:?}", ends.concat())
             })?;
             for channel in &self.channels {
                 if let Some(event) = channel.try_get() {

@@ -211,8 +211,14 @@ impl End {
     fn post_request(&mut self, peer: &mut End, plan: &Plan, rng: &mut StdRng) -> Result<(), String> {
         let id = u64::from(self.posted);
         // The last one is signaled, or nobody would know when all are done.
-        let signaled = rng.random_bool(0.7) || self.posted + 1 == plan.requests;
-        let (operation, opcode, length, sink) = self.operation(peer, plan, rng);
+        // So is one before the queue fills up with unsignaled ones, whose ends nobody would see.
+        let all_silent = !self.expected.iter().any(|expected| expected.signaled);
+        let signaled = rng.random_bool(0.7)
+            || self.posted + 1 == plan.requests
+            || (all_silent && self.expected.len() + 1 >= plan.depth as usize);
+        // The last one is a Read: its answer comes when all Writes before it are placed, so that closing loses nothing.
+        let kind = if self.posted + 1 == plan.requests { 4 } else { rng.random_range(0..6) };
+        let (operation, opcode, length, sink) = self.operation(kind, peer, plan, rng);
         let request =
             SendRequest { id, operation, signaled, solicited: rng.random_bool(0.2), fence: rng.random_bool(0.1) };
         self.queue_pair.post_send(request).map_err(|error| format!("posting request {id}: {error}"))?;
@@ -224,13 +230,14 @@ impl End {
     #[allow(clippy::type_complexity)]
     fn operation(
         &mut self,
+        kind: u32,
         peer: &mut End,
         plan: &Plan,
         rng: &mut StdRng,
     ) -> (Operation, Opcode, usize, Option<(usize, Vec<u8>)>) {
         let length = if rng.random_bool(0.1) { 0 } else { rng.random_range(0..=plan.longest) };
         let source = rng.random_range(0..STATIC - plan.longest);
-        match rng.random_range(0..6) {
+        match kind {
             0 | 1 => {
                 let bytes = self.shadow[source..source + length].to_vec();
                 let payload = self.payload(source, length, rng);
@@ -362,7 +369,12 @@ impl End {
         self.region.read(offset, &mut bytes).map_err(|error| error.to_string())?;
         match bytes.iter().zip(expected).position(|(left, right)| left != right) {
             None => Ok(()),
-            Some(index) => Err(format!("{what}: byte {index} of {} at {offset} is wrong", expected.len())),
+            Some(index) => Err(format!(
+                "{what}: byte {index} of {} at {offset} is {:?}, has to be {:?}",
+                expected.len(),
+                &bytes[index..bytes.len().min(index + 8)],
+                &expected[index..expected.len().min(index + 8)]
+            )),
         }
     }
 

@@ -57,7 +57,7 @@ impl Plan {
             crc: corrupts || rng.random_bool(0.8),
             reads: rng.random_range(1..8),
             depth: rng.random_range(2..20),
-            socket_buffer_bytes: *[8 << 10, 64 << 10, 256 << 10].get(rng.random_range(0..3)).unwrap_or(&65536),
+            socket_buffer_bytes: *[48 << 10, 64 << 10, 256 << 10].get(rng.random_range(0..3)).unwrap_or(&65536),
             private_data: (0..rng.random_range(0..100)).map(|_| rng.random()).collect(),
             receive_eagerness: rng.random_range(0.05..1.0),
         }
