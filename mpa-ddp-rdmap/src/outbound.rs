@@ -177,6 +177,8 @@ impl Outbound {
     /// A message from the other half.
     pub fn handle<M: Memory + ?Sized, U: Upper + ?Sized>(&mut self, message: ToOutbound, memory: &M, upper: &mut U) {
         match message {
+            // RFC 5040 §5.4: nothing is answered behind a TERMINATE.
+            ToOutbound::ReadRequest { .. } | ToOutbound::AtomicResult { .. } if self.is_ending() => {}
             ToOutbound::ReadRequest { sink, source, length } => {
                 if length > 0 {
                     memory.hold(source.stag);
@@ -267,7 +269,7 @@ impl Outbound {
         self.complete(memory, upper);
     }
 
-    /// The connection is gone, and nothing asks for its bytes any more: every request completes, in order, those that are not
+    /// The connection is gone, and nothing calls [`Self::write`] any more: every request completes, in order, those that are not
     /// done with [`Status::Flushed`].
     pub fn flush<M: Memory + ?Sized, U: Upper + ?Sized>(&mut self, memory: &M, upper: &mut U) {
         if !matches!(self.ending, Ending::Sent(_)) {

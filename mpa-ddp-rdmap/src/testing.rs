@@ -1,5 +1,7 @@
 //! Memory, an owner and a pair of endpoints for tests.
 
+pub(crate) mod frames;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 
@@ -113,7 +115,7 @@ impl Memory for TestMemory {
     }
 
     fn execute(&self, stag: Stag, offset: TaggedOffset, operation: AtomicOperation) -> Result<u64, AccessError> {
-        if offset.0 % 8 != 0 {
+        if !offset.0.is_multiple_of(8) {
             return Err(AccessError::Misaligned(offset));
         }
         self.with(stag, offset, 8, Access::RemoteAtomic, |bytes| {

@@ -1,3 +1,6 @@
 //! Both halves, two endpoints.
 
 mod operations;
+mod ordering;
+mod rewriting;
+mod violations;

@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use zerocopy::IntoBytes;
 
 use super::encode::Encoder;
-use crate::framing::MAX_FPDU;
-use crate::limits::MAX_UNACKNOWLEDGED_RECORDS;
+use crate::limits::{MAX_RETAINED_BYTES, MAX_UNACKNOWLEDGED_RECORDS};
 use crate::memory::{AccessError, Memory};
 use crate::record::Record;
 use crate::statistics::OutboundStatistics;
@@ -125,8 +124,9 @@ pub(super) struct Records {
     acknowledged: u64,
     /// Bytes in [`Committed::kept`].
     retained: usize,
-    /// Buffers for reuse.
+    /// Buffers for reuse, and the bytes they hold: no more than may be retained.
     spare: Vec<Vec<u8>>,
+    spare_bytes: usize,
 }
 
 impl Records {
@@ -137,6 +137,7 @@ impl Records {
             acknowledged: start,
             retained: 0,
             spare: Vec::new(),
+            spare_bytes: 0,
         }
     }
 
@@ -181,7 +182,7 @@ impl Records {
     ) -> Result<Record, AccessError> {
         let mut bytes = self.take_buffer(length);
         if let Err(error) = encoder.encode(&content, self.end, &mut bytes) {
-            self.spare.push(bytes);
+            self.give_buffer(bytes);
             return Err(error);
         }
         self.retained += bytes.len();
@@ -197,6 +198,7 @@ impl Records {
 
     fn take_buffer(&mut self, length: u32) -> Vec<u8> {
         let mut buffer = self.spare.pop().unwrap_or_default();
+        self.spare_bytes -= buffer.capacity();
         buffer.clear();
         buffer.resize(length as usize, 0);
         buffer
@@ -301,8 +303,14 @@ impl Records {
         }
         if let Some(bytes) = front.kept {
             self.retained -= bytes.len();
-            debug_assert!(bytes.len() <= MAX_FPDU + 1024, "an FPDU of {} bytes", bytes.len());
-            self.spare.push(bytes);
+            self.give_buffer(bytes);
+        }
+    }
+
+    fn give_buffer(&mut self, buffer: Vec<u8>) {
+        if self.spare_bytes + buffer.capacity() <= MAX_RETAINED_BYTES {
+            self.spare_bytes += buffer.capacity();
+            self.spare.push(buffer);
         }
     }
 }
