@@ -31,9 +31,14 @@ impl TestMemory {
 
     /// A region of zeros at virtual address `base` that allows everything.
     pub(crate) fn register(&self, base: u64, length: usize) -> Stag {
-        let mut regions = self.regions.lock().unwrap();
-        let stag = Stag::new(regions.len() as u32 + 1, 0x5a);
-        let region = Region {
+        let stag = Stag::new(self.regions.lock().unwrap().len() as u32 + 1, 0x5a);
+        self.register_as(stag, base, length);
+        stag
+    }
+
+    /// Likewise, with this tag; nothing happens if it is taken.
+    pub(crate) fn register_as(&self, stag: Stag, base: u64, length: usize) {
+        self.regions.lock().unwrap().entry(stag.0).or_insert_with(|| Region {
             base,
             bytes: vec![0; length],
             denied: Vec::new(),
@@ -41,9 +46,7 @@ impl TestMemory {
             valid: true,
             holds: 0,
             placements: 0,
-        };
-        regions.insert(stag.0, region);
-        stag
+        });
     }
 
     pub(crate) fn change(&self, stag: Stag, change: impl FnOnce(&mut Region)) {
@@ -313,11 +316,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    pub(crate) fn new() -> Self {
-        Self::with(|_| {})
-    }
-
-    /// Endpoints that agreed on something else.
+    /// Endpoints that agreed on what `change` makes of [`agreed`].
     pub(crate) fn with(change: impl Fn(&mut Negotiated)) -> Self {
         let endpoint = |role| {
             let mut negotiated = agreed(role);
