@@ -21,6 +21,9 @@
 //! the two sees the other (Dekker's argument). Two threads on one view at a time are not expected, but allowed:
 //! the second finds the record taken and counts itself in the slot, where it is looked for as well.
 
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
@@ -108,7 +111,15 @@ struct Usage {
     pins: AtomicU32,
 }
 
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<Slot>() == 128, "two cache lines");
+
+/// Loom knows sequential consistency of fences only, and takes that of loads and stores for acquire and release.
+#[inline]
+fn loom_fence() {
+    #[cfg(loom)]
+    loom::sync::atomic::fence(Ordering::SeqCst);
+}
 
 /// Where the one user of a view of memory writes down which slot it touches, and counts what it places.
 #[derive(Debug, Default)]
@@ -126,6 +137,7 @@ struct Record {
 
 impl PinRecord {
     pub(super) fn is_pinning(&self, index: u32) -> bool {
+        loom_fence();
         self.0.slot.load(Ordering::SeqCst) == u64::from(index) + 1
     }
 
@@ -158,7 +170,10 @@ impl<'a> Pin<'a> {
     pub(super) fn new(slot: &'a Slot, index: u32, record: &'a PinRecord) -> Self {
         let mine = u64::from(index) + 1;
         match record.0.slot.compare_exchange(0, mine, Ordering::SeqCst, Ordering::Relaxed) {
-            Ok(_) => Self { slot, record: Some(record) },
+            Ok(_) => {
+                loom_fence();
+                Self { slot, record: Some(record) }
+            }
             Err(_) => Self::beside(slot),
         }
     }
@@ -167,6 +182,7 @@ impl<'a> Pin<'a> {
     #[cold]
     pub(super) fn beside(slot: &'a Slot) -> Self {
         slot.usage.pins.fetch_add(1, Ordering::SeqCst);
+        loom_fence();
         Self { slot, record: None }
     }
 
@@ -371,6 +387,10 @@ impl Slot {
     }
 
     pub(super) fn has_pins(&self) -> bool {
+        loom_fence();
         self.usage.pins.load(Ordering::SeqCst) != 0
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_tests;
