@@ -30,6 +30,12 @@ impl Latencies {
         self.record(time / 2);
     }
 
+    /// Takes `count` round trips of the same time.
+    #[cfg(feature = "dpdk")]
+    pub(crate) fn record_round_trips(&mut self, time: Duration, count: u64) {
+        self.histogram.saturating_record_n(u64::try_from((time / 2).as_nanos()).unwrap_or(u64::MAX), count);
+    }
+
     pub(crate) fn summary(&self) -> LatencySummary {
         let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
         let at = |quantile: f64| microseconds(self.histogram.value_at_quantile(quantile));

@@ -1,0 +1,210 @@
+//! The active side: measures every operation at every size, one row each.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use softrdma_bins_common::device::DevicePlan;
+
+use crate::arguments::{LimitArguments, TestArguments};
+use crate::control::{Control, ControlQueues};
+use crate::endpoint::Endpoint;
+use crate::failure::Failure;
+use crate::measurement::{Measured, Measurement};
+use crate::message::{Findings, Greeting, Reply, Request, Usage, VERSION};
+use crate::operation::{Mode, Operation};
+use crate::pattern::mix;
+use crate::plan::{Budget, Plan, Session};
+use crate::progress::Progress;
+use crate::report::Row;
+use crate::traffic::{Side, Traffic, TrafficQueues};
+use crate::usage;
+
+/// A run against one server.
+pub(crate) struct Client {
+    endpoint: Endpoint,
+    control: Control,
+    traffic: Traffic,
+    session: Session,
+    test: TestArguments,
+    names: Names,
+    plans: u64,
+}
+
+/// What rows call the device.
+struct Names {
+    scheme: &'static str,
+    threads: &'static str,
+    fabric: &'static str,
+    mtu: u32,
+    crc: bool,
+}
+
+impl Client {
+    /// Connects all queue pairs.
+    pub(crate) fn connect(
+        endpoint: Endpoint,
+        device: &DevicePlan,
+        server: SocketAddr,
+        test: &TestArguments,
+        limits: &LimitArguments,
+    ) -> Result<Self, Failure> {
+        let session = session(test, limits)?;
+        let queues = ControlQueues::new(&endpoint)?;
+        let greeting = |queue_pair| Greeting { softrdma_perf: VERSION, session: session.number, queue_pair };
+        let prepare = |queue_pair: &_| queues.prepare(queue_pair);
+        let link = endpoint.connect(server, &greeting(None), &queues.queues, prepare)?;
+        let mut control = Control::new(link, queues, endpoint.patience, "server");
+        let queues = TrafficQueues::new(&endpoint, &session)?;
+        let reply = ask(&mut control, &Request::Open { session, memory: queues.memory() }, "memory")?;
+        let Reply::Opened { memory } = reply else { return Err(unexpected(&reply)) };
+        let links = (0..session.queue_pairs)
+            .map(|index| {
+                let prepare = |queue_pair: &_| queues.prepare(index, queue_pair);
+                endpoint.connect(server, &greeting(Some(index)), &queues.queues(index), prepare)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let traffic = Traffic::new(Side::Client, queues, links, memory, endpoint.patience);
+        let names = Names::new(device);
+        Ok(Self { endpoint, control, traffic, session, test: test.clone(), names, plans: 0 })
+    }
+
+    /// Measures everything that was asked for; `take` gets each row as soon as it is there.
+    pub(crate) fn run(&mut self, mut take: impl FnMut(Row) -> Result<(), Failure>) -> Result<(), Failure> {
+        let operations = self.test.op.as_slice().to_vec();
+        let sizes = self.test.size.as_slice().to_vec();
+        for operation in operations {
+            let sizes = if operation.is_atomic() { vec![8] } else { sizes.clone() };
+            for size in sizes {
+                let row = self.measure(operation, size)?;
+                take(row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says goodbye in band, so that the server stops polling before this side's port goes away.
+    pub(crate) fn close(mut self) -> Result<(), Failure> {
+        let reply = ask(&mut self.control, &Request::Goodbye, "goodbye")?;
+        if reply != Reply::Goodbye {
+            return Err(unexpected(&reply));
+        }
+        self.traffic.disconnect();
+        self.control.disconnect();
+        Ok(())
+    }
+
+    fn measure(&mut self, operation: Operation, size: u64) -> Result<Row, Failure> {
+        let (mut usage, mut findings) = (Usage::default(), Findings::default());
+        let mut run = |mode| {
+            let (measured, used, found) = self.measure_mode(operation, mode, size)?;
+            usage = usage.plus(&used);
+            findings.merge(found);
+            Ok::<Measured, Failure>(measured)
+        };
+        let latency = run(Mode::Latency)?;
+        let throughput = run(Mode::Throughput)?;
+        if let Some(first) = &findings.first {
+            eprintln!("softrdma-perf: {} wrong; {first}", findings.errors);
+        }
+        Ok(Row {
+            scheme: self.names.scheme.to_owned(),
+            threads: self.names.threads.to_owned(),
+            fabric: self.names.fabric.to_owned(),
+            op: operation,
+            size,
+            iterations: throughput.throughput.messages,
+            qps: self.session.queue_pairs,
+            depth: self.session.depth,
+            mtu: self.names.mtu,
+            crc: self.names.crc,
+            latency_us: latency.latencies.summary(),
+            throughput_gbps: throughput.throughput.gigabits_per_second(),
+            rate_mops: throughput.throughput.million_messages_per_second(),
+            receive_copies_per_byte: usage.copies_per_byte(),
+            cpu_seconds: usage.cpu_seconds,
+            errors: findings.errors,
+            raw: None,
+        })
+    }
+
+    fn measure_mode(
+        &mut self,
+        operation: Operation,
+        mode: Mode,
+        size: u64,
+    ) -> Result<(Measured, Usage, Findings), Failure> {
+        let plan = Plan::new(&self.session, self.plans, operation, mode, size);
+        self.plans += 1;
+        let before = usage::of(&self.endpoint.device)?;
+        self.expect_ready(&Request::Start(plan))?;
+        self.traffic.begin(plan)?;
+        let budget =
+            Budget::new(mode, plan.size, self.test.iterations.map(|count| count.get()), self.test.duration);
+        let progress = Progress::new(self.test.quiet, &plan, &budget);
+        let mut measurement = Measurement::new(&mut self.traffic, &mut self.control, progress);
+        measurement.run(&budget.warm_up(plan.size))?;
+        measurement.forget();
+        measurement.run(&budget)?;
+        let (measured, mut findings) = measurement.end();
+        let reply = ask(&mut self.control, &Request::Finish, "end of the measurement")?;
+        let Reply::Finished { usage, findings: theirs } = reply else { return Err(unexpected(&reply)) };
+        findings.merge(theirs);
+        let usage = usage::of(&self.endpoint.device)?.since(&before).plus(&usage);
+        Ok((measured, usage, findings))
+    }
+
+    fn expect_ready(&mut self, request: &Request) -> Result<(), Failure> {
+        match ask(&mut self.control, request, "readiness")? {
+            Reply::Ready => Ok(()),
+            reply => Err(unexpected(&reply)),
+        }
+    }
+}
+
+impl Names {
+    fn new(device: &DevicePlan) -> Self {
+        Self {
+            scheme: device.config.scheme.name(),
+            threads: device.config.threads.name(),
+            fabric: device.fabric_name(),
+            mtu: device.config.mtu,
+            crc: device.config.crc,
+        }
+    }
+}
+
+/// Sends a request and waits for its reply, `what`.
+pub(crate) fn ask(control: &mut Control, request: &Request, what: &str) -> Result<Reply, Failure> {
+    control.send(request)?;
+    match control.receive(what)? {
+        Reply::Failed { reason } => Err(Failure::Peer(reason)),
+        reply => Ok(reply),
+    }
+}
+
+pub(crate) fn unexpected(reply: &Reply) -> Failure {
+    Failure::Protocol(format!("{reply:?} came unexpected"))
+}
+
+fn session(test: &TestArguments, limits: &LimitArguments) -> Result<Session, Failure> {
+    let active = test.active_qps.unwrap_or(test.qps);
+    if active > test.qps {
+        return Err(Failure::Refused(format!(
+            "--active-qps {active} is more than the {} queue pairs there are; raise --qps",
+            test.qps
+        )));
+    }
+    let sizes = test.size.as_slice();
+    let max_size = sizes.iter().copied().max().unwrap_or(8).max(8);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    Ok(Session {
+        number: mix(now.as_nanos() as u64 ^ u64::from(std::process::id()) << 32),
+        queue_pairs: test.qps,
+        active,
+        depth: test.depth,
+        verify: test.verify,
+        max_size,
+        area: Session::area(max_size, active, test.depth, limits.memory),
+        seed: test.seed,
+    })
+}

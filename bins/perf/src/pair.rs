@@ -1,0 +1,132 @@
+//! Both ends on this machine: two processes over a fabric that is set up for them (over a ring, two threads of one).
+
+use std::net::SocketAddr;
+
+use softrdma_bins_common::device::{DeviceArguments, DevicePlan, End, Fabric};
+
+use crate::arguments::PairArguments;
+use crate::child::{Child, Task};
+use crate::client::Client;
+use crate::endpoint::Endpoint;
+use crate::failure::{Context, Failure};
+use crate::network;
+use crate::raw::RawLimitsCache;
+use crate::report::Row;
+use crate::server::Server;
+use crate::statistics_page::StatisticsPage;
+
+/// Measures; `take` gets each row.
+pub(crate) fn run(
+    arguments: &PairArguments,
+    mut take: impl FnMut(Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let fabric = fabric(&arguments.device)?;
+    network::enter_namespace(fabric)?;
+    network::prepare(fabric)?;
+    let mut raw = arguments.with_raw.then(|| RawLimitsCache::new(&arguments.device, fabric, arguments.limits.memory));
+    if let Some(raw) = &mut raw {
+        // Before the ports of the test are there: afterwards the two would share the CPUs.
+        for operation in arguments.test.op.as_slice() {
+            let sizes = if operation.is_atomic() { &[8] } else { arguments.test.size.as_slice() };
+            sizes.iter().try_for_each(|size| raw.limits(*size).map(|_| ()))?;
+        }
+    }
+    let [server, client] = plans(&arguments.device, fabric)?;
+    let with_raw = |mut row: Row| {
+        if let Some(raw) = &mut raw {
+            row.raw = Some(raw.limits(row.size)?);
+        }
+        take(row)
+    };
+    match fabric {
+        Fabric::Ring => one_process(arguments, client, with_raw),
+        _ => two_processes(arguments, fabric, server, client, with_raw),
+    }
+}
+
+/// The fabric of a pair: always one of ours.
+pub(crate) fn fabric(device: &DeviceArguments) -> Result<Fabric, Failure> {
+    if device.port.is_some() || device.config.is_some() {
+        let what = "pair and raw make their ports themselves: leave --port and --config to `server` and `client`";
+        return Err(Failure::Refused(what.to_owned()));
+    }
+    let (_, fabric) = device.scheme_and_fabric().context(|| "no such device")?;
+    fabric.ok_or_else(|| Failure::Refused("--fabric is needed".to_owned()))
+}
+
+/// The devices of both ends: of the server, of the client.
+pub(crate) fn plans(device: &DeviceArguments, fabric: Fabric) -> Result<[DevicePlan; 2], Failure> {
+    let (scheme, _) = device.scheme_and_fabric().context(|| "no such device")?;
+    let plan = |end: End| {
+        let mut device = device.clone();
+        // CPUs are the client's two, then the server's two; a capture is the client's.
+        if end == End::Server {
+            device.pin.drain(..device.pin.len().min(2));
+            device.pcap = None;
+        }
+        device.plan_over(scheme, Some(fabric), network::port(fabric, end), end).context(|| "no such device")
+    };
+    Ok([plan(End::Server)?, plan(End::Client)?])
+}
+
+fn two_processes(
+    arguments: &PairArguments,
+    fabric: Fabric,
+    server: DevicePlan,
+    client: DevicePlan,
+    take: impl FnMut(Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let timeout = arguments.limits.timeout;
+    let listen = match fabric {
+        Fabric::Kernel => SocketAddr::from(([127, 0, 0, 1], 0)),
+        _ => (End::Server.address(), crate::arguments::DEFAULT_PORT).into(),
+    };
+    let child = Child::start(&Task::Serve { device: server, listen, timeout, verbose: arguments.device.verbose })?;
+    let address = child.address(timeout)?;
+    network::attach(fabric, End::Server, timeout)?;
+    let endpoint = Endpoint::open(&client, timeout)?;
+    network::attach(fabric, End::Client, timeout)?;
+    // The server's process ends first: its port must not poll when the other one goes away (a memif server cannot bear it).
+    let device = endpoint.device.clone();
+    let _page = StatisticsPage::show(&device, "softrdma-perf pair (client)");
+    let outcome = measure(arguments, endpoint, &client, address, take);
+    match outcome {
+        Ok(()) => child.join(),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Both ends on one device, whose port receives what it sends.
+fn one_process(
+    arguments: &PairArguments,
+    plan: DevicePlan,
+    take: impl FnMut(Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let timeout = arguments.limits.timeout;
+    let endpoint = Endpoint::open(&plan, timeout)?;
+    let listen = (End::Client.address(), crate::arguments::DEFAULT_PORT).into();
+    let server = Server::listen(Endpoint::over(endpoint.device.clone(), timeout)?, listen)?;
+    let address = server.address();
+    std::thread::scope(|scope| {
+        let serving = scope.spawn(move || server.serve_one());
+        let outcome = measure(arguments, endpoint, &plan, address, take);
+        if outcome.is_err() {
+            // A server that never saw its client waits for ever, and a scope waits for its threads.
+            eprintln!("softrdma-perf: {}", outcome.as_ref().err().map(ToString::to_string).unwrap_or_default());
+            std::process::exit(1);
+        }
+        serving.join().unwrap_or_else(|_| Err(Failure::Connection("the server's thread panicked".to_owned())))
+    })
+}
+
+fn measure(
+    arguments: &PairArguments,
+    endpoint: Endpoint,
+    plan: &DevicePlan,
+    address: SocketAddr,
+    take: impl FnMut(Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut client = Client::connect(endpoint, plan, address, &arguments.test, &arguments.limits)?;
+    client.run(take)?;
+    client.close()
+}

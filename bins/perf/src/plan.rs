@@ -1,0 +1,171 @@
+//! What one measurement does: both ends work from the same plan.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::operation::{Mode, Operation};
+use crate::pattern::{Pattern, mix};
+
+/// Most slots of a latency measurement with verification: so many messages are filled and checked at a time.
+const LATENCY_SLOTS: u64 = 63;
+
+/// Receives that stay posted on each queue pair: twice the depth, so that one half is refilled while the other is used.
+pub(crate) fn receives_per_queue_pair(depth: u32) -> u32 {
+    2 * depth + 2
+}
+
+/// What every measurement of a run has in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Session {
+    /// Names the run, so that a server never mixes two.
+    pub(crate) number: u64,
+    pub(crate) queue_pairs: u32,
+    /// Those that carry traffic.
+    pub(crate) active: u32,
+    pub(crate) depth: u32,
+    pub(crate) verify: bool,
+    /// The largest message.
+    pub(crate) max_size: u64,
+    /// Bytes of memory for each direction, on each side; at least one message.
+    pub(crate) area: u64,
+    pub(crate) seed: u64,
+}
+
+impl Session {
+    /// The memory that messages of one direction get: as much as may be outstanding, at most `limit`, at least one message.
+    pub(crate) fn area(max_size: u64, active: u32, depth: u32, limit: u64) -> u64 {
+        let message = stride(max_size);
+        let wanted = message.saturating_mul(u64::from(active) * u64::from(depth));
+        wanted.min(limit).max(message).max(stride(1) * LATENCY_SLOTS)
+    }
+}
+
+/// One measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) operation: Operation,
+    pub(crate) mode: Mode,
+    /// Bytes of a message.
+    pub(crate) size: u64,
+    pub(crate) active: u32,
+    pub(crate) depth: u32,
+    /// Places for messages in each area; message `n` has place `n % slots`.
+    pub(crate) slots: u64,
+    pub(crate) verify: bool,
+    /// Differs from plan to plan, so that what an earlier one left behind is no valid data.
+    pub(crate) seed: u64,
+}
+
+impl Plan {
+    /// The plan of measurement `number` of `session`.
+    pub(crate) fn new(session: &Session, number: u64, operation: Operation, mode: Mode, size: u64) -> Self {
+        let size = if operation.is_atomic() { 8 } else { size };
+        let outstanding = u64::from(session.active) * u64::from(session.depth);
+        let room = session.area / stride(size);
+        let slots = match mode {
+            Mode::Throughput => room.min(outstanding),
+            Mode::Latency if session.verify => room.min(LATENCY_SLOTS),
+            Mode::Latency => 1,
+        };
+        // Odd, so that a slot's messages alternate in parity: `Pattern` then makes every byte change from one to the next, and
+        // waiting for a Write's last byte works down to a single byte.
+        let slots = if mode == Mode::Latency { slots - (1 - slots % 2) } else { slots };
+        Self {
+            operation,
+            mode,
+            size,
+            active: session.active,
+            depth: session.depth,
+            slots,
+            verify: session.verify,
+            seed: mix(session.seed ^ mix(number)),
+        }
+    }
+
+    /// Bytes from one place to the next.
+    pub(crate) fn stride(&self) -> u64 {
+        stride(self.size)
+    }
+
+    /// Where message `number` lies within its area.
+    pub(crate) fn offset(&self, number: u64) -> u64 {
+        number % self.slots * self.stride()
+    }
+
+    /// The queue pair that carries message `number`.
+    pub(crate) fn link(&self, number: u64) -> usize {
+        (number % u64::from(self.active)) as usize
+    }
+
+    /// What the client sends as message `number`.
+    pub(crate) fn from_client(&self, number: u64) -> Pattern {
+        Pattern::new(mix(self.seed ^ 0xC11E), number)
+    }
+
+    /// What the server sends, or lets be read, as message `number`.
+    pub(crate) fn from_server(&self, number: u64) -> Pattern {
+        Pattern::new(mix(self.seed ^ 0x5E17), number)
+    }
+
+    /// Where a fetch-and-add counter begins.
+    pub(crate) fn counter_start(&self) -> u64 {
+        mix(self.seed ^ 0xADD)
+    }
+
+    /// The value of the compare-and-swap word of a queue pair after `count` swaps. Different for different counts.
+    pub(crate) fn swapped(&self, link: usize, count: u64) -> u64 {
+        mix(self.seed ^ mix(link as u64)) ^ mix(count)
+    }
+
+    /// How many of the messages before `number` the queue pair `link` carries.
+    pub(crate) fn carried(&self, link: usize, number: u64) -> u64 {
+        let (active, link) = (u64::from(self.active), link as u64);
+        number / active + u64::from(number % active > link)
+    }
+}
+
+/// Messages are apart by whole words, which atomics need.
+fn stride(size: u64) -> u64 {
+    size.next_multiple_of(8)
+}
+
+/// How long a measurement goes on: until either limit is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Budget {
+    pub(crate) messages: u64,
+    pub(crate) time: Duration,
+}
+
+/// Longest time of a measurement whose length nobody chose.
+const DEFAULT_TIME: Duration = Duration::from_millis(500);
+
+/// Longest time of a measurement by number of messages: none, in effect; every wait within it is bounded.
+const UNLIMITED: Duration = Duration::from_secs(1 << 32);
+
+impl Budget {
+    /// What was asked for, or a number of messages that falls with their size.
+    pub(crate) fn new(mode: Mode, size: u64, iterations: Option<u64>, duration: Option<Duration>) -> Self {
+        match (iterations, duration) {
+            (Some(messages), _) => Self { messages, time: UNLIMITED },
+            (None, Some(time)) => Self { messages: u64::MAX, time },
+            (None, None) => {
+                let (most, bytes) = match mode {
+                    Mode::Latency => (10_000, 64 << 20),
+                    Mode::Throughput => (200_000, 1 << 30),
+                };
+                Self { messages: (bytes / size).clamp(4, most), time: DEFAULT_TIME }
+            }
+        }
+    }
+
+    /// What runs before, unmeasured: a tenth, within bounds.
+    pub(crate) fn warm_up(&self, size: u64) -> Self {
+        let messages = (self.messages / 10).min((8 << 20) / size).clamp(1, 1000);
+        Self { messages, time: self.time.min(Duration::from_secs(1)) / 5 }
+    }
+}
+
+#[cfg(test)]
+#[path = "plan/tests.rs"]
+mod tests;

@@ -1,0 +1,84 @@
+use super::*;
+
+fn session(max_size: u64, active: u32, depth: u32, limit: u64, verify: bool) -> Session {
+    let area = Session::area(max_size, active, depth, limit);
+    Session { number: 1, queue_pairs: active, active, depth, verify, max_size, area, seed: 1 }
+}
+
+#[test]
+fn every_message_that_may_be_outstanding_lies_within_its_area() {
+    for (max_size, active, depth, limit) in
+        [(8, 1, 1, 1 << 20), (1, 64, 64, 1 << 20), (16 << 20, 64, 64, 64 << 20), (1 << 30, 1, 8, 64 << 20), (3000, 3, 7, 4096)]
+    {
+        for verify in [false, true] {
+            let session = session(max_size, active, depth, limit, verify);
+            for size in [1, 8, 63, max_size].into_iter().filter(|size| *size <= max_size) {
+                for (operation, mode) in Operation::ALL.into_iter().flat_map(|operation| {
+                    [Mode::Latency, Mode::Throughput].map(|mode| (operation, mode))
+                }) {
+                    let plan = Plan::new(&session, 0, operation, mode, size);
+                    assert!(plan.slots >= 1);
+                    assert!(plan.slots * plan.stride() <= session.area, "{session:?} {plan:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn memory_is_as_little_as_needed_and_within_the_limit_unless_one_message_is_larger() {
+    assert_eq!(Session::area(1 << 20, 1, 4, 64 << 20), 4 << 20);
+    assert_eq!(Session::area(1 << 20, 64, 64, 64 << 20), 64 << 20);
+    assert_eq!(Session::area(1 << 30, 1, 64, 64 << 20), 1 << 30);
+}
+
+#[test]
+fn latency_has_an_odd_number_of_slots_so_that_each_byte_of_a_slot_changes() {
+    for verify in [false, true] {
+        let session = session(64, 1, 64, 1 << 20, verify);
+        let plan = Plan::new(&session, 0, Operation::Write, Mode::Latency, 1);
+        assert_eq!(plan.slots % 2, 1);
+        for number in 0..1000 {
+            let next = number + plan.slots;
+            assert_eq!(plan.offset(number), plan.offset(next));
+            assert_ne!(plan.from_client(number).byte(0), plan.from_client(next).byte(0), "message {number}");
+        }
+    }
+}
+
+#[test]
+fn the_counts_of_all_queue_pairs_add_up() {
+    let plan = Plan::new(&session(8, 3, 4, 1 << 20, true), 0, Operation::CmpSwap, Mode::Throughput, 8);
+    for number in 0..50 {
+        let total: u64 = (0..3).map(|link| plan.carried(link, number)).sum();
+        assert_eq!(total, number);
+        let before = (0..number).filter(|message| plan.link(*message) == 1).count() as u64;
+        assert_eq!(plan.carried(1, number), before);
+    }
+}
+
+#[test]
+fn atomics_work_on_eight_bytes_whatever_was_asked_for() {
+    let plan = Plan::new(&session(1 << 20, 1, 4, 1 << 20, true), 0, Operation::FetchAdd, Mode::Latency, 1 << 20);
+    assert_eq!(plan.size, 8);
+}
+
+#[test]
+fn larger_messages_are_fewer_and_what_is_asked_for_is_kept() {
+    let small = Budget::new(Mode::Throughput, 64, None, None);
+    let large = Budget::new(Mode::Throughput, 1 << 30, None, None);
+    assert!(small.messages > large.messages && large.messages >= 4);
+    assert_eq!(Budget::new(Mode::Latency, 1 << 30, Some(7), None).messages, 7);
+    let timed = Budget::new(Mode::Latency, 64, None, Some(Duration::from_secs(3)));
+    assert_eq!((timed.messages, timed.time), (u64::MAX, Duration::from_secs(3)));
+    assert!(timed.warm_up(64).messages <= 1000);
+}
+
+#[test]
+fn the_two_directions_and_two_plans_have_different_data() {
+    let session = session(64, 1, 1, 1 << 20, true);
+    let plan = Plan::new(&session, 0, Operation::Send, Mode::Latency, 64);
+    let next = Plan::new(&session, 1, Operation::Send, Mode::Latency, 64);
+    assert_ne!(plan.from_client(3).word(0), plan.from_server(3).word(0));
+    assert_ne!(plan.from_client(3).word(0), next.from_client(3).word(0));
+}
