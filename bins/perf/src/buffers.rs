@@ -1,7 +1,7 @@
 //! Memory of one side: where messages arrive, where they come from, and the words that atomics work on.
 
-use softrdma_verbs::{RemoteAddress, Segment, SegmentList, Stag, TaggedOffset};
 use softrdma_verbs::{AccessFlags, MemoryRegion, ProtectionDomain};
+use softrdma_verbs::{RemoteAddress, Segment, SegmentList, Stag, TaggedOffset};
 
 use crate::failure::{Context, Failure};
 use crate::message::{Findings, Remote};

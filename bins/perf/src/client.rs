@@ -138,8 +138,7 @@ impl Client {
         let before = usage::of(&self.endpoint.device)?;
         self.expect_ready(&Request::Start(plan))?;
         self.traffic.begin(plan)?;
-        let budget =
-            Budget::new(mode, plan.size, self.test.iterations.map(|count| count.get()), self.test.duration);
+        let budget = Budget::new(mode, plan.size, self.test.iterations.map(|count| count.get()), self.test.duration);
         let progress = Progress::new(self.test.quiet, &plan, &budget);
         let mut measurement = Measurement::new(&mut self.traffic, &mut self.control, progress);
         measurement.run(&budget.warm_up(plan.size))?;

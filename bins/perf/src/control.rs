@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use softrdma_verbs::{Operation, Payload, SegmentList, SendRequest, Status};
 use softrdma_verbs::{AccessFlags, CompletionQueue, MemoryRegion, QueuePair};
+use softrdma_verbs::{Operation, Payload, SegmentList, SendRequest, Status};
 
 use crate::endpoint::{Endpoint, Link, NO_COMPLETION, Queues};
 use crate::failure::{Context, Failure};
@@ -29,8 +29,7 @@ impl ControlQueues {
         let completions =
             endpoint.device.create_completion_queue(capacity, None).context(|| "cannot make a completion queue")?;
         let length = (RECEIVES as usize + 1) * MAX_MESSAGE;
-        let region =
-            domain.allocate(length, AccessFlags::LOCAL_WRITE).context(|| "cannot make memory for messages")?;
+        let region = domain.allocate(length, AccessFlags::LOCAL_WRITE).context(|| "cannot make memory for messages")?;
         let queues = Queues { domain, completions, max_send: 2, max_receive: RECEIVES as u32 };
         Ok(Self { queues, region })
     }
@@ -58,7 +57,16 @@ impl Control {
     /// Takes a connection over `queues` into use. `peer`: what the other side is called in errors.
     pub(crate) fn new(link: Link, queues: ControlQueues, patience: Patience, peer: &'static str) -> Self {
         let ControlQueues { queues, region } = queues;
-        Self { link, completions: queues.completions, region, patience, sending: false, arrived: None, ended: None, peer }
+        Self {
+            link,
+            completions: queues.completions,
+            region,
+            patience,
+            sending: false,
+            arrived: None,
+            ended: None,
+            peer,
+        }
     }
 
     pub(crate) fn send(&mut self, message: &impl Serialize) -> Result<(), Failure> {

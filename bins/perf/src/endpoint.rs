@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 
 use softrdma_bins_common::device::DevicePlan;
-use softrdma_verbs::{Opcode, Status};
 use softrdma_verbs::{
     CmEvent, CmEventKind, CmId, CompletionQueue, ConnectParameters, Device, EventChannel, ProtectionDomain, QueuePair,
     QueuePairAttributes, Threads, WorkCompletion,
 };
+use softrdma_verbs::{Opcode, Status};
 
 use crate::failure::{Context, Failure};
 use crate::message::{Greeting, VERSION};
@@ -42,7 +42,9 @@ impl Endpoint {
         if let Some(cpu) = plan.application_cpu
             && !core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
         {
-            return Err(Failure::Refused(format!("cannot pin a thread to CPU {cpu}: there is none, or this process may not use it")));
+            return Err(Failure::Refused(format!(
+                "cannot pin a thread to CPU {cpu}: there is none, or this process may not use it"
+            )));
         }
         let device = Device::open(plan.config.clone()).context(|| "cannot open the device")?;
         Self::over(device, limit)
@@ -173,7 +175,9 @@ fn explain(peer: &str, kind: &CmEventKind) -> String {
             format!("{peer} rejected the connection: {}", String::from_utf8_lossy(private_data))
         }
         CmEventKind::Unreachable { reason } => {
-            format!("{peer} cannot be reached ({reason:?}): is `softrdma-perf server` running there, with the same --fabric?")
+            format!(
+                "{peer} cannot be reached ({reason:?}): is `softrdma-perf server` running there, with the same --fabric?"
+            )
         }
         CmEventKind::Disconnected => format!("{peer} closed the connection"),
         kind => format!("no connection to {peer}: {kind:?}"),
@@ -190,10 +194,8 @@ impl Link {
             max_receive: queues.max_receive,
             signal_all: false,
         };
-        let queue_pair = id
-            .device()
-            .create_queue_pair(&queues.domain, &attributes)
-            .context(|| "cannot make a queue pair")?;
+        let queue_pair =
+            id.device().create_queue_pair(&queues.domain, &attributes).context(|| "cannot make a queue pair")?;
         id.set_queue_pair(queue_pair.clone());
         Ok(Self { id, queue_pair })
     }

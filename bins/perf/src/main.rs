@@ -75,7 +75,12 @@ fn serve(arguments: &ServerArguments) -> Result<(), Failure> {
     let endpoint = Endpoint::open(&plan, arguments.limits.timeout)?;
     let _page = StatisticsPage::show(&endpoint.device, "softrdma-perf server");
     let server = Server::listen(endpoint, listen)?;
-    eprintln!("softrdma-perf: listening on {} ({}, {})", server.address(), plan.config.scheme.name(), plan.fabric_name());
+    eprintln!(
+        "softrdma-perf: listening on {} ({}, {})",
+        server.address(),
+        plan.config.scheme.name(),
+        plan.fabric_name()
+    );
     loop {
         let outcome = server.serve_one();
         if arguments.once {

@@ -145,7 +145,8 @@ mod tests {
         };
         let plan = Plan::new(&Session { area: 1 << 20, ..session }, 0, Operation::WriteImm, Mode::Throughput, 64);
         let memory = Remote { key: u32::MAX, address: u64::MAX };
-        for request in [Request::Open { session, memory }, Request::Start(plan), Request::Check { first: 1, count: 2 }] {
+        for request in [Request::Open { session, memory }, Request::Start(plan), Request::Check { first: 1, count: 2 }]
+        {
             let text = serde_json::to_vec(&request).unwrap();
             assert!(text.len() <= MAX_MESSAGE);
             assert_eq!(serde_json::from_slice::<Request>(&text).unwrap(), request);

@@ -34,7 +34,10 @@ pub(crate) fn enter_namespace(fabric: Fabric) -> Result<(), Failure> {
     }
     command.arg("--net").arg(program).args(std::env::args_os().skip(1)).env(INSIDE, "1");
     let error = command.exec();
-    Err(Failure::Refused(format!("--fabric {} needs a network namespace, and `unshare` (util-linux) does not run: {error}", fabric.name())))
+    Err(Failure::Refused(format!(
+        "--fabric {} needs a network namespace, and `unshare` (util-linux) does not run: {error}",
+        fabric.name()
+    )))
 }
 
 /// Makes what two ports of `fabric` are joined by, as far as it must be there before them.

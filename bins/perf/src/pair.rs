@@ -16,10 +16,7 @@ use crate::server::Server;
 use crate::statistics_page::StatisticsPage;
 
 /// Measures; `take` gets each row.
-pub(crate) fn run(
-    arguments: &PairArguments,
-    mut take: impl FnMut(Row) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &PairArguments, mut take: impl FnMut(Row) -> Result<(), Failure>) -> Result<(), Failure> {
     let fabric = fabric(&arguments.device)?;
     network::enter_namespace(fabric)?;
     network::prepare(fabric)?;

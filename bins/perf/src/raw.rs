@@ -99,7 +99,8 @@ struct RawRow {
 pub(crate) fn run(arguments: &RawArguments) -> Result<(), Failure> {
     let fabric = pair::fabric(&arguments.device)?;
     if fabric == Fabric::Ring {
-        let what = "raw needs two ports, and a ring is one that receives what it sends: use --fabric memif, tap or af_packet";
+        let what =
+            "raw needs two ports, and a ring is one that receives what it sends: use --fabric memif, tap or af_packet";
         return Err(Failure::Refused(what.to_owned()));
     }
     network::enter_namespace(fabric)?;
@@ -121,7 +122,10 @@ pub(crate) fn run(arguments: &RawArguments) -> Result<(), Failure> {
         print(arguments.json, &row(fabric, client.config.crc, run.size, &std::mem::take(&mut results)))
     };
     if !arguments.json {
-        println!("{:<9} {:>6} {:>9} {:>9} {:>9} {:>9} {:>10} {:>14}", "fabric", "size", "min us", "p50 us", "p99 us", "Gbit/s", "Mframe/s", "touched Gbit/s");
+        println!(
+            "{:<9} {:>6} {:>9} {:>9} {:>9} {:>9} {:>10} {:>14}",
+            "fabric", "size", "min us", "p50 us", "p99 us", "Gbit/s", "Mframe/s", "touched Gbit/s"
+        );
     }
     match fabric {
         Fabric::Kernel => {
@@ -223,7 +227,8 @@ pub(crate) struct RawLimitsCache {
 impl RawLimitsCache {
     pub(crate) fn new(device: &DeviceArguments, fabric: Fabric, memory: u64) -> Self {
         let mtu = device.mtu.unwrap_or(1500);
-        let mut options = vec!["--fabric".to_owned(), fabric.name().to_owned(), "--memory".to_owned(), memory.to_string()];
+        let mut options =
+            vec!["--fabric".to_owned(), fabric.name().to_owned(), "--memory".to_owned(), memory.to_string()];
         if fabric != Fabric::Kernel {
             options.extend(["--mtu".to_owned(), mtu.to_string()]);
         }

@@ -28,8 +28,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn listen(endpoint: Endpoint, address: SocketAddr) -> Result<Self, Failure> {
         let listener = CmId::new(&endpoint.events);
-        let address =
-            listener.listen(address, Some(BACKLOG)).context(|| format!("cannot listen on {address}"))?;
+        let address = listener.listen(address, Some(BACKLOG)).context(|| format!("cannot listen on {address}"))?;
         Ok(Self { endpoint, _listener: listener, address })
     }
 
@@ -97,13 +96,13 @@ impl Server {
     fn accept_links(&self, session: &Session, queues: &TrafficQueues) -> Result<Vec<Link>, Failure> {
         let mut links: Vec<Option<Link>> = vec![None; session.queue_pairs as usize];
         for _ in 0..session.queue_pairs {
-            let (id, index) = self.endpoint.patience.until(
-                || "data connection from the client",
-                || Ok(self.next_link(session)),
-            )?;
+            let (id, index) =
+                self.endpoint.patience.until(|| "data connection from the client", || Ok(self.next_link(session)))?;
             let place = links.get_mut(index as usize).filter(|place| place.is_none());
-            let place = place.ok_or_else(|| Failure::Protocol(format!("queue pair {index} came twice, or is too many")))?;
-            *place = Some(self.endpoint.accept(id, &queues.queues(index), |queue_pair| queues.prepare(index, queue_pair))?);
+            let place =
+                place.ok_or_else(|| Failure::Protocol(format!("queue pair {index} came twice, or is too many")))?;
+            *place =
+                Some(self.endpoint.accept(id, &queues.queues(index), |queue_pair| queues.prepare(index, queue_pair))?);
         }
         Ok(links.into_iter().flatten().collect())
     }

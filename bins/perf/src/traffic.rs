@@ -359,7 +359,9 @@ impl Traffic {
         let sequence = completion.id & ((1 << LINK_SHIFT) - 1);
         let state = &mut self.links[link];
         if sequence < state.completed || sequence >= state.posted {
-            return Err(Failure::Protocol(format!("completion {sequence} of queue pair {link} came twice or out of order")));
+            return Err(Failure::Protocol(format!(
+                "completion {sequence} of queue pair {link} came twice or out of order"
+            )));
         }
         state.completed = sequence + 1;
         Ok(())
@@ -390,10 +392,7 @@ impl Traffic {
     /// Waits until something completes; `what` names it if nothing does.
     pub(crate) fn wait_for_completion(&mut self, what: &'static str) -> Result<(), Failure> {
         let (patience, operation) = (self.patience, self.plan.operation);
-        patience.until(
-            || format!("{what} ({operation})"),
-            || Ok(if self.poll()? > 0 { Some(()) } else { None }),
-        )
+        patience.until(|| format!("{what} ({operation})"), || Ok(if self.poll()? > 0 { Some(()) } else { None }))
     }
 
     fn link_of(&self, completion: &WorkCompletion) -> u32 {

@@ -97,8 +97,7 @@ impl Wait {
 mod tests {
     use super::*;
 
-    const PATIENCE: Patience =
-        Patience { limit: Duration::from_millis(20), busy_poll: false, drives: false };
+    const PATIENCE: Patience = Patience { limit: Duration::from_millis(20), busy_poll: false, drives: false };
 
     #[test]
     fn a_wait_in_vain_ends_and_names_what_was_waited_for() {
@@ -114,10 +113,13 @@ mod tests {
     #[test]
     fn a_result_ends_the_wait() {
         let mut tries = 0;
-        let result = PATIENCE.until(|| "three", || {
-            tries += 1;
-            Ok((tries == 3).then_some(tries))
-        });
+        let result = PATIENCE.until(
+            || "three",
+            || {
+                tries += 1;
+                Ok((tries == 3).then_some(tries))
+            },
+        );
         assert_eq!(result.unwrap(), 3);
     }
 }

@@ -7,15 +7,20 @@ fn session(max_size: u64, active: u32, depth: u32, limit: u64, verify: bool) -> 
 
 #[test]
 fn every_message_that_may_be_outstanding_lies_within_its_area() {
-    for (max_size, active, depth, limit) in
-        [(8, 1, 1, 1 << 20), (1, 64, 64, 1 << 20), (16 << 20, 64, 64, 64 << 20), (1 << 30, 1, 8, 64 << 20), (3000, 3, 7, 4096)]
-    {
+    for (max_size, active, depth, limit) in [
+        (8, 1, 1, 1 << 20),
+        (1, 64, 64, 1 << 20),
+        (16 << 20, 64, 64, 64 << 20),
+        (1 << 30, 1, 8, 64 << 20),
+        (3000, 3, 7, 4096),
+    ] {
         for verify in [false, true] {
             let session = session(max_size, active, depth, limit, verify);
             for size in [1, 8, 63, max_size].into_iter().filter(|size| *size <= max_size) {
-                for (operation, mode) in Operation::ALL.into_iter().flat_map(|operation| {
-                    [Mode::Latency, Mode::Throughput].map(|mode| (operation, mode))
-                }) {
+                for (operation, mode) in Operation::ALL
+                    .into_iter()
+                    .flat_map(|operation| [Mode::Latency, Mode::Throughput].map(|mode| (operation, mode)))
+                {
                     let plan = Plan::new(&session, 0, operation, mode, size);
                     assert!(plan.slots >= 1);
                     assert!(plan.slots * plan.stride() <= session.area, "{session:?} {plan:?}");

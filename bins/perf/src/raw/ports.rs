@@ -50,11 +50,8 @@ fn config(run: &RawRun) -> Config {
         Traffic::PingPong => raw::Traffic::PingPong,
         Traffic::Bulk => raw::Traffic::Bulk,
     };
-    let touch = run.touch.map(|touch| Touch {
-        memory_bytes: touch.memory as usize,
-        crc: touch.crc,
-        checksum: touch.checksum,
-    });
+    let touch =
+        run.touch.map(|touch| Touch { memory_bytes: touch.memory as usize, crc: touch.crc, checksum: touch.checksum });
     let limit = Limit::Time(run.duration);
     Config { limit, touch, patience: PATIENCE, ..Config::new(traffic, run.size as usize) }
 }
@@ -72,7 +69,8 @@ fn open(device: &DevicePlan) -> Result<EthPort, Failure> {
         Some(PortDevice::AfPacket { interface }) => PortConfig::af_packet(interface),
         other => return Err(Failure::Refused(format!("raw does not know the port {other:?}"))),
     };
-    let eal = EalConfig { huge_pages: HugePages::Off, memory_mib: device.config.eal.memory_mib, ..EalConfig::default() };
+    let eal =
+        EalConfig { huge_pages: HugePages::Off, memory_mib: device.config.eal.memory_mib, ..EalConfig::default() };
     let eal = Eal::init(&eal).context(|| "cannot start DPDK")?;
     EthPort::open(&eal, &config.with_mtu(device.config.mtu as usize)).context(|| "cannot open the port")
 }
