@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
     respond(&config, (ird, ord, reject), &cuts, stream);
 });
 
-/// Eleven bytes of settings stand before the cuts.
+/// The first five of ten bytes that stand before the cuts.
 fn configuration(input: &mut Input) -> HandshakeConfig {
     let bits = input.byte();
     let rtr = RtrKinds { send: bits & 4 != 0, write: bits & 8 != 0, read: bits & 16 != 0 };
