@@ -20,6 +20,10 @@ pub const MIN_MULPDU: usize = 128;
 /// Largest FPDU we make: its length, and the distance from its start to a marker in it, fit 16 bits.
 pub const MAX_FPDU: usize = 65_532;
 
+/// Largest FPDU that a peer can send us: an engine must be able to offer this many bytes at once, or such an FPDU never gets
+/// whole.
+pub const MAX_RECEIVED_FPDU: usize = fpdu_length(u16::MAX as usize);
+
 /// Bytes of an FPDU whose ULPDU has `ulpdu` bytes, without markers.
 pub(crate) const fn fpdu_length(ulpdu: usize) -> usize {
     (LENGTH_FIELD + ulpdu).next_multiple_of(4) + CRC_FIELD

@@ -100,7 +100,10 @@ impl Inbound {
     }
 
     /// Takes whole FPDUs from the front of `parts`, which are cut anywhere, and tells how many bytes they had. What is left
-    /// must be offered again, with what follows it. After an error everything is taken and ignored.
+    /// must be offered again, with what follows it; the caller must be able to offer [`crate::MAX_RECEIVED_FPDU`] bytes. After
+    /// an error everything is taken and ignored.
+    ///
+    /// All that the other half told before the peer could have answered must have been given to [`Self::handle`] before.
     pub fn handle_bytes<M: Memory + ?Sized, U: Upper + ?Sized>(
         &mut self,
         parts: &[&[u8]],

@@ -35,7 +35,7 @@ pub mod wire;
 pub mod work;
 
 pub use error::{OffendingSegment, ProtocolError, Violation};
-pub use framing::{MAX_FPDU, MIN_MULPDU};
+pub use framing::{MAX_FPDU, MAX_RECEIVED_FPDU, MIN_MULPDU};
 pub use handshake::{
     HandshakeConfig, HandshakeError, HandshakeMisuse, Initiator, InitiatorOutcome, RequestReceived, Responder,
 };

@@ -74,3 +74,18 @@ fn crc_over_slices_equals_crc_over_the_whole() {
     }
     assert_eq!(crc32c(b"123456789"), 0xe306_9283, "the check value of CRC-32C");
 }
+
+#[test]
+fn the_largest_fpdu_of_a_peer_is_taken() {
+    use crate::testing::frames::tagged;
+    use crate::testing::{Endpoint, agreed};
+    use crate::{Role, wire::RdmapOpcode};
+
+    let mut endpoint = Endpoint::new(&agreed(Role::Initiator));
+    let stag = endpoint.memory.register(0, 1 << 16);
+    let payload = vec![0x3c; usize::from(u16::MAX) - 14];
+    let mut bytes = tagged(RdmapOpcode::WRITE, true, stag, 0, &payload).fpdu();
+    assert_eq!(bytes.len(), MAX_RECEIVED_FPDU);
+    assert_eq!(endpoint.receive(&mut bytes), Ok(MAX_RECEIVED_FPDU));
+    assert_eq!(endpoint.memory.read(stag, 0, payload.len()), payload);
+}
