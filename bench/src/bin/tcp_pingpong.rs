@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
 use clap::Parser;
@@ -81,13 +81,15 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> io::Result<()> {
+    // Asked before the first thread is pinned: afterwards the system names one core only.
+    let cores = cores(options);
     let mut results = Vec::new();
     for contender in CONTENDERS.into_iter().filter(|contender| options.only.is_none_or(|only| only == *contender)) {
         results.push((contender, histogram()));
     }
     for _ in 0..options.rounds {
         for (contender, total) in &mut results {
-            let round = play(*contender, options)?;
+            let round = play(*contender, options, cores)?;
             total.add(round).map_err(io::Error::other)?;
         }
     }
@@ -96,9 +98,11 @@ fn run(options: &Options) -> io::Result<()> {
 }
 
 /// One round of one contender: round-trip times in nanoseconds.
-fn play(contender: Contender, options: &Options) -> io::Result<Histogram<u64>> {
+fn play(contender: Contender, options: &Options, cores: Cores) -> io::Result<Histogram<u64>> {
     let (size, iterations) = (options.size as usize, options.iterations as usize);
-    let (server_core, client_core) = cores(options);
+    let (server_core, client_core) = cores;
+    let start = Start(Arc::new(Barrier::new(2)));
+    let ready = start.clone();
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     let address = listener.local_addr()?;
     let is_engine = matches!(contender, Contender::EnginePolling | Contender::EngineSleeping);
@@ -109,12 +113,12 @@ fn play(contender: Contender, options: &Options) -> io::Result<Histogram<u64>> {
         let mut server = Player::listening(size, sleeps)?;
         let address = server.address();
         let echo = std::thread::spawn(move || -> io::Result<()> {
-            pin(server_core);
+            ready.pinned(server_core);
             (0..iterations).try_for_each(|_| server.echo())?;
             server.linger();
             Ok(())
         });
-        pin(client_core);
+        start.pinned(client_core);
         let mut client = Player::connecting(address, size, sleeps)?;
         let times = measure(iterations, || client.ping())?;
         drop(client);
@@ -123,7 +127,7 @@ fn play(contender: Contender, options: &Options) -> io::Result<Histogram<u64>> {
     }
     let is_blocking = contender == Contender::Blocking;
     let echo = std::thread::spawn(move || -> io::Result<()> {
-        pin(server_core);
+        ready.pinned(server_core);
         let (stream, _) = listener.accept()?;
         let mut plain = Plain::new(stream, size, is_blocking)?;
         (0..iterations).try_for_each(|_| {
@@ -131,7 +135,7 @@ fn play(contender: Contender, options: &Options) -> io::Result<Histogram<u64>> {
             plain.send()
         })
     });
-    pin(client_core);
+    start.pinned(client_core);
     let mut plain = Plain::new(TcpStream::connect(address)?, size, is_blocking)?;
     let times = measure(iterations, || {
         plain.send()?;
@@ -390,7 +394,10 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LONGEST, 3).expect("bounds that hdrhistogram accepts")
 }
 
-fn cores(options: &Options) -> (Option<core_affinity::CoreId>, Option<core_affinity::CoreId>) {
+/// The server's core and the client's, where they are to be pinned.
+type Cores = (Option<core_affinity::CoreId>, Option<core_affinity::CoreId>);
+
+fn cores(options: &Options) -> Cores {
     if options.no_pin {
         return (None, None);
     }
@@ -400,10 +407,18 @@ fn cores(options: &Options) -> (Option<core_affinity::CoreId>, Option<core_affin
     }
 }
 
-fn pin(core: Option<core_affinity::CoreId>) {
-    if let Some(core) = core {
-        // Where it is not allowed the figures are noisier, and still true.
-        core_affinity::set_for_current(core);
+/// Where both threads meet once they are on their cores. A new thread begins on its creator's core, and would not get away
+/// from there while the creator spins.
+#[derive(Clone)]
+struct Start(Arc<Barrier>);
+
+impl Start {
+    fn pinned(&self, core: Option<core_affinity::CoreId>) {
+        if let Some(core) = core {
+            // Where it is not allowed the figures are noisier, and still true.
+            core_affinity::set_for_current(core);
+        }
+        self.0.wait();
     }
 }
 

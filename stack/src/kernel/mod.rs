@@ -141,9 +141,14 @@ impl KernelEngine {
         while turn.budget > 0 {
             let Some((target, flags)) = self.poller.next_event() else { break };
             match target {
-                Target::Listener(name) => self.accept(turn, name),
+                Target::Listener(name) => {
+                    self.recent.lose_patience();
+                    self.accept(turn, name);
+                }
                 Target::Stream(name) => {
-                    if self.handle_readiness(turn, name, flags) && !is_crowd {
+                    if !self.handle_readiness(turn, name, flags) {
+                        self.recent.lose_patience();
+                    } else if !is_crowd {
                         self.recent.note(name);
                     }
                 }

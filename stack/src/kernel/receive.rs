@@ -26,6 +26,8 @@ pub(super) enum Read {
 pub(super) struct Recent {
     sockets: Vec<(Name, u32)>,
     polls_since_wait: u32,
+    /// Polls that may go by without asking epoll; doubles while epoll has nothing new to say.
+    patience: u32,
     last_wait: Instant,
 }
 
@@ -35,19 +37,20 @@ impl Recent {
     /// Reads in a row that find nothing, after which a socket is left to epoll.
     const MISSES: u32 = 1_000;
     /// Polls after which epoll is asked in any case: nothing starves.
-    const POLLS_PER_WAIT: u32 = 8;
+    const MOST_PATIENCE: u32 = 64;
     /// Time after which epoll is asked in any case, for applications that poll rarely.
-    const NANOSECONDS_PER_WAIT: u64 = 10_000;
+    const NANOSECONDS_PER_WAIT: u64 = 20_000;
 
     pub(super) fn clear(&mut self) {
         self.sockets.clear();
     }
 
-    /// `name` brought bytes.
+    /// `name` brought bytes, as epoll said.
     pub(super) fn note(&mut self, name: Name) {
         if self.sockets.iter().any(|(known, _)| *known == name) {
             return;
         }
+        self.patience = 0;
         if self.sockets.len() < Self::MOST {
             self.sockets.push((name, 0));
         } else if let Some(longest_idle) = self.sockets.iter_mut().max_by_key(|(_, misses)| *misses) {
@@ -55,14 +58,20 @@ impl Recent {
         }
     }
 
+    /// Something happened that only epoll tells.
+    pub(super) fn lose_patience(&mut self) {
+        self.patience = 0;
+    }
+
     /// Whether it is time to ask epoll.
     pub(super) fn is_wait_due(&mut self, now: Instant) -> bool {
         self.polls_since_wait += 1;
         let is_due = self.sockets.is_empty()
-            || self.polls_since_wait >= Self::POLLS_PER_WAIT
-            || now.as_nanoseconds().saturating_sub(self.last_wait.as_nanoseconds()) >= Self::NANOSECONDS_PER_WAIT;
+            || self.polls_since_wait > self.patience
+            || (now - self.last_wait).as_nanos() as u64 >= Self::NANOSECONDS_PER_WAIT;
         if is_due {
             self.polls_since_wait = 0;
+            self.patience = (2 * self.patience + 1).min(Self::MOST_PATIENCE);
             self.last_wait = now;
         }
         is_due
