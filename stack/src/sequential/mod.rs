@@ -263,8 +263,7 @@ impl<P: Port> Engine for SequentialEngine<P> {
     }
 
     fn segment_size(&self, stream: StreamId) -> usize {
-        let known = self.slots.of_stream(stream).map(|index| self.slots.get(index).segment_size);
-        known.unwrap_or_else(|| self.largest_segment(self.addresses[0].0))
+        self.slots.of_stream(stream).map_or(0, |index| self.slots.get(index).segment_size)
     }
 
     fn addresses(&self, stream: StreamId) -> Option<(SocketAddr, SocketAddr)> {

@@ -58,4 +58,24 @@ macro_rules! conformance_of {
 conformance_of!(kernel_ipv4, |seed, limits| super::World::kernel("127.0.0.1", seed, limits));
 conformance_of!(kernel_ipv6, |seed, limits| super::World::kernel("::1", seed, limits));
 conformance_of!(kernel_with_scarce_buffers, super::World::kernel_with_scarce_buffers);
+conformance_of!(sequential_ipv4, |seed, limits| {
+    let impairments = softrdma_stack::memory_port::Impairments::default();
+    super::World::sequential(("10.0.0.", 24), seed, limits, impairments)
+});
+conformance_of!(sequential_ipv6, |seed, limits| {
+    let impairments = softrdma_stack::memory_port::Impairments { mtu: 9000, ..Default::default() };
+    super::World::sequential(("fd00::", 64), seed, limits, impairments)
+});
+conformance_of!(sequential_over_a_bad_wire, |seed, limits| {
+    let impairments = softrdma_stack::memory_port::Impairments {
+        loss: 0.0001,
+        duplicate: 0.01,
+        reorder: 0.01,
+        cut: 0.5,
+        delay: std::time::Duration::from_micros(30),
+        checksum_offload: seed % 2 == 0,
+        ..Default::default()
+    };
+    super::World::sequential(("10.0.0.", 24), seed, limits, impairments)
+});
 conformance_of!(pair, super::World::pair);

@@ -5,6 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use softrdma_stack::kernel::{KernelConfig, KernelEngine};
+use softrdma_stack::memory_port::{Impairments, wire};
+use softrdma_stack::sequential::{SequentialConfig, SequentialEngine};
 use softrdma_stack::stream::{Engine, ListenerId, ResetReason, StreamEvent, StreamId, Transmitted};
 use softrdma_stack::testing::{self, PairConfig};
 use softrdma_stack::time::Instant;
@@ -105,6 +107,29 @@ impl World {
             now
         };
         Self::new(seed, [Box::new(client), Box::new(server)], address, Box::new(clock))
+    }
+
+    /// Two engines with the addresses of `network` that end in 1 and 2, on a wire with `impairments`.
+    pub(crate) fn sequential(network: (&str, u8), seed: u64, limits: [usize; 2], impairments: Impairments) -> Self {
+        let (client, server, wire) = wire(seed, impairments);
+        let address = |host: usize| format!("{}{}", network.0, host + 1).parse().expect("an address");
+        let engine = |port, host: usize| {
+            let config = SequentialConfig {
+                addresses: vec![(address(host), network.1)],
+                max_connections: limits[host],
+                random_seed: seed + host as u64,
+                ..SequentialConfig::default()
+            };
+            Box::new(SequentialEngine::new(port, config, Instant::ZERO).expect("an engine")) as Box<dyn Engine>
+        };
+        let engines = [engine(client, CLIENT), engine(server, SERVER)];
+        let mut now = Instant::ZERO;
+        let clock = move || {
+            now = now + Duration::from_micros(10);
+            wire.advance_to(now);
+            now
+        };
+        Self::new(seed, engines, SocketAddr::new(address(SERVER), 0), Box::new(clock))
     }
 
     pub(crate) fn now(&mut self) -> Instant {
