@@ -12,6 +12,8 @@
 //! With both engines in one thread, driven in one order, a run is determined by its seed. Every panic names the seed.
 
 mod engine;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::sync::{Arc, Mutex};
