@@ -5,7 +5,7 @@ use std::time::Duration;
 use smoltcp::wire::{TcpControl, TcpPacket};
 
 use super::bare::{Bare, segment};
-use super::world::{Host, Plan, World, config};
+use super::world::{Host, Plan, World, config, seeds};
 use crate::memory_port::{Impairments, wire};
 use crate::port::LinkState;
 use crate::sequential::SequentialEngine;
@@ -133,7 +133,7 @@ fn a_closed_listener_refuses_and_its_streams_live_on() {
 
 #[test]
 fn duplicated_and_lost_handshakes_make_one_stream_each() {
-    for seed in 0..50 {
+    for seed in seeds(50) {
         println!("seed {seed}"); // Shown if it fails.
         let impairments = Impairments {
             duplicate: 0.5,

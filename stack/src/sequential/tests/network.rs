@@ -35,9 +35,10 @@ fn ipv6_with_neighbour_discovery() {
     let configs = [config(&["fd00::1/64"], 1), config(&["fd00::2/64"], 2)];
     let mut world = World::new(1, Impairments::default(), configs);
     world.hosts[1].listen("[fd00::2]:7", 1);
-    exchange(&mut world, "[fd00::2]:7");
-    let stream = world.hosts[0].application.order[0];
+    let stream = world.hosts[0].connect(Instant::ZERO, "[fd00::2]:7");
+    world.expect("connected", MINUTE, |hosts| !hosts[0].application.events.is_empty());
     assert_eq!(world.hosts[0].engine.segment_size(stream), 1440, "an IPv6 header is 40 bytes");
+    exchange(&mut world, "[fd00::2]:7");
 }
 
 #[test]

@@ -26,6 +26,11 @@ pub(super) fn config(addresses: &[&str], seed: u64) -> SequentialConfig {
     }
 }
 
+/// The seeds of a test that runs `usual` of them, or as many as `SOFTRDMA_SEEDS` says.
+pub(super) fn seeds(usual: u64) -> std::ops::Range<u64> {
+    0..std::env::var("SOFTRDMA_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
 /// Byte `offset` of the stream that a side sends. Its period is no power of two, so that a shift shows.
 pub(super) fn pattern(side: usize, offset: u64) -> u8 {
     (offset % 251) as u8 ^ (offset / 251) as u8 ^ (side as u8) << 7
@@ -216,7 +221,7 @@ impl Host {
     }
 
     /// One round: poll, transmit, flush.
-    fn turn(&mut self, now: Instant) -> bool {
+    pub(super) fn turn(&mut self, now: Instant) -> bool {
         let idle = self.engine.poll(now, &mut self.application).is_idle();
         for (&name, stream) in &mut self.application.streams {
             let established = !stream.blocked && !stream.close_called;
