@@ -22,7 +22,6 @@ const EPHEMERAL_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 impl<P: Port> SequentialEngine<P> {
     pub(super) fn begin_connection(
         &mut self,
-        now: Instant,
         remote: SocketAddr,
         local: Option<IpAddr>,
     ) -> Result<StreamId, ConnectError> {
@@ -43,7 +42,6 @@ impl<P: Port> SequentialEngine<P> {
         })?;
         let handle = self.sockets.add(socket);
         let ends = (SocketAddr::new(local, port), remote);
-        self.make_slot_room(now);
         let index = self.slots.add(Role::Connecting, handle, ends, self.largest_segment(local));
         self.ready.insert(index);
         self.egress_due = true;
@@ -69,7 +67,7 @@ impl<P: Port> SequentialEngine<P> {
         Ok(self.listeners.add(Listener { local: bound, backlog, half_open: 0 }))
     }
 
-    pub(super) fn close_stream(&mut self, _now: Instant, stream: StreamId) {
+    pub(super) fn close_stream(&mut self, stream: StreamId) {
         let Some(index) = self.slots.of_stream(stream) else { return };
         let slot = self.slots.get_mut(index);
         slot.closing = true;
@@ -147,13 +145,6 @@ impl<P: Port> SequentialEngine<P> {
         }
         self.sockets.remove(slot.handle);
         self.slots.remove(index);
-    }
-
-    /// There are slots for every connection and every lingering socket, and one more: nothing to do but to be sure.
-    pub(super) fn make_slot_room(&mut self, _now: Instant) {
-        while self.lingering.len() > self.limits.max_time_wait {
-            self.forget_oldest();
-        }
     }
 
     /// A closed socket with the configured buffers and options, and `timeout` until it is established.

@@ -209,7 +209,7 @@ impl<P: Port> SequentialEngine<P> {
                 self.establish(handle);
                 streams.handle_event(StreamEvent::Connected { stream, local });
                 if closing {
-                    self.close_stream(now, stream);
+                    self.close_stream(stream);
                 }
                 1 + self.serve_open(now, index, streams)
             }

@@ -154,6 +154,7 @@ impl<P: Port> SequentialEngine<P> {
             spare: None,
             slots: Slots::default(),
             listeners: Listeners::default(),
+            // Lingering sockets are one too many for the moment in which the oldest is chosen.
             ready: ReadySet::new(limits.max_connections + limits.max_time_wait + 1),
             serving: Vec::new(),
             lingering: VecDeque::new(),
@@ -219,8 +220,8 @@ impl<P: Port> SequentialEngine<P> {
 }
 
 impl<P: Port> Engine for SequentialEngine<P> {
-    fn connect(&mut self, now: Instant, remote: SocketAddr, local: Option<IpAddr>) -> Result<StreamId, ConnectError> {
-        self.begin_connection(now, remote, local)
+    fn connect(&mut self, _now: Instant, remote: SocketAddr, local: Option<IpAddr>) -> Result<StreamId, ConnectError> {
+        self.begin_connection(remote, local)
     }
 
     fn listen(&mut self, _now: Instant, local: SocketAddr, backlog: usize) -> Result<ListenerId, ListenError> {
@@ -275,8 +276,8 @@ impl<P: Port> Engine for SequentialEngine<P> {
         self.addresses.iter().map(|&(address, _)| address).collect()
     }
 
-    fn close(&mut self, now: Instant, stream: StreamId) {
-        self.close_stream(now, stream);
+    fn close(&mut self, _now: Instant, stream: StreamId) {
+        self.close_stream(stream);
     }
 
     fn abort(&mut self, now: Instant, stream: StreamId) {
