@@ -3,7 +3,10 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+use std::io::Read;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,6 +41,7 @@ impl Side {
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .env(ARGUMENT, argument)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -51,6 +55,26 @@ impl Side {
         let text = text(&output);
         assert!(output.status.success(), "{} ended with {}:\n{text}", self.role, output.status);
         text
+    }
+
+    /// Waits for the side to say `line`.
+    pub fn expect_line(&mut self, line: &str) {
+        let child = self.child.as_mut().expect("it runs");
+        let mut said = String::new();
+        // Byte by byte, so that nothing is taken away from what is read at the end.
+        let stdout = child.stdout.as_mut().expect("its output is piped");
+        let mut byte = [0];
+        while !said.lines().any(|said| said.ends_with(line)) || !said.ends_with('\n') {
+            match stdout.read(&mut byte) {
+                Ok(1) => said.push(char::from(byte[0])),
+                _ => panic!("{} ended before it said {line:?}:\n{said}", self.role),
+            }
+        }
+    }
+
+    /// Tells a side that waits with [`input_ends`] to come to its end.
+    pub fn end_input(&mut self) {
+        drop(self.child.as_mut().and_then(|child| child.stdin.take()));
     }
 
     /// Ends the side without warning.
@@ -92,6 +116,17 @@ impl Drop for Side {
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Tells, whenever it is called, whether the test has called [`Side::end_input`] or is gone.
+pub fn input_ends() -> impl Fn() -> bool {
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&over);
+    thread::spawn(move || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        seen.store(true, Ordering::Relaxed);
+    });
+    move || over.load(Ordering::Relaxed)
 }
 
 /// An EAL that needs nothing prepared.
