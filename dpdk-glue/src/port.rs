@@ -26,6 +26,8 @@ const LINK_OVERHEAD: usize = 14 + 8 + 4;
 const STANDARD_MTU: usize = 1500;
 /// The smallest buffers worth having, and the size of memif's own by default.
 const SMALLEST_DATA_ROOM: usize = 2048;
+/// Bytes of frame that fit the slots which net_af_packet shares with the kernel by default.
+const KERNEL_SLOT_ROOM: usize = 1600;
 /// Threads whose caches the pool has to fill, besides the queues.
 const CACHED_THREADS: u32 = 2;
 /// How often a client looks whether somebody listens.
@@ -525,7 +527,10 @@ impl Plan {
             });
         }
         let frame = config.mtu + LINK_OVERHEAD;
-        let data_room = config.data_room.unwrap_or(frame).max(SMALLEST_DATA_ROOM).next_multiple_of(64);
+        // net_af_packet wants buffers as large as the kernel's slots.
+        let whole =
+            if device.driver == Driver::AfPacket && frame > KERNEL_SLOT_ROOM { kernel_slot(frame) } else { frame };
+        let data_room = config.data_room.unwrap_or(whole).max(SMALLEST_DATA_ROOM).next_multiple_of(64);
         let receive_descriptors = within(config.receive_descriptors, &information.rx_desc_lim);
         let transmit_descriptors = within(config.transmit_descriptors, &information.tx_desc_lim);
         let descriptors = u32::from(config.receive_queues) * u32::from(receive_descriptors)
@@ -789,12 +794,18 @@ fn complete_arguments(driver: Driver, config: &PortConfig) -> String {
         Driver::Memif if frame > SMALLEST_DATA_ROOM && lacks("bsize=") => {
             format!("{text},bsize={}", frame.next_multiple_of(64).min(usize::from(u16::MAX)))
         }
-        Driver::AfPacket if frame > 1600 && lacks("framesz=") => {
-            // The kernel's header in front of each frame takes part of it; blocks hold whole frames.
-            format!("{text},framesz=16384,blocksz=65536,framecnt=256")
+        Driver::AfPacket if frame > KERNEL_SLOT_ROOM && lacks("framesz=") => {
+            // Blocks hold whole frames and consist of whole pages.
+            let slot = kernel_slot(frame);
+            format!("{text},framesz={slot},blocksz={},framecnt=512", 8 * slot)
         }
         _ => text.clone(),
     }
+}
+
+/// A slot for a frame of `frame` bytes in the ring shared with the kernel, whose own header stands in front.
+fn kernel_slot(frame: usize) -> usize {
+    (frame + 128).next_multiple_of(2048)
 }
 
 fn advice(driver: Driver) -> &'static str {

@@ -93,15 +93,19 @@ fn a_server_that_polls_survives_clients_that_are_killed() {
             let mut server = Side::start(TEST, "server", &socket);
             for round in 0..KILLS {
                 let mut client = Side::start(TEST, "client", &socket);
-                client.expect_line("up");
+                let is_up = client.await_line("up");
+                if !server.is_running() {
+                    panic!("the server is gone after {round} kills: {}", server.expect_success());
+                }
+                is_up.expect("a client of a running server gets its link");
                 // Killed at different moments of the flood.
                 thread::sleep(Duration::from_millis((round as u64 * 7) % 50));
                 client.kill();
-                assert!(server.is_running(), "the server is gone after {round} kills: {}", server.expect_success());
             }
             server.end_input();
             let text = server.expect_success();
-            let links: usize = text.split("links ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap_or(0);
+            let links: usize =
+                text.split("links ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap_or(0);
             // A link that goes and comes while the server is not running at all is seen as one.
             assert!(links >= KILLS / 2, "only {links} of {KILLS} clients got as far as sending:\n{text}");
         }
@@ -159,7 +163,8 @@ fn a_name_is_free_again_when_its_server_closes() {
     }
     let eal = eal();
     for round in 0..10 {
-        let mut server = EthPort::open(&eal, &PortConfig::memif(MemifRole::Server, 0, &argument())).expect("it opens again");
+        let mut server =
+            EthPort::open(&eal, &PortConfig::memif(MemifRole::Server, 0, &argument())).expect("it opens again");
         let mut client = open(MemifRole::Client, 1500);
         let (mut receive, _) = queues(&mut server);
         let (_, mut transmit) = queues(&mut client);
@@ -241,7 +246,8 @@ fn a_client_without_a_server_says_whom_it_missed() {
         Side::start(TEST, "client", &unique_name("nobody")).expect_success();
         return;
     }
-    let config = PortConfig { peer_wait: Duration::from_millis(100), ..PortConfig::memif(MemifRole::Client, 0, &argument()) };
+    let config =
+        PortConfig { peer_wait: Duration::from_millis(100), ..PortConfig::memif(MemifRole::Client, 0, &argument()) };
     let error = EthPort::open(&eal(), &config).expect_err("nobody is there");
     assert!(matches!(error, PortError::NoPeer { .. }), "{error}");
     assert!(error.to_string().contains(&argument()), "{error}");

@@ -37,7 +37,19 @@ pub struct Side {
 impl Side {
     /// Starts test `test` of this program as `role`.
     pub fn start(test: &str, role: &str, argument: &str) -> Self {
-        let child = Command::new(std::env::current_exe().expect("a running program has a path"))
+        let program = std::env::current_exe().expect("a running program has a path");
+        Self::start_as(Command::new(program), test, role, argument)
+    }
+
+    /// The same in a network namespace of its own, which goes when the process does.
+    pub fn start_in_namespace(test: &str, role: &str, argument: &str) -> Self {
+        let mut command = Command::new("unshare");
+        command.arg("--net").arg(std::env::current_exe().expect("a running program has a path"));
+        Self::start_as(command, test, role, argument)
+    }
+
+    fn start_as(mut command: Command, test: &str, role: &str, argument: &str) -> Self {
+        let child = command
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .env(ARGUMENT, argument)
@@ -59,6 +71,13 @@ impl Side {
 
     /// Waits for the side to say `line`.
     pub fn expect_line(&mut self, line: &str) {
+        if let Err(said) = self.await_line(line) {
+            panic!("{} ended before it said {line:?}:\n{said}", self.role);
+        }
+    }
+
+    /// Waits for the side to say `line`; what it said if it ended without.
+    pub fn await_line(&mut self, line: &str) -> Result<(), String> {
         let child = self.child.as_mut().expect("it runs");
         let mut said = String::new();
         // Byte by byte, so that nothing is taken away from what is read at the end.
@@ -67,9 +86,10 @@ impl Side {
         while !said.lines().any(|said| said.ends_with(line)) || !said.ends_with('\n') {
             match stdout.read(&mut byte) {
                 Ok(1) => said.push(char::from(byte[0])),
-                _ => panic!("{} ended before it said {line:?}:\n{said}", self.role),
+                _ => return Err(said),
             }
         }
+        Ok(())
     }
 
     /// Tells a side that waits with [`input_ends`] to come to its end.
@@ -182,6 +202,21 @@ pub fn receive_exactly(receive: &mut EthReceiveQueue, transmit: &mut EthTransmit
     }
     assert_eq!(packets.len(), count);
     packets
+}
+
+/// Why a test that needs root is skipped, unless this process is root and may make network namespaces.
+pub fn lacks_root() -> Option<&'static str> {
+    let may = Command::new("unshare").args(["--net", "ip", "link", "show", "lo"]).output();
+    match may {
+        Ok(output) if output.status.success() => None,
+        _ => Some("skipped: it needs root (CAP_SYS_ADMIN, CAP_NET_ADMIN), unshare and ip"),
+    }
+}
+
+/// Runs `ip` with these words.
+pub fn ip(words: &str) {
+    let output = Command::new("ip").args(words.split(' ')).output().expect("ip is installed");
+    assert!(output.status.success(), "ip {words}: {}", text(&output));
 }
 
 /// All bytes of a packet.
