@@ -28,5 +28,5 @@ pub mod raw;
 pub use configuration::{MemifRole, PortConfig};
 pub use eal::{Eal, EalConfig, EalError, HugePages};
 pub use mbuf::{Mbuf, TransmitFrame};
-pub use mempool::{Mempool, MempoolError};
+pub use mempool::{Mempool, MempoolError, Operations};
 pub use port::{EthPort, EthReceiveQueue, EthTransmitQueue, PortError};

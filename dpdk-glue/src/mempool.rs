@@ -1,6 +1,7 @@
 //! Pools of packet buffers.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use dpdk_sys::bindings;
@@ -8,9 +9,26 @@ use dpdk_sys::pool::Pool;
 
 use crate::eal::{self, Eal};
 
-/// Pool operations that a preempted thread cannot make others wait for: a lock-free stack, then a ring whose heads and
-/// tails move together. DPDK's default ring can stall every other thread for a scheduler's slice.
-const OPERATIONS: [&str; 2] = ["lf_stack", "ring_mt_hts"];
+/// How a pool keeps its free buffers. In none of them can a preempted thread make others wait for a scheduler's slice, as it can
+/// in DPDK's default ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Operations {
+    /// A lock-free stack: the buffer freed last, whose memory is in the cache, is taken first.
+    #[default]
+    Stack,
+    /// A ring that threads pass in any order. For net_af_xdp, which receives nothing into a stack's buffers (22.11).
+    Ring,
+}
+
+impl Operations {
+    fn name(self) -> &'static CStr {
+        match self {
+            Self::Stack => c"lf_stack",
+            Self::Ring => c"ring_mt_rts",
+        }
+    }
+}
+
 /// Buffers that a registered thread may keep for itself: DPDK's largest.
 pub const CACHE_BUFFERS: u32 = 512;
 /// Most bytes in a buffer, headroom included: DPDK counts them in 16 bits.
@@ -53,31 +71,35 @@ struct Lent {
     pool: Pool,
     buffers: u32,
     data_room: usize,
+    operations: Operations,
 }
 
 static GIVEN_BACK: Mutex<Vec<Lent>> = Mutex::new(Vec::new());
 
 impl Mempool {
     /// A pool of at least `buffers` buffers for `data_room` bytes of packet each. `name` is for DPDK's own listings.
-    pub fn new(_eal: &Eal, name: &str, buffers: u32, data_room: usize) -> Result<Self, MempoolError> {
+    pub fn new(
+        _eal: &Eal,
+        name: &str,
+        buffers: u32,
+        data_room: usize,
+        operations: Operations,
+    ) -> Result<Self, MempoolError> {
         let bytes = u16::try_from(data_room + HEADROOM).map_err(|_| MempoolError::DataRoom { bytes: data_room })?;
+        let fits =
+            |lent: &Lent| lent.buffers >= buffers && (lent.data_room, lent.operations) == (data_room, operations);
         let mut given_back = GIVEN_BACK.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(index) = given_back.iter().position(|lent| lent.buffers >= buffers && lent.data_room == data_room) {
+        if let Some(index) = given_back.iter().position(fits) {
             return Ok(Self { lent: given_back.swap_remove(index) });
         }
         drop(given_back);
+        eal::begin_log();
         let refused = |reason| MempoolError::Refused { buffers, bytes: data_room, reason, log: eal::logged() };
-        let name = CString::new(name).map_err(|_| refused("the name holds a NUL byte".to_owned()))?;
-        let mut error = 0;
-        for operations in OPERATIONS {
-            let operations = CString::new(operations).map_err(|_| refused(String::new()))?;
-            eal::begin_log();
-            match Pool::create(&name, buffers, CACHE_BUFFERS, bytes, &operations) {
-                Ok(pool) => return Ok(Self { lent: Lent { pool, buffers, data_room } }),
-                Err(number) => error = number,
-            }
+        let name = CString::new(unique(name)).map_err(|_| refused("the name holds a NUL byte".to_owned()))?;
+        match Pool::create(&name, buffers, CACHE_BUFFERS, bytes, operations.name()) {
+            Ok(pool) => Ok(Self { lent: Lent { pool, buffers, data_room, operations } }),
+            Err(number) => Err(refused(dpdk_sys::error_text(number))),
         }
-        Err(refused(dpdk_sys::error_text(error)))
     }
 
     /// Bytes of packet that one buffer holds.
@@ -105,4 +127,10 @@ impl Drop for Mempool {
     fn drop(&mut self) {
         GIVEN_BACK.lock().unwrap_or_else(PoisonError::into_inner).push(self.lent);
     }
+}
+
+/// DPDK's names of pools must differ, and a pool keeps its name for ever.
+fn unique(name: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{name}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -18,7 +18,7 @@ use crate::configuration::PortConfig;
 use crate::eal::{self, Eal};
 use crate::mbuf::{Mbuf, Stock, TransmitFrame};
 use crate::memif::{self, ServerSocket};
-use crate::mempool::{CACHE_BUFFERS, Mempool, MempoolError};
+use crate::mempool::{CACHE_BUFFERS, Mempool, MempoolError, Operations};
 
 /// Ethernet header, two VLAN tags and the trailing checksum that some devices deliver.
 const LINK_OVERHEAD: usize = 14 + 8 + 4;
@@ -28,6 +28,8 @@ const STANDARD_MTU: usize = 1500;
 const SMALLEST_DATA_ROOM: usize = 2048;
 /// Bytes of frame that fit the slots which net_af_packet shares with the kernel by default.
 const KERNEL_SLOT_ROOM: usize = 1600;
+/// Descriptors of a queue where neither the configuration nor the driver has an opinion.
+const DESCRIPTORS: u16 = 1024;
 /// Threads whose caches the pool has to fill, besides the queues.
 const CACHED_THREADS: u32 = 2;
 /// How often a client looks whether somebody listens.
@@ -156,7 +158,7 @@ impl EthPort {
         let mut device = Device::probe(driver, config)?;
         let information = device.information();
         let plan = Plan::new(&device, &information, config)?;
-        device.pool = Some(Mempool::new(eal, &format!("softrdma{}", device.id), plan.buffers, plan.data_room)?);
+        device.pool = Some(Mempool::new(eal, "softrdma", plan.buffers, plan.data_room, driver.pool_operations())?);
         device.configure(&plan)?;
         device.set_mtu(config.mtu, &information)?;
         for queue in 0..config.receive_queues {
@@ -472,6 +474,7 @@ enum Driver {
     /// Carries frames of any length, whatever its MTU says.
     AnyLength,
     AfPacket,
+    AfXdp,
     VirtioUser,
     Vhost,
     Other,
@@ -479,11 +482,12 @@ enum Driver {
 
 impl Driver {
     fn of(device_name: &str) -> Self {
-        const NAMES: [(&str, Driver); 6] = [
+        const NAMES: [(&str, Driver); 7] = [
             ("net_memif", Driver::Memif),
             ("net_ring", Driver::AnyLength),
             ("net_null", Driver::AnyLength),
             ("net_af_packet", Driver::AfPacket),
+            ("net_af_xdp", Driver::AfXdp),
             ("net_virtio_user", Driver::VirtioUser),
             ("net_vhost", Driver::Vhost),
         ];
@@ -493,6 +497,10 @@ impl Driver {
     /// Whether the driver writes to a socket whose other end is another process.
     fn is_signalled_by_pipes(self) -> bool {
         matches!(self, Self::Memif | Self::VirtioUser | Self::Vhost)
+    }
+
+    fn pool_operations(self) -> Operations {
+        if self == Self::AfXdp { Operations::Ring } else { Operations::Stack }
     }
 
     fn carries_any_length(self) -> bool {
@@ -531,8 +539,10 @@ impl Plan {
         let whole =
             if device.driver == Driver::AfPacket && frame > KERNEL_SLOT_ROOM { kernel_slot(frame) } else { frame };
         let data_room = config.data_room.unwrap_or(whole).max(SMALLEST_DATA_ROOM).next_multiple_of(64);
-        let receive_descriptors = within(config.receive_descriptors, &information.rx_desc_lim);
-        let transmit_descriptors = within(config.transmit_descriptors, &information.tx_desc_lim);
+        let receive_descriptors =
+            within(config.receive_descriptors, information.default_rxportconf.ring_size, &information.rx_desc_lim);
+        let transmit_descriptors =
+            within(config.transmit_descriptors, information.default_txportconf.ring_size, &information.tx_desc_lim);
         let descriptors = u32::from(config.receive_queues) * u32::from(receive_descriptors)
             + u32::from(config.transmit_queues) * u32::from(transmit_descriptors);
         let offered = |mask: u64, capable: u64, wanted: bool| if wanted && capable & mask == mask { mask } else { 0 };
@@ -811,6 +821,7 @@ fn kernel_slot(frame: usize) -> usize {
 fn advice(driver: Driver) -> &'static str {
     match driver {
         Driver::Memif => "Is the socket's name taken by another server, or its folder not writable?",
+        Driver::AfXdp => "It needs root, an interface that exists, and a kernel with XDP sockets.",
         Driver::AfPacket => "It needs CAP_NET_RAW (root) and an interface that exists.",
         Driver::VirtioUser => "Start the vhost process first; the EAL wants `--single-file-segments`.",
         Driver::Vhost => "Can the socket's folder be written?",
@@ -826,7 +837,9 @@ fn largest_mtu(information: &rte_eth_dev_info) -> usize {
     (information.max_rx_pktlen as usize).saturating_sub(18).max(STANDARD_MTU)
 }
 
-fn within(wanted: u16, limits: &bindings::rte_eth_desc_lim) -> u16 {
+/// Descriptors of a queue: what is wanted, or else what the driver likes best, within its limits.
+fn within(wanted: Option<u16>, preferred: u16, limits: &bindings::rte_eth_desc_lim) -> u16 {
+    let wanted = wanted.unwrap_or(if preferred == 0 { DESCRIPTORS } else { preferred });
     let most = if limits.nb_max == 0 { u16::MAX } else { limits.nb_max };
     let aligned = wanted.next_multiple_of(limits.nb_align.max(1));
     aligned.max(limits.nb_min).min(most)
