@@ -13,53 +13,56 @@ const SIDE: &str = "RAW_EXAMPLE_SOCKET";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match std::env::var(SIDE) {
-        Ok(socket) => {
-            for traffic in [Traffic::PingPong, Traffic::Bulk] {
-                run(MemifRole::Server, &socket, traffic, &arguments)?;
-            }
+    if let Ok(socket) = std::env::var(SIDE) {
+        let mut port = open(MemifRole::Server, &socket, &arguments)?;
+        for traffic in [Traffic::PingPong, Traffic::Bulk] {
+            raw::responder(&mut port, &config(traffic, &arguments)?)?;
         }
-        Err(_) => {
-            let socket = format!("softrdma-raw-{}", std::process::id());
-            let mut other = Command::new(std::env::current_exe()?).args(&arguments).env(SIDE, &socket).spawn()?;
-            let pings = run(MemifRole::Client, &socket, Traffic::PingPong, &arguments)?;
-            let bulk = run(MemifRole::Client, &socket, Traffic::Bulk, &arguments)?;
-            other.wait()?;
-            let round_trip = |quantile| pings.round_trips_ns.value_at_quantile(quantile) as f64 / 1e3;
-            println!(
-                "frame {:>5} B  round trip p50 {:.2} us p99 {:.2} us  one way {:.3} Mpps {:.2} Gbit/s  lost {}",
-                bulk.bytes / bulk.frames.max(1),
-                round_trip(0.5),
-                round_trip(0.99),
-                bulk.frames_per_second() / 1e6,
-                bulk.throughput_gbps(),
-                bulk.lost,
-            );
-        }
+        return Ok(());
     }
+    let socket = format!("softrdma-raw-{}", std::process::id());
+    let mut other = Command::new(std::env::current_exe()?).args(&arguments).env(SIDE, &socket).spawn()?;
+    let mut port = open(MemifRole::Client, &socket, &arguments)?;
+    let pings = raw::initiator(&mut port, &config(Traffic::PingPong, &arguments)?)?;
+    let bulk = raw::initiator(&mut port, &config(Traffic::Bulk, &arguments)?)?;
+    other.wait()?;
+    print(&pings, &bulk);
     Ok(())
 }
 
-fn run(role: MemifRole, socket: &str, traffic: Traffic, arguments: &[String]) -> Result<Report, Box<dyn Error>> {
-    let frame_size = arguments.first().map_or(Ok(64), |size| size.parse())?;
+fn print(pings: &Report, bulk: &Report) {
+    let round_trip = |quantile| pings.round_trips_ns.value_at_quantile(quantile) as f64 / 1e3;
+    println!(
+        "frame {:>5} B  round trip p50 {:.2} us p99 {:.2} us  one way {:.3} Mpps {:.2} Gbit/s  lost {}",
+        bulk.bytes / bulk.frames.max(1),
+        round_trip(0.5),
+        round_trip(0.99),
+        bulk.frames_per_second() / 1e6,
+        bulk.throughput_gbps(),
+        bulk.lost,
+    );
+}
+
+fn config(traffic: Traffic, arguments: &[String]) -> Result<Config, Box<dyn Error>> {
     let seconds = arguments.get(1).map_or(Ok(1.0), |seconds| seconds.parse())?;
     let memory_mib: usize = arguments.get(2).map_or(Ok(0), |size| size.parse())?;
     let has = |word: &str| arguments.iter().any(|argument| argument == word);
     let touch = Touch { memory_bytes: memory_mib << 20, crc: has("crc"), checksum: has("checksum") };
-    let config = Config {
+    Ok(Config {
         limit: Limit::Time(Duration::from_secs_f64(seconds)),
         touch: (memory_mib > 0).then_some(touch),
-        ..Config::new(traffic, frame_size)
-    };
+        ..Config::new(traffic, frame_size(arguments)?)
+    })
+}
+
+fn frame_size(arguments: &[String]) -> Result<usize, Box<dyn Error>> {
+    Ok(arguments.first().map_or(Ok(64), |size| size.parse())?)
+}
+
+fn open(role: MemifRole, socket: &str, arguments: &[String]) -> Result<EthPort, Box<dyn Error>> {
     let eal = Eal::init(&EalConfig { huge_pages: HugePages::Auto, memory_mib: 256, ..EalConfig::default() })?;
     let cpu = if role == MemifRole::Server { 1 } else { 0 };
     core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
-    // A port for each run: a raw run takes the queues for itself.
-    let mtu = (frame_size - 14).max(1500);
-    let id = if traffic == Traffic::PingPong { 0 } else { 1 };
-    let mut port = EthPort::open(&eal, &PortConfig::memif(role, id, socket).with_mtu(mtu))?;
-    Ok(match role {
-        MemifRole::Server => raw::responder(&mut port, &config)?,
-        MemifRole::Client => raw::initiator(&mut port, &config)?,
-    })
+    let mtu = frame_size(arguments)?.saturating_sub(14).max(1500);
+    Ok(EthPort::open(&eal, &PortConfig::memif(role, 0, socket).with_mtu(mtu))?)
 }

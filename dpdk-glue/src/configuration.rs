@@ -29,10 +29,10 @@ pub struct PortConfig {
     pub data_room: Option<usize>,
     /// Buffers in the port's pool; the queues' descriptors are added to it.
     pub pool_packets: u32,
-    /// Descriptors of each receive queue, within what the device takes; `None`: what its driver likes best.
-    pub receive_descriptors: Option<u16>,
+    /// Descriptors of each receive queue, within what the device takes; 0: what its driver likes best.
+    pub receive_descriptors: u16,
     /// Descriptors of each transmit queue, likewise.
-    pub transmit_descriptors: Option<u16>,
+    pub transmit_descriptors: u16,
     /// Frames that a transmit queue holds while the device takes none.
     pub transmit_backlog: usize,
     /// Whether the work that the device offers to do (checksums, segmentation) is given to it.
@@ -51,8 +51,8 @@ impl PortConfig {
             mtu: 1500,
             data_room: None,
             pool_packets: 4096,
-            receive_descriptors: None,
-            transmit_descriptors: None,
+            receive_descriptors: 0,
+            transmit_descriptors: 0,
             transmit_backlog: 1024,
             offloads: true,
             peer_wait: Duration::from_secs(5),

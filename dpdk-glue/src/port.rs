@@ -2,9 +2,10 @@
 
 use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dpdk_sys::bindings::{self, rte_eth_conf, rte_eth_dev_info, rte_mbuf};
@@ -18,130 +19,27 @@ use crate::configuration::PortConfig;
 use crate::eal::{self, Eal};
 use crate::mbuf::{Mbuf, Stock, TransmitFrame};
 use crate::memif::{self, ServerSocket};
-use crate::mempool::{CACHE_BUFFERS, Mempool, MempoolError, Operations};
+use crate::mempool::Mempool;
 
-/// Ethernet header, two VLAN tags and the trailing checksum that some devices deliver.
-const LINK_OVERHEAD: usize = 14 + 8 + 4;
-/// The MTU that every device takes.
-const STANDARD_MTU: usize = 1500;
-/// The smallest buffers worth having, and the size of memif's own by default.
-const SMALLEST_DATA_ROOM: usize = 2048;
-/// Bytes of frame that fit the slots which net_af_packet shares with the kernel by default.
-const KERNEL_SLOT_ROOM: usize = 1600;
-/// Descriptors of a queue where neither the configuration nor the driver has an opinion.
-const DESCRIPTORS: u16 = 1024;
-/// Threads whose caches the pool has to fill, besides the queues.
-const CACHED_THREADS: u32 = 2;
+mod driver;
+mod error;
+mod plan;
+
+use driver::Driver;
+pub use error::PortError;
+use plan::{Plan, STANDARD_MTU};
+
 /// How often a client looks whether somebody listens.
 const PEER_POLL: Duration = Duration::from_millis(10);
 /// How long a client that is connected waits for the link before it hangs up and tries again.
 const CONNECT_WAIT: Duration = Duration::from_millis(250);
 
-/// Why a port did not open. The text names the device as it was given to DPDK, and ends in what DPDK logged.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PortError {
-    /// The device's text holds a NUL byte.
-    #[error("device `{device}` holds a NUL byte")]
-    Device {
-        /// As given.
-        device: String,
-    },
-    /// DPDK has a device of this name.
-    #[error("device `{name}` is open in this process already: give one of them another number")]
-    InUse {
-        /// Its name.
-        name: String,
-    },
-    /// Another process serves the socket.
-    #[error("somebody serves `{path}` already: end that process or choose another socket")]
-    SocketInUse {
-        /// The socket's path.
-        path: String,
-    },
-    /// The driver did not come up.
-    #[error("device `{device}` did not come up: {reason}. {advice}{log}")]
-    Probe {
-        /// As given to DPDK.
-        device: String,
-        /// DPDK's error.
-        reason: String,
-        /// What to do about it.
-        advice: &'static str,
-        /// What DPDK logged.
-        log: String,
-    },
-    /// The driver came up without a port.
-    #[error("device `{device}` came up without a port: DPDK has no driver for it, or it is no network device{log}")]
-    NoPort {
-        /// As given to DPDK.
-        device: String,
-        /// What DPDK logged.
-        log: String,
-    },
-    /// The device has too few queues.
-    #[error("device `{device}` has at most {receive} receive and {transmit} transmit queues: ask for no more")]
-    Queues {
-        /// As given.
-        device: String,
-        /// Its receive queues.
-        receive: u16,
-        /// Its transmit queues.
-        transmit: u16,
-    },
-    /// The device does not take the MTU.
-    #[error("device `{device}` does not take an MTU of {mtu} ({reason}): lower `mtu` to {limit} or less")]
-    Mtu {
-        /// As given.
-        device: String,
-        /// What was asked for.
-        mtu: usize,
-        /// What it takes.
-        limit: usize,
-        /// DPDK's error.
-        reason: String,
-    },
-    /// A step of the set-up failed.
-    #[error("device `{device}` failed to {step}: {reason}{log}")]
-    Setup {
-        /// As given.
-        device: String,
-        /// Which step.
-        step: &'static str,
-        /// DPDK's error.
-        reason: String,
-        /// What DPDK logged.
-        log: String,
-    },
-    /// Nobody listens at the other end.
-    #[error(
-        "device `{device}` found nobody to connect to within {waited_ms} ms: start the serving process first, or raise `peer_wait`{log}"
-    )]
-    NoPeer {
-        /// As given.
-        device: String,
-        /// How long it tried.
-        waited_ms: u128,
-        /// What DPDK logged.
-        log: String,
-    },
-    /// The interrupt thread cannot be kept away from pollers.
-    #[error("DPDK's interrupt thread cannot be synchronised with: {reason}")]
-    Gate {
-        /// What failed.
-        reason: String,
-    },
-    /// There is no pool of buffers.
-    #[error(transparent)]
-    Pool(#[from] MempoolError),
-}
-
-/// An open port. It closes when it and all its queues are dropped.
+/// An open port. It closes when it and all its queues are dropped. A queue that was dropped can be taken again.
 #[derive(Debug)]
 pub struct EthPort {
     device: Arc<Device>,
     capabilities: PortCapabilities,
-    receive: Vec<Option<EthReceiveQueue>>,
-    transmit: Vec<Option<EthTransmitQueue>>,
+    transmit_backlog: usize,
 }
 
 impl EthPort {
@@ -168,15 +66,9 @@ impl EthPort {
             device.set_up_transmit_queue(queue, plan.transmit_descriptors)?;
         }
         device.start(config.peer_wait)?;
-        Ok(Self::around(Arc::new(device), &plan, config))
-    }
-
-    fn around(device: Arc<Device>, plan: &Plan, config: &PortConfig) -> Self {
-        let receive = (0..config.receive_queues).map(|index| Some(EthReceiveQueue::new(&device, index))).collect();
-        let transmit = (0..config.transmit_queues)
-            .map(|index| Some(EthTransmitQueue::new(&device, index, plan, config.transmit_backlog)))
-            .collect();
-        Self { device, capabilities: plan.capabilities, receive, transmit }
+        device.readiness = device.receive_descriptor(config.receive_queues).map(Arc::new);
+        let transmit_backlog = config.transmit_backlog.max(BURST);
+        Ok(Self { device: Arc::new(device), capabilities: plan.capabilities, transmit_backlog })
     }
 
     /// The driver's name as DPDK has it, for example `net_memif`.
@@ -236,12 +128,18 @@ impl Port for EthPort {
         }
     }
 
+    fn readiness(&self) -> Option<Arc<OwnedFd>> {
+        self.device.readiness.clone()
+    }
+
     fn take_receive_queue(&mut self, index: u16) -> Option<EthReceiveQueue> {
-        self.receive.get_mut(usize::from(index))?.take()
+        let queue = self.device.queues.receive.get(usize::from(index))?;
+        take(queue).then(|| EthReceiveQueue::new(&self.device, index))
     }
 
     fn take_transmit_queue(&mut self, index: u16) -> Option<EthTransmitQueue> {
-        self.transmit.get_mut(usize::from(index))?.take()
+        let queue = self.device.queues.transmit.get(usize::from(index))?;
+        take(queue).then(|| EthTransmitQueue::new(&self.device, index, &self.capabilities, self.transmit_backlog))
     }
 }
 
@@ -297,6 +195,12 @@ impl ReceiveQueue for EthReceiveQueue {
     }
 }
 
+impl Drop for EthReceiveQueue {
+    fn drop(&mut self) {
+        self.device.queues.receive[usize::from(self.index)].store(false, Ordering::Release);
+    }
+}
+
 /// One transmit queue.
 #[derive(Debug)]
 pub struct EthTransmitQueue {
@@ -320,20 +224,19 @@ pub struct EthTransmitQueue {
 unsafe impl Send for EthTransmitQueue {}
 
 impl EthTransmitQueue {
-    fn new(device: &Arc<Device>, index: u16, plan: &Plan, backlog: usize) -> Self {
-        let pool = device.pool.as_ref().expect("an opened device has a pool").pool();
-        let backlog = backlog.max(BURST);
+    fn new(device: &Arc<Device>, index: u16, capabilities: &PortCapabilities, backlog: usize) -> Self {
+        let pool = device.pool.as_ref().expect("an opened device has a pool");
         Self {
             device: Arc::clone(device),
             index,
             visitor: device.visitor(),
-            stock: Stock::new(pool),
+            stock: Stock::new(pool.pool()),
             queue: Vec::with_capacity(backlog),
             first: 0,
             backlog,
             has_offloads: false,
-            data_room: plan.data_room,
-            chains: plan.capabilities.attachments,
+            data_room: pool.data_room(),
+            chains: capabilities.attachments,
             was_up: false,
         }
     }
@@ -464,122 +367,20 @@ impl Drop for EthTransmitQueue {
     fn drop(&mut self) {
         self.push();
         self.free_queue();
+        self.device.queues.transmit[usize::from(self.index)].store(false, Ordering::Release);
     }
 }
 
-/// What kind of device it is, as far as that matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Driver {
-    Memif,
-    /// Carries frames of any length, whatever its MTU says.
-    AnyLength,
-    AfPacket,
-    AfXdp,
-    VirtioUser,
-    Vhost,
-    Other,
-}
-
-impl Driver {
-    fn of(device_name: &str) -> Self {
-        const NAMES: [(&str, Driver); 7] = [
-            ("net_memif", Driver::Memif),
-            ("net_ring", Driver::AnyLength),
-            ("net_null", Driver::AnyLength),
-            ("net_af_packet", Driver::AfPacket),
-            ("net_af_xdp", Driver::AfXdp),
-            ("net_virtio_user", Driver::VirtioUser),
-            ("net_vhost", Driver::Vhost),
-        ];
-        NAMES.iter().find(|(prefix, _)| device_name.starts_with(prefix)).map_or(Self::Other, |(_, driver)| *driver)
-    }
-
-    /// Whether the driver writes to a socket whose other end is another process.
-    fn is_signalled_by_pipes(self) -> bool {
-        matches!(self, Self::Memif | Self::VirtioUser | Self::Vhost)
-    }
-
-    fn pool_operations(self) -> Operations {
-        if self == Self::AfXdp { Operations::Ring } else { Operations::Stack }
-    }
-
-    fn carries_any_length(self) -> bool {
-        matches!(self, Self::Memif | Self::AnyLength | Self::AfPacket | Self::Vhost)
-    }
-}
-
-/// What is asked of a device, within what it offers.
+/// Which queues are taken: a queue has one user at a time.
 #[derive(Debug)]
-struct Plan {
-    data_room: usize,
-    buffers: u32,
-    receive_queues: u16,
-    transmit_queues: u16,
-    receive_descriptors: u16,
-    transmit_descriptors: u16,
-    configured_mtu: u32,
-    receive_offloads: u64,
-    transmit_offloads: u64,
-    rss: u64,
-    capabilities: PortCapabilities,
+struct Queues {
+    receive: Box<[AtomicBool]>,
+    transmit: Box<[AtomicBool]>,
 }
 
-impl Plan {
-    fn new(device: &Device, information: &rte_eth_dev_info, config: &PortConfig) -> Result<Self, PortError> {
-        let (most_receive, most_transmit) = (information.max_rx_queues, information.max_tx_queues);
-        if config.receive_queues > most_receive || config.transmit_queues > most_transmit {
-            return Err(PortError::Queues {
-                device: device.text.clone(),
-                receive: most_receive,
-                transmit: most_transmit,
-            });
-        }
-        let frame = config.mtu + LINK_OVERHEAD;
-        // net_af_packet wants buffers as large as the kernel's slots.
-        let whole =
-            if device.driver == Driver::AfPacket && frame > KERNEL_SLOT_ROOM { kernel_slot(frame) } else { frame };
-        let data_room = config.data_room.unwrap_or(whole).max(SMALLEST_DATA_ROOM).next_multiple_of(64);
-        let receive_descriptors =
-            within(config.receive_descriptors, information.default_rxportconf.ring_size, &information.rx_desc_lim);
-        let transmit_descriptors =
-            within(config.transmit_descriptors, information.default_txportconf.ring_size, &information.tx_desc_lim);
-        let descriptors = u32::from(config.receive_queues) * u32::from(receive_descriptors)
-            + u32::from(config.transmit_queues) * u32::from(transmit_descriptors);
-        let offered = |mask: u64, capable: u64, wanted: bool| if wanted && capable & mask == mask { mask } else { 0 };
-        let receive_checksums =
-            bindings::SOFTRDMA_RX_OFFLOAD_IPV4_CHECKSUM | bindings::SOFTRDMA_RX_OFFLOAD_TCP_CHECKSUM;
-        let transmit_checksums =
-            bindings::SOFTRDMA_TX_OFFLOAD_IPV4_CHECKSUM | bindings::SOFTRDMA_TX_OFFLOAD_TCP_CHECKSUM;
-        let (receive, transmit) = (information.rx_offload_capa, information.tx_offload_capa);
-        let receive_offloads = offered(receive_checksums, receive, config.offloads)
-            | offered(bindings::SOFTRDMA_RX_OFFLOAD_SCATTER, receive, data_room < frame);
-        let transmit_offloads = offered(transmit_checksums, transmit, config.offloads)
-            | offered(bindings::SOFTRDMA_TX_OFFLOAD_TCP_SEGMENTATION, transmit, config.offloads)
-            | offered(bindings::SOFTRDMA_TX_OFFLOAD_CHAINS, transmit, true);
-        Ok(Self {
-            data_room,
-            buffers: config.pool_packets + descriptors + CACHED_THREADS * CACHE_BUFFERS * 3 / 2,
-            receive_queues: config.receive_queues,
-            transmit_queues: config.transmit_queues,
-            receive_descriptors,
-            transmit_descriptors,
-            configured_mtu: config.mtu.min(usize::from(information.max_mtu)).min(largest_mtu(information)) as u32,
-            receive_offloads,
-            transmit_offloads,
-            rss: if config.receive_queues > 1 {
-                bindings::SOFTRDMA_RSS_TCP & information.flow_type_rss_offloads
-            } else {
-                0
-            },
-            capabilities: PortCapabilities {
-                mtu: config.mtu,
-                receive_checksum: receive_offloads & receive_checksums == receive_checksums,
-                transmit_checksum: transmit_offloads & transmit_checksums == transmit_checksums,
-                segmentation: transmit_offloads & bindings::SOFTRDMA_TX_OFFLOAD_TCP_SEGMENTATION != 0,
-                attachments: transmit_offloads & bindings::SOFTRDMA_TX_OFFLOAD_CHAINS != 0,
-            },
-        })
-    }
+/// Takes what is marked as free.
+fn take(is_taken: &AtomicBool) -> bool {
+    !is_taken.swap(true, Ordering::Acquire)
 }
 
 /// Counters of the queues with one index. Each is written by one thread.
@@ -606,15 +407,18 @@ struct Device {
     /// As given to DPDK, for messages.
     text: String,
     counters: Box<[Counters]>,
+    queues: Queues,
     /// Where it listens, if it serves memif clients.
     listener: Option<ServerSocket>,
+    /// Readable while frames wait, where the driver has such a thing.
+    readiness: Option<Arc<OwnedFd>>,
     /// `None` only while the port is being opened. Outlives the device's last burst.
     pool: Option<Mempool>,
 }
 
 impl Device {
     fn probe(driver: Driver, config: &PortConfig) -> Result<Self, PortError> {
-        let text = complete_arguments(driver, config);
+        let text = driver::complete_arguments(driver, config);
         let device = || text.clone();
         let arguments = CString::new(text.clone()).map_err(|_| PortError::Device { device: device() })?;
         let name = CString::new(config.device_name()).map_err(|_| PortError::Device { device: device() })?;
@@ -629,16 +433,23 @@ impl Device {
         let outcome = unsafe { bindings::rte_dev_probe(arguments.as_ptr()) };
         if outcome < 0 {
             let reason = dpdk_sys::error_text(outcome);
-            return Err(PortError::Probe { device: device(), reason, advice: advice(driver), log: eal::logged() });
+            return Err(PortError::Probe {
+                device: device(),
+                reason,
+                advice: driver::advice(driver),
+                log: eal::logged(),
+            });
         }
         // A driver may fail and its bus still report success: what counts is the port.
         if !find() {
             return Err(PortError::NoPort { device: device(), log: eal::logged() });
         }
-        let queues = config.receive_queues.max(config.transmit_queues);
-        let counters = (0..queues).map(|_| Counters::default()).collect();
+        let indices = config.receive_queues.max(config.transmit_queues);
+        let counters = (0..indices).map(|_| Counters::default()).collect();
         let listener = (driver == Driver::Memif).then(|| ServerSocket::of(&text)).flatten();
-        Ok(Self { id, driver, text, counters, listener, pool: None })
+        let free = |count| (0..count).map(|_| AtomicBool::new(false)).collect();
+        let queues = Queues { receive: free(config.receive_queues), transmit: free(config.transmit_queues) };
+        Ok(Self { id, driver, text, counters, queues, listener, readiness: None, pool: None })
     }
 
     fn information(&self) -> rte_eth_dev_info {
@@ -658,6 +469,7 @@ impl Device {
             _ => bindings::SOFTRDMA_MQ_RX_RSS,
         };
         configuration.rx_adv_conf.rss_conf.rss_hf = plan.rss;
+        configuration.intr_conf.set_rxq(u32::from(self.driver.has_descriptors()));
         // SAFETY: the structure is read and copied.
         let outcome = unsafe {
             bindings::rte_eth_dev_configure(self.id, plan.receive_queues, plan.transmit_queues, &configuration)
@@ -680,7 +492,7 @@ impl Device {
         if outcome == 0 || mtu <= usize::from(current) {
             return Ok(());
         }
-        let limit = usize::from(information.max_mtu).min(largest_mtu(information)).min(mtu - 1);
+        let limit = usize::from(information.max_mtu).min(plan::largest_mtu(information)).min(mtu - 1);
         Err(PortError::Mtu { device: self.text.clone(), mtu, limit, reason: dpdk_sys::error_text(outcome) })
     }
 
@@ -727,6 +539,20 @@ impl Device {
             }
             std::thread::sleep(PEER_POLL);
         }
+    }
+
+    /// The descriptor of the only receive queue. Several cannot be waited for as one.
+    fn receive_descriptor(&self, receive_queues: u16) -> Option<OwnedFd> {
+        if !self.driver.has_descriptors() || receive_queues != 1 {
+            return None;
+        }
+        // SAFETY: the port is started and has queue 0.
+        let descriptor = unsafe { bindings::rte_eth_dev_rx_intr_ctl_q_get_fd(self.id, 0) };
+        if descriptor < 0 {
+            return None;
+        }
+        // SAFETY: the driver keeps the descriptor open while the port is; it is duplicated at once.
+        rustix::io::dup(unsafe { BorrowedFd::borrow_raw(descriptor) }).ok()
     }
 
     fn is_client(&self) -> bool {
@@ -780,67 +606,18 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         let device = self.information().device;
-        // SAFETY: queues hold the device, so no burst is under way or will come; the interrupt thread is parked. Stopping a
-        // port that did not start is harmless. Removing closes the port and gives its name free.
         let listener = self.listener.take();
-        self.undisturbed(|| unsafe {
-            bindings::rte_eth_dev_stop(self.id);
-            if device.is_null() || bindings::rte_dev_remove(device) != 0 {
-                bindings::rte_eth_dev_close(self.id);
+        self.undisturbed(|| {
+            // SAFETY: queues hold the device, so no burst is under way or will come; the interrupt thread is parked. Stopping a
+            // port that did not start is harmless. Removing closes the port and gives its name free.
+            unsafe {
+                bindings::rte_eth_dev_stop(self.id);
+                if device.is_null() || bindings::rte_dev_remove(device) != 0 {
+                    bindings::rte_eth_dev_close(self.id);
+                }
             }
             // Before a client finds what the driver forgot to close.
             drop(listener);
         });
     }
-}
-
-/// The device's text with the buffer sizes that its MTU asks for, where it has such arguments and they are not given.
-fn complete_arguments(driver: Driver, config: &PortConfig) -> String {
-    let text = &config.device;
-    let frame = config.mtu + LINK_OVERHEAD;
-    let lacks = |key: &str| !text.split(',').any(|argument| argument.trim_start().starts_with(key));
-    match driver {
-        // A frame in one memif buffer: a chain that meets a dry pool half way is lost with its buffers (22.11).
-        Driver::Memif if frame > SMALLEST_DATA_ROOM && lacks("bsize=") => {
-            format!("{text},bsize={}", frame.next_multiple_of(64).min(usize::from(u16::MAX)))
-        }
-        Driver::AfPacket if frame > KERNEL_SLOT_ROOM && lacks("framesz=") => {
-            // Blocks hold whole frames and consist of whole pages.
-            let slot = kernel_slot(frame);
-            format!("{text},framesz={slot},blocksz={},framecnt=512", 8 * slot)
-        }
-        _ => text.clone(),
-    }
-}
-
-/// A slot for a frame of `frame` bytes in the ring shared with the kernel, whose own header stands in front.
-fn kernel_slot(frame: usize) -> usize {
-    (frame + 128).next_multiple_of(2048)
-}
-
-fn advice(driver: Driver) -> &'static str {
-    match driver {
-        Driver::Memif => "Is the socket's name taken by another server, or its folder not writable?",
-        Driver::AfXdp => "It needs root, an interface that exists, and a kernel with XDP sockets.",
-        Driver::AfPacket => "It needs CAP_NET_RAW (root) and an interface that exists.",
-        Driver::VirtioUser => "Start the vhost process first; the EAL wants `--single-file-segments`.",
-        Driver::Vhost => "Can the socket's folder be written?",
-        Driver::AnyLength => "Is its number taken?",
-        Driver::Other => {
-            "Check the spelling, the permissions (tap and XDP need root), and for PCI the binding to vfio-pci."
-        }
-    }
-}
-
-/// The MTU at which frames reach the device's limit.
-fn largest_mtu(information: &rte_eth_dev_info) -> usize {
-    (information.max_rx_pktlen as usize).saturating_sub(18).max(STANDARD_MTU)
-}
-
-/// Descriptors of a queue: what is wanted, or else what the driver likes best, within its limits.
-fn within(wanted: Option<u16>, preferred: u16, limits: &bindings::rte_eth_desc_lim) -> u16 {
-    let wanted = wanted.unwrap_or(if preferred == 0 { DESCRIPTORS } else { preferred });
-    let most = if limits.nb_max == 0 { u16::MAX } else { limits.nb_max };
-    let aligned = wanted.next_multiple_of(limits.nb_align.max(1));
-    aligned.max(limits.nb_min).min(most)
 }

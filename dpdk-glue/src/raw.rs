@@ -7,7 +7,7 @@
 //! for moving data; frames that nobody looks at move faster than any data can.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
 use softrdma_stack::port::{BURST, Frame, Packet, Port, ReceiveQueue, TransmitOffload, TransmitQueue};
@@ -23,6 +23,8 @@ pub use passes::{Touch, internet_checksum};
 pub const SMALLEST_FRAME: usize = 60;
 /// Rounds of finding nothing after which the CPU is offered to others.
 const PATIENT_ROUNDS: u32 = 10_000;
+/// Rounds of finding nothing after which the clock is read.
+const CLOCK_ROUNDS: u32 = 1024;
 /// How long a ping may stay unanswered before it counts as lost and the next one leaves.
 const PING_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often the end of a run is announced until it is acknowledged.
@@ -154,6 +156,8 @@ struct End<R: ReceiveQueue, T: TransmitQueue> {
     frame_size: usize,
     patience: Duration,
     passes: Option<Passes>,
+    /// Tells the initiator's runs apart: a message of an earlier run may still be under way.
+    run: u64,
 }
 
 impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
@@ -172,12 +176,15 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
             frame_size: config.frame_size,
             patience: config.patience,
             passes: config.touch.map(Passes::new),
+            run: 0,
         })
     }
 
     /// Greets until greeted: a link takes its time to come up.
     fn meet(&mut self) -> Result<(), RawError> {
-        self.ask(Kind::Hello, Kind::Welcome, 0).map(|_| ())
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.run = since_1970.as_nanos() as u64;
+        self.ask(Kind::Hello, Kind::Welcome).map(|_| ())
     }
 
     fn ping(mut self, config: &Config) -> Result<Report, RawError> {
@@ -213,7 +220,7 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
         }
         report.bytes = report.frames * self.frame_size as u64;
         report.elapsed = sent_at - measured_from;
-        self.ask(Kind::End, Kind::Result, sent)?;
+        self.ask(Kind::End, Kind::Result)?;
         self.say_goodbye();
         Ok(report)
     }
@@ -226,7 +233,7 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
             if self.receive.receive(&mut self.packets) == 0 {
                 idle(&mut rounds);
                 // A clock read now and then is enough to notice a loss.
-                if rounds % 1024 == 0 && Instant::now() >= deadline {
+                if rounds.is_multiple_of(CLOCK_ROUNDS) && Instant::now() >= deadline {
                     return false;
                 }
                 continue;
@@ -260,7 +267,7 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
                 sent += 1;
             }
         }
-        let tally = self.ask(Kind::End, Kind::Result, sent)?;
+        let tally = self.ask(Kind::End, Kind::Result)?;
         self.say_goodbye();
         Ok(Report { lost: sent.saturating_sub(tally.total), ..Report::of(&tally) })
     }
@@ -275,7 +282,7 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
             if self.receive.receive(&mut packets) == 0 {
                 self.transmit.flush();
                 idle(&mut rounds);
-                if rounds % 1024 == 0 {
+                if rounds.is_multiple_of(CLOCK_ROUNDS) {
                     let silence = last.elapsed();
                     if has_ended && silence >= LINGER {
                         return Ok(Report::of(&tally));
@@ -305,24 +312,25 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
                         touch(&mut self.passes, packet);
                         self.send(Message { kind: Kind::Pong, ..message }, packet.length())?;
                     }
+                    // A goodbye was lost. The next call of the responder answers, as the initiator goes on asking.
+                    Kind::Hello if has_ended && message.sequence != self.run => return Ok(Report::of(&tally)),
                     Kind::Hello => {
-                        tally = Tally::default();
-                        measured_from = None;
+                        (tally, measured_from, self.run) = (Tally::default(), None, message.sequence);
                         self.send(Message { kind: Kind::Welcome, ..message }, SMALLEST_FRAME)?;
                     }
-                    Kind::End => {
+                    Kind::End if message.sequence == self.run => {
                         has_ended = true;
                         self.send(Message { kind: Kind::Result, tally, ..message }, SMALLEST_FRAME)?;
                     }
-                    Kind::Goodbye if has_ended => return Ok(Report::of(&tally)),
-                    Kind::Goodbye | Kind::Pong | Kind::Welcome | Kind::Result => {}
+                    Kind::Goodbye if has_ended && message.sequence == self.run => return Ok(Report::of(&tally)),
+                    Kind::Goodbye | Kind::End | Kind::Pong | Kind::Welcome | Kind::Result => {}
                 }
             }
         }
     }
 
     /// Sends `question` until `answer` comes.
-    fn ask(&mut self, question: Kind, answer: Kind, sequence: u64) -> Result<Tally, RawError> {
+    fn ask(&mut self, question: Kind, answer: Kind) -> Result<Tally, RawError> {
         let begin = Instant::now();
         let mut asked: Option<Instant> = None;
         let mut rounds = 0;
@@ -332,7 +340,7 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
                 return Err(RawError::Silent { waited_ms: self.patience.as_millis() });
             }
             if asked.is_none_or(|asked| now - asked >= END_PERIOD) {
-                self.send(Message { kind: question, sequence, tally: Tally::default() }, SMALLEST_FRAME)?;
+                self.send(Message { kind: question, sequence: self.run, tally: Tally::default() }, SMALLEST_FRAME)?;
                 asked = Some(now);
             }
             self.transmit.flush();
@@ -341,14 +349,15 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
                 idle(&mut rounds);
             }
             let answers = self.packets.iter().filter_map(Message::read);
-            if let Some(message) = answers.into_iter().find(|message| message.kind == answer) {
+            let is_it = |message: &Message| message.kind == answer && message.sequence == self.run;
+            if let Some(message) = answers.into_iter().find(is_it) {
                 return Ok(message.tally);
             }
         }
     }
 
     fn say_goodbye(&mut self) {
-        let goodbye = Message { kind: Kind::Goodbye, sequence: 0, tally: Tally::default() };
+        let goodbye = Message { kind: Kind::Goodbye, sequence: self.run, tally: Tally::default() };
         let _ = self.send(goodbye, SMALLEST_FRAME);
         let begin = Instant::now();
         while self.transmit.flush() > 0 && begin.elapsed() < LINGER {
@@ -394,7 +403,7 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
                 return Ok(value);
             }
             idle(&mut rounds);
-            if rounds % 1024 == 0 && begin.elapsed() >= self.patience {
+            if rounds.is_multiple_of(CLOCK_ROUNDS) && begin.elapsed() >= self.patience {
                 return Err(RawError::Silent { waited_ms: self.patience.as_millis() });
             }
         }
@@ -423,7 +432,7 @@ fn touch(passes: &mut Option<Passes>, packet: &impl Packet) {
 /// Spins; lets others run now and then, for machines with fewer CPUs than sides.
 fn idle(rounds: &mut u32) {
     *rounds = rounds.wrapping_add(1);
-    if *rounds % PATIENT_ROUNDS == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+    if rounds.is_multiple_of(PATIENT_ROUNDS) { std::thread::yield_now() } else { std::hint::spin_loop() }
 }
 
 #[cfg(test)]

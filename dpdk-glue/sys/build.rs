@@ -65,7 +65,7 @@ fn bind(include_paths: &[PathBuf], flags: &[String], to: &Path) {
             .header("shim/shim.h")
             .clang_args(includes.chain(flags.iter().cloned()))
             .allowlist_function("rte_eal_(init|process_type)")
-            .allowlist_function("rte_eth_dev_(configure|start|stop|close|info_get|get_port_by_name|set_mtu|get_mtu|is_valid_port|count_avail|adjust_nb_rx_tx_desc)")
+            .allowlist_function("rte_eth_dev_(configure|start|stop|close|info_get|get_port_by_name|set_mtu|get_mtu|is_valid_port|count_avail|rx_intr_ctl_q_get_fd)")
             .allowlist_function("rte_eth_(rx|tx)_queue_setup")
             .allowlist_function("rte_eth_(link_get_nowait|macaddr_get|stats_get|promiscuous_enable|allmulticast_enable|dev_socket_id)")
             .allowlist_function("rte_dev_(probe|remove)")

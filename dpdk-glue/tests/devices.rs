@@ -266,6 +266,7 @@ fn a_tap_port_reaches_the_kernel_and_computes_checksums() {
         let (mut kernel_receive, mut kernel_transmit) = queues(&mut kernel);
         expect_frames(&mut tap_transmit, &mut kernel_receive, 1514);
         expect_frames(&mut kernel_transmit, &mut tap_receive, 60);
+        expect_readiness(&tap, &mut tap_receive, &mut kernel_transmit);
         assert!(tap.capabilities().transmit_checksum && tap.capabilities().receive_checksum);
         expect_offloaded_checksum(&mut tap_transmit, &mut kernel_receive);
         for (breakage, verdict) in [(0, ReceivedChecksum::Good), (1, ReceivedChecksum::Bad)] {
@@ -275,6 +276,25 @@ fn a_tap_port_reaches_the_kernel_and_computes_checksums() {
             EthPort::open(&eal, &PortConfig::tap("softrdma1").with_mtu(9000)).expect_err("tap is for small frames");
         assert!(matches!(error, PortError::Mtu { mtu: 9000, limit: ..9000, .. }), "{error}");
     });
+}
+
+/// The port's descriptor is readable exactly while a frame waits.
+fn expect_readiness(port: &EthPort, receive: &mut EthReceiveQueue, transmit: &mut EthTransmitQueue) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let descriptor = port.readiness().expect("a tap port has one");
+    let is_readable = |milliseconds: i64| {
+        let timeout = Timespec { tv_sec: 0, tv_nsec: milliseconds * 1_000_000 };
+        poll(&mut [PollFd::new(&*descriptor, PollFlags::IN)], Some(&timeout)).expect("it can be waited for") == 1
+    };
+    let mut packets = Vec::new();
+    let begin = Instant::now();
+    while is_readable(20) {
+        assert!(begin.elapsed() < PATIENCE, "it stays readable");
+        receive.receive(&mut packets);
+    }
+    send_pattern(transmit, 7, 100);
+    transmit.flush();
+    assert!(is_readable(900), "a frame waits");
 }
 
 const TCP_FRAME: usize = 14 + 20 + 20 + 101;
@@ -440,20 +460,19 @@ fn raw_runs_over_memif_measure_both_ways_with_and_without_touching() {
         touch,
         ..raw::Config::new(traffic, 9000)
     };
-    let port = |side, id: usize| {
-        EthPort::open(&eal(), &PortConfig::memif(side, id as u32, &argument()).with_mtu(9000)).expect("memif opens")
-    };
+    let port =
+        |side| EthPort::open(&eal(), &PortConfig::memif(side, 0, &argument()).with_mtu(9000)).expect("memif opens");
     match role().as_deref() {
         Some("responder") => {
-            for (id, (traffic, touch)) in runs.into_iter().enumerate() {
-                raw::responder(&mut port(MemifRole::Server, id), &config(traffic, touch))
-                    .expect("the initiator is there");
+            let mut port = port(MemifRole::Server);
+            for (traffic, touch) in runs {
+                raw::responder(&mut port, &config(traffic, touch)).expect("the initiator is there");
             }
         }
         Some("initiator") => {
-            for (id, (traffic, touch)) in runs.into_iter().enumerate() {
-                let report = raw::initiator(&mut port(MemifRole::Client, id), &config(traffic, touch))
-                    .expect("somebody responds");
+            let mut port = port(MemifRole::Client);
+            for (traffic, touch) in runs {
+                let report = raw::initiator(&mut port, &config(traffic, touch)).expect("somebody responds");
                 assert_eq!(report.lost, 0, "{traffic:?}");
                 assert!(report.frames >= 20_000 && report.frames < 20_100, "{} frames", report.frames);
                 assert_eq!(report.bytes, report.frames * 9000);

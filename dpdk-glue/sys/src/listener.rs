@@ -39,7 +39,8 @@ pub fn retire(name: &SocketName) -> bool {
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|descriptor| is_listener_at(*descriptor, name))
         .collect();
-    listeners.iter().fold(false, |done, descriptor| replace_by_idle(*descriptor) || done)
+    let retired = listeners.iter().filter(|descriptor| replace_by_idle(**descriptor)).count();
+    retired > 0
 }
 
 fn is_listener_at(descriptor: i32, name: &SocketName) -> bool {
