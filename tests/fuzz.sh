@@ -25,7 +25,7 @@ build() {
 	coverage+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
 	coverage+=" -Cllvm-args=-sanitizer-coverage-trace-compares"
 	# --target keeps the flags away from build scripts.
-	RUSTFLAGS="--cfg fuzzing $coverage" cargo build --quiet --release --locked "${targets[@]/#/--bin=}" \
+	RUSTFLAGS="--cfg fuzzing $coverage" cargo build --quiet --release "${targets[@]/#/--bin=}" \
 		--manifest-path "$WORKSPACE/Cargo.toml" --target "$TRIPLE" --target-dir "$OUT"
 }
 
@@ -48,11 +48,11 @@ seed() { # TARGET DIRECTORY
 		for capture in initiator:001:013 responder:021:033; do
 			IFS=: read -r name plain checked <<<"$capture"
 			for bits in "$plain" "$checked"; do
-				{ printf "\\$bits"'\010\0\007\007\377\0\0\0\0\0\0\0\0\0\021'; cat "tests/captures/rping2_$name.bin"; } >"$2/$name-$bits"
+				{ printf "\\$bits"'\010\0\007\007\377\0\0\377\377\0\0\0\0\0\0\0\021'; cat "tests/captures/rping2_$name.bin"; } >"$2/$name-$bits"
 			done
 		done
 		{
-			printf '\052\010\0\007\007\377\002\002\0\0\0\0\0\0\0\021'
+			printf '\052\010\0\007\007\377\002\002\377\377\0\0\0\0\0\0\0\021'
 			printf '\003\0\020A\0\003\001\020A\0\003\0\020A\0\006\0\020A\002\0\0\020B\0\0\010\011\0D\0'
 			printf '\001\0\001\0\0\0\040\003\0\0\0\012\0\0\007\0\0\020\001\0\001\0\0'
 			printf '\002\0\040C\001\0\0\013\0\001E\0\007\0%052d\0' 0
@@ -87,7 +87,7 @@ run() { # TARGET
 	fi
 	local artifact
 	artifact=$(sed -n 's/.*Test unit written to //p' "$log" | tail -n 1)
-	echo "$target: FAILED after ${runs:-?} runs: $(grep -m 1 -E "panicked at|ERROR: " "$log" || echo "exit status $status");" \
+	echo "$target: FAILED after ${runs:-?} runs: $(grep -m 1 -A 1 -E "panicked at|ERROR: " "$log" | tr '\n' ' ' || echo "exit status $status");" \
 		"input ${artifact:-unknown}, output $log, again with: $OUT/$TRIPLE/release/$target ${artifact:-INPUT}"
 	return 1
 }

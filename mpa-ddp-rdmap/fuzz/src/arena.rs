@@ -12,7 +12,8 @@ pub const REGIONS: usize = 5;
 /// Bytes in each.
 pub const REGION_LENGTH: u64 = 256;
 
-/// What each region allows. Nobody may write the last two.
+/// What each region allows. The first is for receives and for what the peer may do, the second for responses to our Reads and
+/// atomics. Nobody may write the last two.
 const ALLOWED: [&[Access]; REGIONS] = [
     &[Access::LocalRead, Access::LocalWrite, Access::RemoteRead, Access::RemoteWrite, Access::RemoteAtomic],
     &[Access::LocalWrite],
@@ -20,6 +21,7 @@ const ALLOWED: [&[Access]; REGIONS] = [
     &[Access::LocalRead, Access::RemoteRead],
     &[],
 ];
+const RESPONSES: usize = 1;
 const UNWRITABLE: std::ops::Range<usize> = 3..5;
 
 /// The tag of a region; a number that names none gives a tag that names none.
@@ -53,10 +55,12 @@ impl Default for Arena {
 }
 
 impl Arena {
-    /// What is in memory. Panics if something is written that must not be, or is still held.
-    pub fn contents(self) -> Vec<Vec<u8>> {
+    /// What is in memory. Panics if something is written that must not be, or is still held; of the region for responses only
+    /// the first `asked` bytes may be written.
+    pub fn contents(self, asked: usize) -> Vec<Vec<u8>> {
         let regions = self.regions.into_inner();
         assert!(regions[UNWRITABLE].iter().all(|region| region.bytes.iter().all(|&byte| byte == 0)));
+        assert!(regions[RESPONSES].bytes[asked..].iter().all(|&byte| byte == 0), "a response beyond its sink");
         assert!(regions.iter().all(|region| region.holds == 0), "a region is still held");
         regions.into_iter().map(|region| region.bytes).collect()
     }
@@ -175,10 +179,10 @@ impl Upper for Owner {
         let id = self.taken;
         (id < self.posted).then(|| {
             self.taken += 1;
-            // Three pieces, the middle one empty, in two regions.
+            // Three pieces, the middle one empty, the last not behind the first.
             let first = self.capacity / 3;
-            let piece = |region, length| Segment { stag: stag(region), offset: TaggedOffset(base(region)), length };
-            let pieces = [piece(0, first), piece(0, 0), piece(1, self.capacity - first)];
+            let piece = |shift, length| Segment { stag: stag(0), offset: TaggedOffset(base(0) + shift), length };
+            let pieces = [piece(REGION_LENGTH - u64::from(first), first), piece(0, 0), piece(0, self.capacity - first)];
             ReceiveRequest { id, segments: SegmentList::new(&pieces).expect("few pieces") }
         })
     }

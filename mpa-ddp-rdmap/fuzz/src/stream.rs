@@ -13,16 +13,34 @@ fn fpdu_length(ulpdu: usize) -> usize {
 /// Puts the right CRC into every whole FPDU of `stream`.
 pub fn fix_crcs(stream: &mut [u8]) {
     let mut rest = stream;
-    while let [high, low, ..] = *rest {
-        let length = fpdu_length(u16::from_be_bytes([high, low]).into());
-        if length > rest.len() {
-            break;
-        }
+    while let Some(length) = first_fpdu(rest) {
         let (fpdu, behind) = rest.split_at_mut(length);
         let (covered, field) = fpdu.split_at_mut(length - 4);
         field.copy_from_slice(&crc32c(covered).to_le_bytes());
         rest = behind;
     }
+}
+
+/// FPDUs at the front of `stream` that are whole and have the right CRC.
+pub fn good_fpdus(stream: &[u8]) -> u64 {
+    let mut rest = stream;
+    let mut count = 0;
+    while let Some(length) = first_fpdu(rest) {
+        let (fpdu, behind) = rest.split_at(length);
+        let (covered, field) = fpdu.split_at(length - 4);
+        if field != crc32c(covered).to_le_bytes() {
+            break;
+        }
+        count += 1;
+        rest = behind;
+    }
+    count
+}
+
+/// Length of the FPDU at the front of `stream`, if it is whole.
+fn first_fpdu(stream: &[u8]) -> Option<usize> {
+    let &[high, low, ..] = stream else { return None };
+    Some(fpdu_length(u16::from_be_bytes([high, low]).into())).filter(|&length| length <= stream.len())
 }
 
 /// CRC32c bit by bit: a second opinion on the one in the crate.

@@ -21,6 +21,9 @@ fuzz_target!(|data: &[u8]| {
     if settings.fix_crcs {
         stream::fix_crcs(&mut stream);
     }
+    if let Some(byte) = stream.get_mut(usize::from(settings.damage)) {
+        *byte ^= 1;
+    }
     let cut = run(&settings, &stream, &ends(stream.len(), &cuts));
     // When responses are given depends on the cuts, and so does how many requests there are at a time.
     if !settings.responds {
@@ -28,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// How the endpoint is set up: eight bytes stand in front of the cuts.
+/// How the endpoint is set up, and which byte of the stream is damaged: ten bytes stand in front of the cuts.
 struct Settings {
     raw: bool,
     fix_crcs: bool,
@@ -39,6 +42,7 @@ struct Settings {
     /// One bit a request of ours: a Read, or an atomic.
     outstanding: (u8, u8),
     read_length: u32,
+    damage: u16,
 }
 
 impl Settings {
@@ -56,6 +60,8 @@ impl Settings {
             receives: (input.byte() & 7, input.byte() & 7, input.byte().into()),
             outstanding: (input.byte() & 7, input.byte()),
             read_length: u32::from(bits & 0xE0),
+            // Mostly none: the stream is not that long.
+            damage: input.number(),
         }
     }
 
@@ -97,6 +103,9 @@ fn run(settings: &Settings, stream: &[u8], ends: &[usize]) -> Seen {
         // What arrives after an error is not looked at any more.
         assert_eq!(inbound.handle_bytes(&halves(stream), &memory, &mut owner), Ok(stream.len()));
     }
+    if settings.negotiated.crc {
+        assert!(inbound.statistics().fpdus <= stream::good_fpdus(stream), "an FPDU with a wrong CRC was taken");
+    }
     inbound.flush(&memory, &mut owner);
     owner.check();
     Seen {
@@ -105,7 +114,7 @@ fn run(settings: &Settings, stream: &[u8], ends: &[usize]) -> Seen {
         received: owner.received,
         terminate: inbound.peer_terminated().map(|received| received.terminate),
         statistics: format!("{:?}", inbound.statistics()),
-        memory: memory.contents(),
+        memory: memory.contents(settings.read_length.max(8) as usize),
     }
 }
 
