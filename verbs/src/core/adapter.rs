@@ -97,9 +97,10 @@ impl Halves {
         any
     }
 
-    /// The connection is over: every request still in Outbound completes as flushed.
+    /// The connection is over: the receive that is half filled and every request in Outbound complete as flushed.
     pub(super) fn flush(&mut self, queue_pair: &QueuePairShared) {
         let mut upper = QueuePairUpper { queue_pair, mail: &mut self.mail };
+        self.inbound.flush(queue_pair.memory(), &mut upper);
         self.outbound.flush(queue_pair.memory(), &mut upper);
         upper.mail.to_inbound.clear();
         upper.mail.to_outbound.clear();
