@@ -247,7 +247,8 @@ impl DeviceArguments {
     pub fn plan(&self, end: End) -> Result<DevicePlan, DeviceArgumentsError> {
         if let Some(path) = &self.config {
             let config = DeviceConfig::load(path)?;
-            return self.finish(config, None);
+            let fabric = (config.scheme == Scheme::KernelSocket).then_some(Fabric::Kernel);
+            return self.finish(config, fabric);
         }
         let (scheme, fabric) = self.scheme_and_fabric()?;
         let device = match (&self.port, fabric) {

@@ -6,5 +6,7 @@
 pub mod device;
 pub mod directory;
 pub mod logging;
+pub mod output;
 pub mod size;
+pub mod statistics_page;
 pub mod statistics_socket;

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use softrdma_bins_common::device::DevicePlan;
+use softrdma_bins_common::statistics_page::StatisticsPage;
 
 use crate::endpoint::Endpoint;
 use crate::failure::{Context, Failure};
 use crate::raw::RawTask;
 use crate::server::Server;
-use crate::statistics_page::StatisticsPage;
 
 /// What a child is to do.
 #[derive(Debug, Serialize, Deserialize)]

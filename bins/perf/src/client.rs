@@ -188,7 +188,7 @@ pub(crate) fn unexpected(reply: &Reply) -> Failure {
 fn session(test: &TestArguments, limits: &LimitArguments) -> Result<Session, Failure> {
     let active = test.active_qps.unwrap_or(test.qps);
     if active > test.qps {
-        return Err(Failure::Refused(format!(
+        return Err(Failure::CommandLine(format!(
             "--active-qps {active} is more than the {} queue pairs there are; raise --qps",
             test.qps
         )));

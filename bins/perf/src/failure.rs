@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use softrdma_bins_common::device::DeviceArgumentsError;
 use softrdma_verbs::Status;
 
 /// What ended a run.
@@ -43,9 +44,25 @@ pub(crate) enum Failure {
         /// Why it failed.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// What was asked for cannot be done.
+    /// The command line asks for what there is not.
+    #[error("{0}")]
+    CommandLine(String),
+    /// What was asked for cannot be done here.
     #[error("{0}")]
     Refused(String),
+}
+
+impl Failure {
+    /// 2 for a wrong command line, as the parser of command lines has it; else 1.
+    pub(crate) fn exit_code(&self) -> u8 {
+        if matches!(self, Self::CommandLine(_)) { 2 } else { 1 }
+    }
+}
+
+impl From<DeviceArgumentsError> for Failure {
+    fn from(error: DeviceArgumentsError) -> Self {
+        Self::CommandLine(error.to_string())
+    }
 }
 
 /// Says what was attempted when a call fails.

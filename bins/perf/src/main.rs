@@ -22,7 +22,6 @@ mod raw;
 mod report;
 mod server;
 mod statistics;
-mod statistics_page;
 mod traffic;
 mod usage;
 mod wait;
@@ -34,6 +33,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use softrdma_bins_common::device::{DeviceArguments, DevicePlan, End, Fabric};
 use softrdma_bins_common::logging;
+use softrdma_bins_common::statistics_page::StatisticsPage;
 
 use arguments::{Arguments, ClientArguments, Command, DEFAULT_PORT, PairArguments, ServerArguments};
 use client::Client;
@@ -41,7 +41,6 @@ use endpoint::Endpoint;
 use failure::{Context, Failure};
 use report::{Reporter, Row};
 use server::Server;
-use statistics_page::StatisticsPage;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -63,7 +62,7 @@ fn main() -> ExitCode {
         }
         Err(failure) => {
             eprintln!("softrdma-perf: {failure}");
-            ExitCode::FAILURE
+            ExitCode::from(failure.exit_code())
         }
     }
 }
@@ -131,7 +130,7 @@ impl Printer {
 }
 
 fn plan(device: &DeviceArguments, end: End) -> Result<DevicePlan, Failure> {
-    device.plan(end).map_err(|error| Failure::Refused(error.to_string()))
+    device.plan(end).map_err(Failure::from)
 }
 
 /// Where a server listens, or is looked for, if nothing else is said. On a port with addresses of ours: the first.

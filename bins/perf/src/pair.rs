@@ -3,17 +3,17 @@
 use std::net::SocketAddr;
 
 use softrdma_bins_common::device::{DeviceArguments, DevicePlan, End, Fabric};
+use softrdma_bins_common::statistics_page::StatisticsPage;
 
 use crate::arguments::PairArguments;
 use crate::child::{Child, Task};
 use crate::client::Client;
 use crate::endpoint::Endpoint;
-use crate::failure::{Context, Failure};
+use crate::failure::Failure;
 use crate::network;
 use crate::raw::RawLimitsCache;
 use crate::report::Row;
 use crate::server::Server;
-use crate::statistics_page::StatisticsPage;
 
 /// Measures; `take` gets each row.
 pub(crate) fn run(arguments: &PairArguments, mut take: impl FnMut(Row) -> Result<(), Failure>) -> Result<(), Failure> {
@@ -45,15 +45,15 @@ pub(crate) fn run(arguments: &PairArguments, mut take: impl FnMut(Row) -> Result
 pub(crate) fn fabric(device: &DeviceArguments) -> Result<Fabric, Failure> {
     if device.port.is_some() || device.config.is_some() {
         let what = "pair and raw make their ports themselves: leave --port and --config to `server` and `client`";
-        return Err(Failure::Refused(what.to_owned()));
+        return Err(Failure::CommandLine(what.to_owned()));
     }
-    let (_, fabric) = device.scheme_and_fabric().context(|| "no such device")?;
-    fabric.ok_or_else(|| Failure::Refused("--fabric is needed".to_owned()))
+    let (_, fabric) = device.scheme_and_fabric()?;
+    fabric.ok_or_else(|| Failure::CommandLine("--fabric is needed".to_owned()))
 }
 
 /// The devices of both ends: of the server, of the client.
 pub(crate) fn plans(device: &DeviceArguments, fabric: Fabric) -> Result<[DevicePlan; 2], Failure> {
-    let (scheme, _) = device.scheme_and_fabric().context(|| "no such device")?;
+    let (scheme, _) = device.scheme_and_fabric()?;
     let plan = |end: End| {
         let mut device = device.clone();
         // CPUs are the client's two, then the server's two; a capture is the client's.
@@ -61,7 +61,7 @@ pub(crate) fn plans(device: &DeviceArguments, fabric: Fabric) -> Result<[DeviceP
             device.pin.drain(..device.pin.len().min(2));
             device.pcap = None;
         }
-        device.plan_over(scheme, Some(fabric), network::port(fabric, end), end).context(|| "no such device")
+        device.plan_over(scheme, Some(fabric), network::port(fabric, end), end).map_err(Failure::from)
     };
     Ok([plan(End::Server)?, plan(End::Client)?])
 }

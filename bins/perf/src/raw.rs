@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "dpdk")]
 use softrdma_bins_common::device::End;
 use softrdma_bins_common::device::{DeviceArguments, DevicePlan, Fabric};
+use softrdma_bins_common::output;
 use softrdma_bins_common::size::Bytes;
 
 use crate::arguments::RawArguments;
@@ -101,7 +102,7 @@ pub(crate) fn run(arguments: &RawArguments) -> Result<(), Failure> {
     if fabric == Fabric::Ring {
         let what =
             "raw needs two ports, and a ring is one that receives what it sends: use --fabric memif, tap or af_packet";
-        return Err(Failure::Refused(what.to_owned()));
+        return Err(Failure::CommandLine(what.to_owned()));
     }
     network::enter_namespace(fabric)?;
     network::prepare(fabric)?;
@@ -122,10 +123,10 @@ pub(crate) fn run(arguments: &RawArguments) -> Result<(), Failure> {
         print(arguments.json, &row(fabric, client.config.crc, run.size, &std::mem::take(&mut results)))
     };
     if !arguments.json {
-        println!(
+        output::line(format_args!(
             "{:<9} {:>6} {:>9} {:>9} {:>9} {:>9} {:>10} {:>14}",
             "fabric", "size", "min us", "p50 us", "p99 us", "Gbit/s", "Mframe/s", "touched Gbit/s"
-        );
+        ));
     }
     match fabric {
         Fabric::Kernel => {

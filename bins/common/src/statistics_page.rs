@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use softrdma_bins_common::statistics_socket::StatisticsSocket;
 use softrdma_verbs::Device;
 
+use crate::statistics_socket::StatisticsSocket;
+
 /// Counters on a socket, until it is dropped.
-pub(crate) struct StatisticsPage {
+pub struct StatisticsPage {
     // The socket's thread outlives this; it must not keep the device open.
     device: Arc<Mutex<Option<Device>>>,
     _socket: Option<StatisticsSocket>,
@@ -14,7 +15,7 @@ pub(crate) struct StatisticsPage {
 
 impl StatisticsPage {
     /// A process that cannot show its counters works all the same.
-    pub(crate) fn show(device: &Device, program: &'static str) -> Self {
+    pub fn show(device: &Device, program: &'static str) -> Self {
         let device = Arc::new(Mutex::new(Some(device.clone())));
         let shown = device.clone();
         let document = move || {
