@@ -2,7 +2,7 @@
 //!
 //! An [`Initiator`] makes the request and reads the reply, a [`Responder`] reads the request and makes the reply. Both
 //! are handed the bytes that the stream holds so far, consume a frame when all of it is there and nothing before, and
-//! refuse a peer at the first byte that no valid frame can have. What they settle is a [`Negotiated`].
+//! refuse a peer at the first byte that no valid frame can have. What they settle is a [`Negotiated`](crate::negotiated::Negotiated).
 //!
 //! Timeouts are the caller's (RFC 5044 §7.1.2): a peer that never finishes its frame costs at most
 //! [`MAX_FRAME`] bytes of receive buffer.

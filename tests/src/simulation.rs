@@ -60,7 +60,7 @@ struct World {
 
 impl World {
     fn new(seed: u64, plan: &Plan) -> Result<Self, String> {
-        let (left, right, wire) = wire(seed, plan.impairments.clone());
+        let (left, right, wire) = wire(seed, plan.impairments);
         let devices = [device(left, 1, seed, plan)?, device(right, 2, seed, plan)?];
         let channel = |device: &Device| EventChannel::new(device).map_err(|error| error.to_string());
         let channels = [channel(&devices[0])?, channel(&devices[1])?];

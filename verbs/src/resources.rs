@@ -97,11 +97,6 @@ impl Count {
         let number = self.last_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         Ok(Place { number, live: self.live.clone() })
     }
-
-    /// Live objects.
-    pub(crate) fn live(&self) -> u32 {
-        self.live.load(Ordering::Relaxed)
-    }
 }
 
 impl Place {

@@ -108,7 +108,7 @@ pub(super) struct Unwritable {
 struct Committed {
     record: Record,
     content: Content,
-    /// Its bytes, if they must not be made a second time. See [`Records::keep`].
+    /// Its bytes, if they must not be made a second time.
     kept: Option<Vec<u8>>,
     written: bool,
     /// Whether the source of a response is held for it.

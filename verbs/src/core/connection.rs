@@ -235,7 +235,7 @@ impl Host {
         ord: u16,
         private_data: &[u8],
     ) -> Result<Initiator, softrdma_mpa_ddp_rdmap::HandshakeMisuse> {
-        let config = softrdma_mpa_ddp_rdmap::HandshakeConfig { ird, ord, ..self.settings.handshake.clone() };
+        let config = softrdma_mpa_ddp_rdmap::HandshakeConfig { ird, ord, ..self.settings.handshake };
         Initiator::new(&config, private_data)
     }
 }
