@@ -46,6 +46,7 @@ use softrdma_mpa_ddp_rdmap::{Access, AccessError, AtomicOperation, Memory, Stag,
 
 use crate::protection_domain::ProtectionDomain;
 use crate::region::{AccessFlags, MemoryRegion, RegionAccessError, RegisterError};
+pub(crate) use slot::Closing;
 use slot::PinRecord;
 pub(crate) use table::RegionTable;
 
@@ -201,7 +202,7 @@ impl Memory for DomainMemory {
     /// Ours may be invalidated by a request of ours. A peer may invalidate what it was given: a region with some remote
     /// permission, of the stream's domain (RFC 5040 §8.1). The region's handle stays; only its tag is void.
     fn invalidate(&self, stag: Stag, remote: bool) -> Result<(), AccessError> {
-        self.table.close(stag, |domain, access| {
+        self.table.close(stag, Closing::Invalidated, |domain, access| {
             if domain != self.domain {
                 Err(AccessError::WrongProtectionDomain(stag))
             } else if remote && !access.is_remote() {

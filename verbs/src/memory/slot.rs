@@ -1,12 +1,15 @@
 //! One slot of the table of regions, and how an access keeps it from being taken away.
 //!
-//! A slot is in one of three phases:
+//! A slot is in one of four phases:
 //!
 //! ```text
-//!           publish            close, invalidate            finish (no holds), revoke
-//!   FREE -----------> OPEN ----------------------> CLOSED ----------------------------> FREE
-//!   nobody            everybody                    requests that hold it, locally
+//!           publish          close                           finish (no holds), revoke
+//!   FREE -----------> OPEN -------> CLOSED or INVALIDATED ----------------------------> FREE
+//!   nobody            everybody     requests that hold it, locally
 //! ```
+//!
+//! Closed (its owner deregisters it) and invalidated (a request or a peer asked for it) differ in what [`Slot::check`] says:
+//! no request can begin on an invalidated region, while one that waits for deregistration is left alone.
 //!
 //! Two things keep a region from becoming free:
 //!
@@ -44,15 +47,29 @@ struct State(u64);
 
 const PHASE: u64 = 0b11 << 16;
 const OPEN: u64 = 0b01 << 16;
-const CLOSED: u64 = 0b10 << 16;
+const INVALIDATED: u64 = 0b10 << 16;
+const CLOSED: u64 = 0b11 << 16;
+
+/// How a region ceases to be open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    /// Its owner deregisters it.
+    Deregistered,
+    /// A request of its owner or of a peer invalidated it.
+    Invalidated,
+}
 
 impl State {
     const fn open(key: u8, access: AccessFlags, domain: u32) -> Self {
         Self(key as u64 | (access.bits() as u64) << 8 | OPEN | (domain as u64) << 32)
     }
 
-    const fn closed(self) -> Self {
-        Self(self.0 & !PHASE | CLOSED)
+    const fn closed(self, closing: Closing) -> Self {
+        let phase = match closing {
+            Closing::Deregistered => CLOSED,
+            Closing::Invalidated => INVALIDATED,
+        };
+        Self(self.0 & !PHASE | phase)
     }
 
     const fn free(self) -> Self {
@@ -73,6 +90,10 @@ impl State {
 
     const fn is_closed(self) -> bool {
         self.0 & PHASE == CLOSED
+    }
+
+    const fn is_free(self) -> bool {
+        self.0 & PHASE == 0
     }
 
     const fn domain(self) -> u32 {
@@ -262,13 +283,13 @@ impl Slot {
         Ok(base)
     }
 
-    /// A closed region is left to the requests that hold it, and to local use: a retransmission of a Send, the sink of a Read.
+    /// A region that is no longer open is left to the requests that hold it, and to local use: a retransmission of a Send, the sink of a Read.
     #[cold]
     fn is_left_to(&self, stag: Stag, state: State, access: Access) -> bool {
-        state.is_closed() && matches!(access, Access::LocalRead | Access::LocalWrite) && self.holds(stag) > 0
+        !state.is_free() && matches!(access, Access::LocalRead | Access::LocalWrite) && self.holds(stag) > 0
     }
 
-    /// As [`Pin::admit`], without touching memory afterwards. New requests need an open region.
+    /// As [`Pin::admit`], without touching memory afterwards. No request begins on an invalidated region.
     #[inline]
     pub(super) fn check(
         &self,
@@ -279,7 +300,7 @@ impl Slot {
         access: Access,
     ) -> Result<(), AccessError> {
         let before = State(self.state.load(Ordering::SeqCst));
-        if before.key() != stag.key() || !before.is_open() {
+        if !before.is_open() && !before.is_closed() {
             return Err(AccessError::InvalidStag(stag));
         }
         let result = self.admit(stag, domain, offset, length, access);
@@ -333,10 +354,11 @@ impl Slot {
         self.state.store(State::open(stag.key(), access, domain).0, Ordering::SeqCst);
     }
 
-    /// OPEN to CLOSED, if it is `stag`'s and `permit` agrees to its domain and access.
+    /// OPEN to CLOSED or INVALIDATED, if it is `stag`'s and `permit` agrees to its domain and access.
     pub(super) fn close(
         &self,
         stag: Stag,
+        closing: Closing,
         permit: impl Fn(u32, AccessFlags) -> Result<(), AccessError>,
     ) -> Result<(), AccessError> {
         let state = State(self.state.load(Ordering::SeqCst));
@@ -344,14 +366,14 @@ impl Slot {
             return Err(AccessError::InvalidStag(stag));
         }
         permit(state.domain(), state.access())?;
-        let closed = state.closed().0;
+        let closed = state.closed(closing).0;
         self.state
             .compare_exchange(state.0, closed, Ordering::SeqCst, Ordering::SeqCst)
             .map(|_| ())
             .map_err(|_| AccessError::InvalidStag(stag))
     }
 
-    /// Ends the registration of a closed region that nothing holds; otherwise tells how many requests do.
+    /// Ends the registration of a region that is no longer open and that nothing holds; otherwise tells how many requests do.
     pub(super) fn finish(&self, stag: Stag) -> Result<(), u32> {
         let empty = u64::from(stag.0) << 32;
         match self.usage.holds.compare_exchange(empty, 0, Ordering::SeqCst, Ordering::SeqCst) {
@@ -365,12 +387,12 @@ impl Slot {
         matches!(self.change_holds(stag, |count| Some(count | ORPHANED)), Ok(before) if before & HOLDS != 0)
     }
 
-    /// Ends the registration of a closed region whatever holds it: releases that come later find nothing.
+    /// Ends the registration of a region that is no longer open, whatever holds it: releases that come later find nothing.
     pub(super) fn revoke(&self) {
         self.usage.holds.store(0, Ordering::SeqCst);
     }
 
-    /// CLOSED to FREE. The registration has ended, nothing is pinned.
+    /// To FREE. The registration has ended, nothing is pinned.
     pub(super) fn free(&self) {
         let state = State(self.state.load(Ordering::SeqCst));
         self.state.store(state.free().0, Ordering::SeqCst);

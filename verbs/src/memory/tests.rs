@@ -233,7 +233,8 @@ fn a_held_region_is_closed_to_peers_at_once_but_left_to_what_holds_it() {
     for access in [Access::RemoteRead, Access::RemoteWrite] {
         assert_eq!(memory.fetch(tag, start, &mut [0; 8], access), Err(AccessError::InvalidStag(tag)));
     }
-    assert_eq!(memory.check(tag, start, 8, Access::LocalRead), Err(AccessError::InvalidStag(tag)), "a new request");
+    assert_eq!(memory.check(tag, start, 8, Access::LocalWrite), Ok(()), "a response's first segment");
+    assert_eq!(memory.check(tag, start, 8, Access::RemoteWrite), Err(AccessError::InvalidStag(tag)));
     memory.release(tag);
     assert_eq!(region.try_deregister(), Err(Busy { stag: tag, holds: 1 }));
     memory.release(tag);
@@ -242,6 +243,25 @@ fn a_held_region_is_closed_to_peers_at_once_but_left_to_what_holds_it() {
     assert_eq!(memory.fetch(tag, start, &mut [0; 8], Access::LocalRead), Err(AccessError::InvalidStag(tag)));
     memory.release(tag);
     assert_eq!(region.holds(), 0, "one release too many does nothing");
+}
+
+#[test]
+fn on_an_invalidated_region_requests_end_but_none_begins() {
+    let domain = domain();
+    let memory = domain.memory();
+    let region = domain.allocate(64, AccessFlags::ALL).expect("memory");
+    let (tag, start) = (region.rkey(), at(&region, 0));
+    memory.hold(tag);
+    memory.invalidate(tag, true).expect("it was advertised");
+    assert_eq!(memory.fetch(tag, start, &mut [0; 8], Access::LocalRead), Ok(()), "a retransmission");
+    assert_eq!(memory.check(tag, start, 8, Access::LocalRead), Err(AccessError::InvalidStag(tag)), "a new request");
+    assert_eq!(
+        memory.execute(tag, start, AtomicOperation::FetchAdd { add: 1, mask: 0 }),
+        Err(AccessError::InvalidStag(tag))
+    );
+    memory.release(tag);
+    assert_eq!(memory.fetch(tag, start, &mut [0; 8], Access::LocalRead), Err(AccessError::InvalidStag(tag)));
+    region.deregister().expect("nothing holds it");
 }
 
 #[test]
