@@ -453,6 +453,25 @@ fn the_last_byte_of_a_placed_message_is_visible_last() {
     }
 }
 
+/// Bytes of the regions that are hammered.
+const LENGTH: usize = 512;
+
+/// A held Write and fetch of the whole region; counts how often it was served, and how often refused.
+fn hammer(memory: &DomainMemory, stag: Stag, start: TaggedOffset, counts: &mut [u64; 2]) {
+    memory.hold(stag);
+    let placed = memory.place(stag, start, &[&[0xaa; LENGTH]], Access::RemoteWrite);
+    let fetched = memory.fetch(stag, start, &mut [0; LENGTH], Access::LocalRead);
+    memory.release(stag);
+    for result in [placed, fetched] {
+        match result {
+            Ok(()) => counts[0] += 1,
+            // The tag of one region with the address of another is possible here.
+            Err(AccessError::InvalidStag(_) | AccessError::OutOfBounds { .. }) => counts[1] += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
 /// Regions come and go while others hammer their tags: nobody ever writes into memory that was given back, and every
 /// access either works or is refused as invalid.
 #[test]
@@ -461,7 +480,6 @@ fn access_and_deregistration_race_without_harm() {
     let stop = AtomicBool::new(false);
     let tag = AtomicU64::new(0);
     let address = AtomicU64::new(0);
-    const LENGTH: usize = 512;
     let mut served = [0_u64; 2];
     // Two threads on one view of memory, one on its own: a taken record is part of the race.
     let shared = domain.memory();
@@ -475,19 +493,7 @@ fn access_and_deregistration_race_without_harm() {
                     let mut counts = [0_u64; 2];
                     while !stop.load(Ordering::Relaxed) {
                         let stag = Stag(tag.load(Ordering::Acquire) as u32);
-                        let start = TaggedOffset(address.load(Ordering::Acquire));
-                        memory.hold(stag);
-                        let placed = memory.place(stag, start, &[&[0xaa; LENGTH]], Access::RemoteWrite);
-                        let fetched = memory.fetch(stag, start, &mut [0; LENGTH], Access::LocalRead);
-                        memory.release(stag);
-                        for result in [placed, fetched] {
-                            match result {
-                                Ok(()) => counts[0] += 1,
-                                // The tag of one region with the address of another is possible here.
-                                Err(AccessError::InvalidStag(_) | AccessError::OutOfBounds { .. }) => counts[1] += 1,
-                                Err(other) => panic!("{other}"),
-                            }
-                        }
+                        hammer(memory, stag, TaggedOffset(address.load(Ordering::Acquire)), &mut counts);
                         // There may be fewer processors than threads.
                         thread::yield_now();
                     }
