@@ -399,14 +399,14 @@ unsafe fn copy(source: *const u8, target: *mut u8, length: usize) {
     }
 }
 
-/// Copies `length` bytes: the middle part in blocks, then what is left in ever smaller ones.
+/// Copies `length` bytes upwards, none twice.
 ///
 /// # Safety
 ///
 /// As [`copy`].
 #[inline]
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-unsafe fn copy_body(source: *const u8, target: *mut u8, length: usize) {
+unsafe fn copy_body(mut source: *const u8, mut target: *mut u8, length: usize) {
     if length >= STRING_COPY {
         // SAFETY: reads and writes `length` bytes upwards (the direction flag is clear by the calling convention).
         unsafe {
@@ -415,11 +415,43 @@ unsafe fn copy_body(source: *const u8, target: *mut u8, length: usize) {
         }
         return;
     }
+    for _ in 0..length / 64 {
+        // SAFETY: 64 bytes, and there are that many blocks of them.
+        unsafe {
+            std::arch::asm!(
+                "movups {a}, [{source}]",
+                "movups {b}, [{source} + 16]",
+                "movups {c}, [{source} + 32]",
+                "movups {d}, [{source} + 48]",
+                "movups [{target}], {a}",
+                "movups [{target} + 16], {b}",
+                "movups [{target} + 32], {c}",
+                "movups [{target} + 48], {d}",
+                source = in(reg) source, target = in(reg) target,
+                a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _, d = out(xmm_reg) _,
+                options(nostack, preserves_flags),
+            );
+        }
+        source = source.wrapping_add(64);
+        target = target.wrapping_add(64);
+    }
+    // SAFETY: what the blocks left.
+    unsafe { copy_rest(source, target, length % 64) };
+}
+
+/// Copies `length` bytes, fewer than 64.
+///
+/// # Safety
+///
+/// As [`copy`].
+#[inline]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+unsafe fn copy_rest(source: *const u8, target: *mut u8, length: usize) {
     // SAFETY: blocks of 16 bytes while 16 are left, then at most one each of 8, 4, 2 and 1 by the bits of what is left: together
-    // `length` bytes upwards, none twice.
+    // `length` bytes upwards.
     unsafe {
         std::arch::asm!(
-            "cmp {left}, 16",
+            "sub {left}, 16",
             "jb 3f",
             "2:",
             "movups {block}, [{source}]",
@@ -427,8 +459,8 @@ unsafe fn copy_body(source: *const u8, target: *mut u8, length: usize) {
             "add {source}, 16",
             "add {target}, 16",
             "sub {left}, 16",
-            "cmp {left}, 16",
             "jae 2b",
+            // Below, `left` is 16 too low: the same in its lowest four bits.
             "3:",
             "test {left:l}, 8",
             "jz 4f",
@@ -456,12 +488,8 @@ unsafe fn copy_body(source: *const u8, target: *mut u8, length: usize) {
             "mov {word:l}, [{source}]",
             "mov [{target}], {word:l}",
             "7:",
-            source = inout(reg) source => _,
-            target = inout(reg) target => _,
-            left = inout(reg) length => _,
-            word = out(reg) _,
-            block = out(xmm_reg) _,
-            options(nostack),
+            source = inout(reg) source => _, target = inout(reg) target => _, left = inout(reg) length => _,
+            word = out(reg) _, block = out(xmm_reg) _, options(nostack),
         );
     }
 }
