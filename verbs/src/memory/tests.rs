@@ -453,14 +453,43 @@ fn the_last_byte_of_a_placed_message_is_visible_last() {
     }
 }
 
-/// Bytes of the regions that are hammered.
-const LENGTH: usize = 512;
+/// Whether the end of a registration waits for a copy under way, in the view's record and, with `beside`, next to it.
+fn end_waits_for_a_pin(beside: bool, end: fn(MemoryRegion)) {
+    let domain = domain();
+    let memory = domain.memory();
+    let region = domain.allocate(64, AccessFlags::ALL).expect("memory");
+    let other = beside.then(|| domain.allocate(64, AccessFlags::ALL).expect("memory"));
+    let taken = other.as_ref().map(|other| domain.table().pin(other.lkey(), &memory.record).expect("a slot"));
+    let pin = domain.table().pin(region.lkey(), &memory.record).expect("a slot");
+    thread::scope(|scope| {
+        let (sender, done) = mpsc::channel();
+        scope.spawn(move || {
+            end(region);
+            sender.send(()).expect("the test waits");
+        });
+        assert!(done.recv_timeout(std::time::Duration::from_millis(30)).is_err(), "a copy is under way");
+        drop(pin);
+        done.recv_timeout(std::time::Duration::from_secs(10)).expect("it goes on");
+    });
+    drop(taken);
+}
 
-/// A held Write and fetch of the whole region; counts how often it was served, and how often refused.
-fn hammer(memory: &DomainMemory, stag: Stag, start: TaggedOffset, counts: &mut [u64; 2]) {
+#[test]
+fn the_end_of_a_registration_waits_for_copies_under_way() {
+    for beside in [false, true] {
+        end_waits_for_a_pin(beside, |region| region.deregister().expect("nothing holds it"));
+        end_waits_for_a_pin(beside, drop);
+    }
+}
+
+/// Bytes of the regions that are hammered: copies long enough to be caught in the middle.
+const LENGTH: usize = 64 << 10;
+
+/// A held Write of the whole region and a fetch; counts how often it was served, and how often refused.
+fn hammer(memory: &DomainMemory, bytes: &[u8], stag: Stag, start: TaggedOffset, counts: &mut [u64; 2]) {
     memory.hold(stag);
-    let placed = memory.place(stag, start, &[&[0xaa; LENGTH]], Access::RemoteWrite);
-    let fetched = memory.fetch(stag, start, &mut [0; LENGTH], Access::LocalRead);
+    let placed = memory.place(stag, start, &[bytes], Access::RemoteWrite);
+    let fetched = memory.fetch(stag, start, &mut [0; 64], Access::LocalRead);
     memory.release(stag);
     for result in [placed, fetched] {
         match result {
@@ -490,10 +519,11 @@ fn access_and_deregistration_race_without_harm() {
                 scope.spawn(move || {
                     let own = domain.memory();
                     let memory = if number < 2 { shared } else { &own };
+                    let bytes = vec![0xaa; LENGTH];
                     let mut counts = [0_u64; 2];
                     while !stop.load(Ordering::Relaxed) {
                         let stag = Stag(tag.load(Ordering::Acquire) as u32);
-                        hammer(memory, stag, TaggedOffset(address.load(Ordering::Acquire)), &mut counts);
+                        hammer(memory, &bytes, stag, TaggedOffset(address.load(Ordering::Acquire)), &mut counts);
                         // There may be fewer processors than threads.
                         thread::yield_now();
                     }
@@ -502,26 +532,33 @@ fn access_and_deregistration_race_without_harm() {
             })
             .collect();
         let mut given_back = std::collections::VecDeque::new();
-        for round in 0..3000_u32 {
+        let begin = std::time::Instant::now();
+        for round in 0..2000_u32 {
+            if round > 100 && begin.elapsed() > std::time::Duration::from_secs(2) {
+                break; // A busy machine: enough.
+            }
             let mut bytes = vec![0_u8; LENGTH];
             // SAFETY: the vector lives longer than the registration and is not touched meanwhile.
             let region = unsafe { domain.register(bytes.as_mut_ptr(), LENGTH, AccessFlags::ALL) }.expect("registered");
             address.store(region.address(), Ordering::Release);
             tag.store(u64::from(region.rkey().0), Ordering::Release);
-            if round % 8 == 0 {
+            if round % 3 == 0 {
+                // Until somebody is in the middle of it, or has been.
                 thread::yield_now();
+            }
+            for _ in 0..round % 97 * 32 {
+                std::hint::spin_loop();
             }
             if round % 2 == 0 {
                 region.deregister().expect("each hold is short");
             } else {
                 drop(region);
             }
-            // Ours again. A write that came late would show, now or some rounds later.
-            bytes.fill(0x11);
-            given_back.push_back(bytes);
+            // Ours again: as it is now it stays. A copy still under way would show some rounds later.
+            given_back.push_back((bytes.clone(), bytes));
             if given_back.len() > 64 {
-                let bytes = given_back.pop_front().expect("there are many");
-                assert!(bytes.iter().all(|byte| *byte == 0x11), "round {round}: written after deregistration");
+                let (now, later) = given_back.pop_front().expect("there are many");
+                assert!(now == later, "round {round}: written after deregistration");
             }
         }
         stop.store(true, Ordering::Relaxed);
