@@ -87,7 +87,7 @@ fn flood(stream: &mut TcpStream, run: &RawRun) -> io::Result<RawResult> {
         stream.write_all(&message)?;
         messages += 1;
         // A clock for each message would cost as much as a small message.
-        if (messages % 16 == 0 || run.size > 4096) && begun.elapsed() >= run.duration {
+        if (messages.is_multiple_of(16) || run.size > 4096) && begun.elapsed() >= run.duration {
             break;
         }
     }

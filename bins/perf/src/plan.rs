@@ -99,12 +99,12 @@ impl Plan {
     }
 
     /// What the client sends as message `number`.
-    pub(crate) fn from_client(&self, number: u64) -> Pattern {
+    pub(crate) fn client_pattern(&self, number: u64) -> Pattern {
         Pattern::new(mix(self.seed ^ 0xC11E), number)
     }
 
     /// What the server sends, or lets be read, as message `number`.
-    pub(crate) fn from_server(&self, number: u64) -> Pattern {
+    pub(crate) fn server_pattern(&self, number: u64) -> Pattern {
         Pattern::new(mix(self.seed ^ 0x5E17), number)
     }
 

@@ -179,16 +179,16 @@ impl Traffic {
     /// The bytes of message `number` of this side.
     pub(crate) fn outgoing(&self, number: u64) -> crate::pattern::Pattern {
         match self.side {
-            Side::Client => self.plan.from_client(number),
-            Side::Server => self.plan.from_server(number),
+            Side::Client => self.plan.client_pattern(number),
+            Side::Server => self.plan.server_pattern(number),
         }
     }
 
     /// The bytes of message `number` of the other side.
     pub(crate) fn incoming(&self, number: u64) -> crate::pattern::Pattern {
         match self.side {
-            Side::Client => self.plan.from_server(number),
-            Side::Server => self.plan.from_client(number),
+            Side::Client => self.plan.server_pattern(number),
+            Side::Server => self.plan.client_pattern(number),
         }
     }
 
@@ -219,7 +219,8 @@ impl Traffic {
         while self.outstanding(link) > u64::from(self.session.depth) + 16 {
             self.wait_for_completion("room in the send queue")?;
         }
-        let signaled = !plan.operation.is_ping_pong() || self.links[link].posted % LATENCY_SIGNAL_INTERVAL == 0;
+        let signaled =
+            !plan.operation.is_ping_pong() || self.links[link].posted.is_multiple_of(LATENCY_SIGNAL_INTERVAL);
         let request = self.request(number, link, self.links[link].posted, signaled);
         self.count_posted(link, 1, signaled);
         self.links[link].queue_pair.post_send(request).map_err(|error| self.refused(link, &error))?;
@@ -237,7 +238,8 @@ impl Traffic {
         // A signal each quarter of the depth: room is seen before the queue runs dry. And behind the last, to see the end.
         let interval = u64::from(self.plan.depth / 4).max(1);
         let posted = self.links[link].posted;
-        let is_signaled = |index: u64| (posted + index + 1) % interval == 0 || next + (index + 1) * step >= end;
+        let is_signaled =
+            |index: u64| (posted + index + 1).is_multiple_of(interval) || next + (index + 1) * step >= end;
         let requests = (0..count).map(|index| {
             let number = next + index * step;
             self.request(number, link, posted + index, is_signaled(index))

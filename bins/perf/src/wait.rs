@@ -72,7 +72,7 @@ impl Wait {
         }
         if self.patience.busy_poll {
             std::hint::spin_loop();
-            if self.tries % 4096 != 0 {
+            if !self.tries.is_multiple_of(4096) {
                 return false;
             }
         }
@@ -81,7 +81,7 @@ impl Wait {
             std::thread::sleep(NAP);
         }
         // The clock is read now and then; a nap makes that cheap.
-        if self.tries % 64 != 0 && self.tries < SPINS + YIELDS {
+        if !self.tries.is_multiple_of(64) && self.tries < SPINS + YIELDS {
             return false;
         }
         self.since.get_or_insert_with(Instant::now).elapsed() >= self.patience.limit
@@ -89,7 +89,7 @@ impl Wait {
 
     /// Whether this wait has lasted so long that looking at rare things costs nothing.
     pub(crate) fn is_idle(&self) -> bool {
-        self.tries > SPINS && self.tries % 256 == 0
+        self.tries > SPINS && self.tries.is_multiple_of(256)
     }
 }
 

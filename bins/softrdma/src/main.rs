@@ -34,7 +34,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Moves data to a peer and back by RDMA, and checks it: rping's protocol, either end.
-    Ping(ping::PingArguments),
+    Ping(Box<ping::PingArguments>),
     /// Tells what this machine can run, and how to get what is missing.
     Doctor(doctor::DoctorArguments),
     /// Opens devices and shows their attributes.

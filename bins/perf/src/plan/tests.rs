@@ -46,7 +46,7 @@ fn latency_has_an_odd_number_of_slots_so_that_each_byte_of_a_slot_changes() {
         for number in 0..1000 {
             let next = number + plan.slots;
             assert_eq!(plan.offset(number), plan.offset(next));
-            assert_ne!(plan.from_client(number).byte(0), plan.from_client(next).byte(0), "message {number}");
+            assert_ne!(plan.client_pattern(number).byte(0), plan.client_pattern(next).byte(0), "message {number}");
         }
     }
 }
@@ -84,6 +84,6 @@ fn the_two_directions_and_two_plans_have_different_data() {
     let session = session(64, 1, 1, 1 << 20, true);
     let plan = Plan::new(&session, 0, Operation::Send, Mode::Latency, 64);
     let next = Plan::new(&session, 1, Operation::Send, Mode::Latency, 64);
-    assert_ne!(plan.from_client(3).word(0), plan.from_server(3).word(0));
-    assert_ne!(plan.from_client(3).word(0), next.from_client(3).word(0));
+    assert_ne!(plan.client_pattern(3).word(0), plan.server_pattern(3).word(0));
+    assert_ne!(plan.client_pattern(3).word(0), next.client_pattern(3).word(0));
 }
