@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 
 use dpdk_sys::bindings::{self, rte_mbuf};
 use dpdk_sys::pool::Pool;
+use dpdk_sys::thread;
 use softrdma_stack::port::{Frame, Packet, ReceivedChecksum, TransmitOffload};
 
 use crate::headers::{self, HeaderLengths};
@@ -143,6 +144,7 @@ impl TransmitFrame {
     }
 
     /// Writes down what the port has to do, and hands the buffers over. True if there is work for the port.
+    #[inline]
     pub(crate) fn finish(mut self, offload: TransmitOffload) -> (*mut rte_mbuf, bool) {
         let wants_work = offload.ipv4_checksum || offload.tcp_checksum || offload.segment_size != 0;
         let lengths = if wants_work { HeaderLengths::of(self.bytes_mut()) } else { None };
@@ -235,6 +237,7 @@ impl Stock {
 
     #[cold]
     fn fill(&mut self) -> Option<()> {
+        thread::register();
         // The last few buffers of a pool are worth having one by one.
         [Self::SIZE, 1]
             .into_iter()

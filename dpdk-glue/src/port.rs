@@ -211,6 +211,8 @@ pub struct EthTransmitQueue {
     /// Frames not yet taken by the driver: `queue[first..]`.
     queue: Vec<*mut rte_mbuf>,
     first: usize,
+    /// Bytes in them.
+    queued_bytes: u64,
     backlog: usize,
     /// Whether a frame in the queue leaves work to the port.
     has_offloads: bool,
@@ -233,6 +235,7 @@ impl EthTransmitQueue {
             stock: Stock::new(pool.pool()),
             queue: Vec::with_capacity(backlog),
             first: 0,
+            queued_bytes: 0,
             backlog,
             has_offloads: false,
             data_room: pool.data_room(),
@@ -247,43 +250,42 @@ impl EthTransmitQueue {
 
     /// Offers everything queued to the driver, in bursts, until it takes no more.
     fn push(&mut self) {
-        let counters = &self.device.counters[usize::from(self.index)];
+        let before = self.first;
         while self.first < self.queue.len() {
             let frames = &mut self.queue[self.first..];
             let count = frames.len().min(BURST) as u16;
-            let bytes_before = |frames: &[*mut rte_mbuf]| -> u64 {
-                // SAFETY: the frames are owned here until the driver takes them.
-                frames.iter().map(|frame| u64::from(unsafe { (**frame).pkt_len })).sum()
+            let _visit = match &mut self.visitor {
+                Some(visitor) => match visitor.enter() {
+                    Some(visit) => Some(visit),
+                    None => break,
+                },
+                None => None,
             };
-            let lengths = bytes_before(&frames[..usize::from(count)]);
-            let taken = {
-                let _visit = match &mut self.visitor {
-                    Some(visitor) => match visitor.enter() {
-                        Some(visit) => Some(visit),
-                        None => break,
-                    },
-                    None => None,
+            // SAFETY: as in `receive`; `frames` holds at least `count` frames, of which the driver takes over the first
+            // ones, as many as it answers. What prepare refuses stays ours.
+            let taken = unsafe {
+                let ready = match self.has_offloads {
+                    true => bindings::softrdma_transmit_prepare(self.device.id, self.index, frames.as_mut_ptr(), count),
+                    false => count,
                 };
-                // SAFETY: as in `receive`; `frames` holds at least `count` frames, of which the driver takes over the first
-                // ones, as many as it answers. What prepare refuses stays ours.
-                unsafe {
-                    let ready = match self.has_offloads {
-                        true => {
-                            bindings::softrdma_transmit_prepare(self.device.id, self.index, frames.as_mut_ptr(), count)
-                        }
-                        false => count,
-                    };
-                    bindings::softrdma_transmit_burst(self.device.id, self.index, frames.as_mut_ptr(), ready)
-                }
+                bindings::softrdma_transmit_burst(self.device.id, self.index, frames.as_mut_ptr(), ready)
             };
-            let left = bytes_before(&frames[usize::from(taken)..usize::from(count)]);
-            add(&counters.transmitted_packets, u64::from(taken));
-            add(&counters.transmitted_bytes, lengths - left);
             self.first += usize::from(taken);
             if taken < count {
                 break;
             }
         }
+        self.account(self.first - before);
+    }
+
+    /// The driver has taken `taken` more frames.
+    fn account(&mut self, taken: usize) {
+        // SAFETY: the frames are owned here until the driver takes them.
+        let left = self.queue[self.first..].iter().map(|frame| u64::from(unsafe { (**frame).pkt_len })).sum();
+        let counters = &self.device.counters[usize::from(self.index)];
+        add(&counters.transmitted_packets, taken as u64);
+        add(&counters.transmitted_bytes, self.queued_bytes - left);
+        self.queued_bytes = left;
         if self.first == self.queue.len() {
             self.queue.clear();
             self.first = 0;
@@ -308,6 +310,7 @@ impl EthTransmitQueue {
         unsafe { bindings::softrdma_mbuf_free_bulk(frames.as_mut_ptr(), frames.len() as u32) };
         self.queue.clear();
         self.first = 0;
+        self.queued_bytes = 0;
         self.has_offloads = false;
     }
 }
@@ -323,7 +326,6 @@ impl TransmitQueue for EthTransmitQueue {
             "a frame of {length} bytes in buffers of {}: larger than the MTU",
             self.data_room
         );
-        thread::register();
         let mbuf = self.stock.take()?;
         // SAFETY: the stock gives fresh single buffers with `data_room` bytes of room, checked above.
         Some(unsafe { TransmitFrame::new(mbuf, length as u16, self.chains) })
@@ -341,10 +343,11 @@ impl TransmitQueue for EthTransmitQueue {
             self.queue.drain(..self.first);
             self.first = 0;
         }
+        self.queued_bytes += frame.total_length() as u64;
         let (mbuf, has_work) = frame.finish(offload);
         self.has_offloads |= has_work;
         self.queue.push(mbuf);
-        if self.waiting() == BURST {
+        if self.waiting().is_multiple_of(BURST) {
             self.push();
         }
         Ok(())
