@@ -4,6 +4,7 @@
 # port, CRC asked for and not, client-server and peer-to-peer setup. rping moves each byte by a Read and back by a
 # Write and compares; so does ours. The whole traffic is then dissected by tshark where there is one.
 # One line a case; the exit status says whether all passed. Its namespace and guest are taken away whatever happens.
+# SOFTRDMA_PROGRAM names a `softrdma` to test instead of building one; SOFTRDMA_INTEROP_ROUNDS (20) says how many rounds.
 # SIW_GUEST_ACCEL=kvm speeds the guest up where nested virtualisation works; SIW_GUEST_* as tests/siw/README.md says.
 set -euo pipefail
 . "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/common.sh"
@@ -11,6 +12,7 @@ set -euo pipefail
 GUEST=tests/siw/siw-guest
 GUEST_ADDRESS=10.77.0.11
 ROUNDS=${SOFTRDMA_INTEROP_ROUNDS:-20}
+BYTES=4000      # of each message: three packets
 CASE_SECONDS=60 # a case that takes longer has failed
 
 ((EUID == 0)) || die "needs root: it makes a network namespace and boots a virtual machine"
@@ -18,6 +20,8 @@ have_dpdk || say "no libdpdk $DPDK_VERSION or no libclang: going on without --sc
 
 NAMESPACE=softrdma-interop-$$
 export SIW_GUEST_NETNS=$NAMESPACE
+# On a busy machine an emulated timer can be so late that the guest's kernel takes it for broken and stops.
+export SIW_GUEST_APPEND="no_timer_check ${SIW_GUEST_APPEND:-}"
 WORK=$(mktemp -d)
 server=  # pid of the program under test while it serves
 capture= # pid of dumpcap
@@ -40,6 +44,10 @@ trap 'exit 130' INT TERM
 SOFTRDMA=$WORK/softrdma
 
 build() {
+	if [[ -n ${SOFTRDMA_PROGRAM:-} ]]; then
+		cp "$SOFTRDMA_PROGRAM" "$SOFTRDMA"
+		return
+	fi
 	# shellcheck disable=SC2046 # no word or two
 	cargo build --quiet --release -p softrdma $(dpdk_features)
 	cp "${CARGO_TARGET_DIR:-target}/release/softrdma" "$SOFTRDMA"
@@ -69,10 +77,10 @@ guest() { SIW_GUEST_TIMEOUT=$CASE_SECONDS "$GUEST" run "$*"; }
 # --- cases ----------------------------------------------------------------------------------------
 
 our_client() { # CONFIG
-	guest "rping -s -a $GUEST_ADDRESS -p $port -C $ROUNDS -V >/tmp/rping.log 2>&1 & echo \$! >/tmp/rping.pid"
+	guest "rping -s -a $GUEST_ADDRESS -p $port -C $ROUNDS -S $BYTES -V >/tmp/rping.log 2>&1 & echo \$! >/tmp/rping.pid"
 	guest "for i in \$(seq 50); do ss -tln 2>/dev/null | grep -q ':$port ' && break; sleep 0.1; done" || true
 	sleep 0.5
-	inside "$SOFTRDMA" ping "$GUEST_ADDRESS:$port" --config "$1" --count "$ROUNDS"
+	inside "$SOFTRDMA" ping "$GUEST_ADDRESS:$port" --config "$1" --count "$ROUNDS" --size "$BYTES"
 	local status=$?
 	guest 'kill $(cat /tmp/rping.pid) 2>/dev/null; cat /tmp/rping.log' || true
 	return $status
@@ -88,7 +96,7 @@ our_server() { # CONFIG SCHEME
 		! grep -q -i 'listening' "$WORK/log" || break
 		sleep 0.1
 	done
-	guest "rping -c -a $address -p $port -C $ROUNDS -V"
+	guest "rping -c -a $address -p $port -C $ROUNDS -S $BYTES -V"
 	local status=$?
 	wait "$server" || status=$?
 	server=
