@@ -91,22 +91,28 @@ mod bare {
             interface.update_ip_addrs(|addresses| {
                 addresses.push(IpCidr::new(IpAddress::v4(10, 0, 0, number), 24)).expect("room for one address");
             });
-            let ring = || tcp::SocketBuffer::new(vec![0; setup.ring_bytes]);
-            let mut socket = tcp::Socket::new(ring(), ring());
-            socket.set_ack_delay(None);
-            socket.set_nagle_enabled(false);
-            socket.set_congestion_control(match setup.congestion {
-                true => CongestionControl::Cubic,
-                false => CongestionControl::None,
-            });
-            if number == 1 {
-                let remote = (IpAddress::v4(10, 0, 0, 2), 7);
-                socket.connect(interface.context(), remote, 50_000).expect("a fresh socket connects");
-            } else {
-                socket.listen(7).expect("a fresh socket listens");
-            }
             let mut sockets = SocketSet::new(Vec::new());
-            let handle = sockets.add(socket);
+            // The last one is used: it is the one that is found last.
+            let mut handle = SocketHandle::default();
+            for connection in 0..setup.connections as u16 {
+                let ring = || tcp::SocketBuffer::new(vec![0; setup.ring_bytes]);
+                let mut socket = tcp::Socket::new(ring(), ring());
+                socket.set_ack_delay(None);
+                socket.set_nagle_enabled(false);
+                socket.set_congestion_control(match setup.congestion {
+                    true => CongestionControl::Cubic,
+                    false => CongestionControl::None,
+                });
+                // A port for each, so that both ends agree which one is the last.
+                let port = 1000 + connection;
+                if number == 1 {
+                    let remote = (IpAddress::v4(10, 0, 0, 2), port);
+                    socket.connect(interface.context(), remote, port).expect("a fresh socket connects");
+                } else {
+                    socket.listen(port).expect("a fresh socket listens");
+                }
+                handle = sockets.add(socket);
+            }
             Self { device, interface, sockets, handle }
         }
 
@@ -123,7 +129,9 @@ mod bare {
         }
 
         fn is_connected(&mut self) -> bool {
-            self.socket().state() == tcp::State::Established
+            self.sockets
+                .iter()
+                .all(|(_, smoltcp::socket::Socket::Tcp(socket))| socket.state() == tcp::State::Established)
         }
 
         fn send(&mut self, from: &[u8], limit: usize) -> usize {
@@ -176,7 +184,8 @@ mod engine {
     /// The application's end of the stream.
     struct Application {
         stream: Option<StreamId>,
-        is_connected: bool,
+        connected: usize,
+        wanted: usize,
         received: usize,
         into: Vec<u8>,
     }
@@ -198,8 +207,13 @@ mod engine {
 
         fn handle_event(&mut self, event: StreamEvent) {
             match event {
-                StreamEvent::Incoming { stream, .. } => (self.stream, self.is_connected) = (Some(stream), true),
-                StreamEvent::Connected { .. } => self.is_connected = true,
+                StreamEvent::Incoming { stream, local, .. } => {
+                    self.connected += 1;
+                    if usize::from(local.port()) == 999 + self.wanted {
+                        self.stream = Some(stream);
+                    }
+                }
+                StreamEvent::Connected { .. } => self.connected += 1,
                 StreamEvent::Writable { .. } => {}
                 other => panic!("{other:?} between two good hosts"),
             }
@@ -242,6 +256,8 @@ mod engine {
             let config = SequentialConfig {
                 addresses: vec![([10, 0, 0, number].into(), 24)],
                 mtu: Some(setup.mtu),
+                max_connections: setup.connections,
+                max_listeners: setup.connections,
                 socket_buffer_bytes: setup.ring_bytes,
                 random_seed: u64::from(number),
                 checksum: setup.checksum,
@@ -249,14 +265,17 @@ mod engine {
                 ..SequentialConfig::default()
             };
             let mut engine = SequentialEngine::new(port, config, Instant::ZERO).expect("a good configuration");
-            let server = ([10, 0, 0, 2], 7).into();
-            let stream = if number == 1 {
-                Some(engine.connect(Instant::ZERO, server, None).expect("connecting begins"))
-            } else {
-                engine.listen(Instant::ZERO, server, 1).expect("a listener");
-                None
-            };
-            let application = Application { stream, is_connected: false, received: 0, into: vec![0; COPY_BYTES] };
+            let mut stream = None;
+            for connection in 0..setup.connections as u16 {
+                let server = ([10, 0, 0, 2], 1000 + connection).into();
+                if number == 1 {
+                    stream = Some(engine.connect(Instant::ZERO, server, None).expect("connecting begins"));
+                } else {
+                    engine.listen(Instant::ZERO, server, 1).expect("a listener");
+                }
+            }
+            let wanted = setup.connections;
+            let application = Application { stream, connected: 0, wanted, received: 0, into: vec![0; COPY_BYTES] };
             Self { engine, application, now: Instant::ZERO, sent: 0 }
         }
     }
@@ -268,7 +287,7 @@ mod engine {
         }
 
         fn is_connected(&mut self) -> bool {
-            self.application.is_connected
+            self.application.connected == self.application.wanted
         }
 
         fn send(&mut self, from: &[u8], limit: usize) -> usize {
@@ -309,7 +328,9 @@ const BATCH: u32 = 64;
 
 const USAGE: &str =
     "usage: smoltcp_baseline [--json] [--checksum] [--no-congestion-control] [--seconds S] [--ring-bytes N]
-Measures 64 B ping-pong and bulk at MTU 1500 and 9000 in one thread: bare smoltcp, then the sequential engine.";
+       [--connections N]
+Measures 64 B ping-pong and bulk at MTU 1500 and 9000 in one thread, bare smoltcp beside the sequential engine. One of
+N connections carries the traffic.";
 
 /// What both halves are measured with.
 #[derive(Clone, Copy)]
@@ -318,6 +339,8 @@ struct Setup {
     checksum: bool,
     congestion: bool,
     ring_bytes: usize,
+    /// Connections open at a time; one of them carries the traffic.
+    connections: usize,
 }
 
 /// One end of one connection. Times are nanoseconds.
@@ -340,6 +363,7 @@ struct Options {
     congestion: bool,
     seconds: f64,
     ring_bytes: usize,
+    connections: usize,
 }
 
 fn main() -> ExitCode {
@@ -354,8 +378,8 @@ fn main() -> ExitCode {
         println!("{:<10} {:>5} {:>18} {:>18} {:>9}", "test", "MTU", "smoltcp bare", "SequentialEngine", "ratio");
     }
     for mtu in [1500, 9000] {
-        let setup =
-            Setup { mtu, checksum: options.checksum, congestion: options.congestion, ring_bytes: options.ring_bytes };
+        let Options { checksum, congestion, ring_bytes, connections, .. } = options;
+        let setup = Setup { mtu, checksum, congestion, ring_bytes, connections };
         let time = Duration::from_secs_f64(options.seconds / ROUNDS as f64);
         let (bare, engine) = compare(setup, |pair| ping_pong(pair, time), f64::min);
         report(&options, setup, "ping-pong", "us round trip", bare, engine, bare / engine);
@@ -366,7 +390,14 @@ fn main() -> ExitCode {
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { json: false, checksum: false, congestion: true, seconds: 1.0, ring_bytes: 256 * 1024 };
+    let mut options = Options {
+        json: false,
+        checksum: false,
+        congestion: true,
+        seconds: 1.0,
+        ring_bytes: 256 * 1024,
+        connections: 1,
+    };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
@@ -381,6 +412,14 @@ fn options() -> Result<Options, String> {
                     .ok()
                     .filter(|seconds| (0.01..=60.0).contains(seconds))
                     .ok_or_else(|| format!("--seconds {text}: give a number from 0.01 to 60"))?;
+            }
+            "--connections" => {
+                let text = value()?;
+                options.connections = text
+                    .parse()
+                    .ok()
+                    .filter(|connections| (1..=1024).contains(connections))
+                    .ok_or_else(|| format!("--connections {text}: give a number from 1 to 1024"))?;
             }
             "--ring-bytes" => {
                 let text = value()?;
@@ -501,6 +540,7 @@ fn report(options: &Options, setup: Setup, test: &str, unit: &str, bare: f64, en
         let line = json!({
             "test": test, "unit": unit, "mtu": setup.mtu, "checksum": setup.checksum,
             "congestion_control": setup.congestion, "ring_bytes": setup.ring_bytes,
+            "connections": setup.connections,
             "smoltcp_bare": bare, "sequential_engine": engine, "ratio": ratio,
         });
         println!("{line}");

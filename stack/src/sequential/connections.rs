@@ -3,7 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 
 use rand::Rng;
-use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 use smoltcp::wire::{IpEndpoint, IpListenEndpoint};
 
@@ -40,11 +39,10 @@ impl<P: Port> SequentialEngine<P> {
             // Only a remote port of zero is left to be refused.
             ConnectError::System { remote, reason: error.to_string() }
         })?;
-        let handle = self.sockets.add(socket);
         let ends = (SocketAddr::new(local, port), remote);
-        let index = self.slots.add(Role::Connecting, handle, ends, self.largest_segment(local));
+        let index = self.slots.add(Role::Connecting, ends, self.largest_segment(local));
+        self.sockets.put(index, socket);
         self.ready.insert(index);
-        self.egress_due = true;
         Ok(self.slots.name(index))
     }
 
@@ -73,8 +71,8 @@ impl<P: Port> SequentialEngine<P> {
         slot.closing = true;
         // A stream that is not connected yet is closed once it is.
         if slot.role == Role::Open {
-            self.sockets.get_mut::<tcp::Socket<'_>>(slot.handle).close();
-            self.egress_due = true;
+            self.sockets.get_mut(index).close();
+            self.sockets.mark(index);
             self.ready.insert(index);
         }
     }
@@ -86,16 +84,14 @@ impl<P: Port> SequentialEngine<P> {
 
     /// Sends a RST and forgets the connection once it has left.
     pub(super) fn reset(&mut self, now: Instant, index: usize) {
-        let handle = self.slots.get(index).handle;
-        self.sockets.get_mut::<tcp::Socket<'_>>(handle).abort();
-        self.egress_due = true;
+        self.sockets.get_mut(index).abort();
+        self.sockets.mark(index);
         self.retire(now, index);
     }
 
     /// Takes the name from a connection; its slot is free at once or when the socket has said its last.
     pub(super) fn retire(&mut self, now: Instant, index: usize) {
-        let handle = self.slots.get(index).handle;
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
+        let socket = self.sockets.get_mut(index);
         if is_silent(socket) {
             return self.free_slot(index);
         }
@@ -112,8 +108,7 @@ impl<P: Port> SequentialEngine<P> {
 
     /// Frees the slot of a lingering socket that has said its last.
     pub(super) fn serve_lingering(&mut self, index: usize) {
-        let handle = self.slots.get(index).handle;
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
+        let socket = self.sockets.get_mut(index);
         if is_silent(socket) {
             return self.free_slot(index);
         }
@@ -137,13 +132,12 @@ impl<P: Port> SequentialEngine<P> {
     }
 
     pub(super) fn free_slot(&mut self, index: usize) {
-        let slot = self.slots.get(index);
-        if let Role::HalfOpen(listener) = slot.role
+        if let Role::HalfOpen(listener) = self.slots.get(index).role
             && let Some(listener) = self.listeners.get_mut(listener)
         {
             listener.half_open -= 1;
         }
-        self.sockets.remove(slot.handle);
+        self.sockets.remove(index);
         self.slots.remove(index);
     }
 
@@ -164,8 +158,9 @@ impl<P: Port> SequentialEngine<P> {
     }
 
     /// Puts an established connection under the timeouts of established ones.
-    pub(super) fn establish(&mut self, handle: SocketHandle) {
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
+    pub(super) fn establish(&mut self, index: usize) {
+        self.sockets.mark(index);
+        let socket = self.sockets.get_mut(index);
         socket.set_timeout(Some(smoltcp_duration(self.limits.user_timeout)));
         socket.set_keep_alive(Some(smoltcp_duration(self.limits.keep_alive_interval)));
     }

@@ -1,14 +1,13 @@
 //! A port as smoltcp sees it: one frame in at a time, lent in place; frames out, built in the port's memory.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use smoltcp::phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, Medium, RxToken, TxToken};
 
 use super::checksum;
 use super::headers::{
-    ETHERNET_HEADER, Handshake, acknowledgement, handshake, is_ipv4_fragment, make_pure_acknowledgement, tcp_place,
+    ETHERNET_HEADER, Handshake, Kind, classify, is_ipv4_fragment, make_pure_acknowledgement, tcp_place,
 };
 use crate::pcap::{FrameDirection, FrameSink};
 use crate::port::{
@@ -148,14 +147,9 @@ impl<P: Port> PortDevice<P> {
         false
     }
 
-    /// The handshake segment in the current frame, if it is one.
-    pub(super) fn current_handshake(&self) -> Option<Handshake> {
-        handshake(frame_of(&self.current, &self.linear))
-    }
-
-    /// What the current frame acknowledges, and between whom: source, destination, acknowledgement number.
-    pub(super) fn current_acknowledgement(&self) -> Option<(SocketAddr, SocketAddr, u32)> {
-        acknowledgement(frame_of(&self.current, &self.linear))
+    /// What the current frame is.
+    pub(super) fn current_kind(&self) -> Kind {
+        classify(frame_of(&self.current, &self.linear))
     }
 
     /// Cuts the payload off the current frame and moves it to `sequence`, so that only what it acknowledges is left.
@@ -242,7 +236,9 @@ impl<T: TransmitQueue> TxToken for TransmitToken<'_, T> {
         let mut answer = None;
         let result = self.side.build(length, |frame| {
             let result = f(frame);
-            answer = acknowledgement(frame).map(|(.., number)| number);
+            if let Kind::Segment { acknowledged, .. } = classify(frame) {
+                answer = acknowledged;
+            }
             result
         });
         self.side.answer = answer;
@@ -303,8 +299,13 @@ impl<T: TransmitQueue> TransmitSide<T> {
         self.sent_handshakes.drain(..)
     }
 
-    /// Frames wait because the port takes none.
+    /// Frames wait because the port takes none, and nothing more can be built.
     pub(super) fn is_blocked(&self) -> bool {
+        !self.held.is_empty() && !self.is_stalled()
+    }
+
+    /// Frames wait because the port takes none.
+    pub(super) fn is_holding(&self) -> bool {
         !self.held.is_empty()
     }
 
@@ -351,7 +352,7 @@ impl<T: TransmitQueue> TransmitSide<T> {
         }
         if self.watches_handshakes
             && self.sent_handshakes.len() < NOTED_HANDSHAKES
-            && let Some(handshake) = handshake(frame)
+            && let Kind::Handshake(handshake) = classify(frame)
         {
             self.sent_handshakes.push(handshake);
         }

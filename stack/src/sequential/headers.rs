@@ -84,37 +84,52 @@ fn is_fragment(ipv4_header: &[u8]) -> bool {
     (ipv4_header[6] & 0x3f) | ipv4_header[7] != 0
 }
 
-/// The handshake segment in `frame`, if it is one.
-pub(super) fn handshake(frame: &[u8]) -> Option<Handshake> {
-    let place = tcp_place(frame)?;
-    let tcp = &frame[place.tcp..place.end];
-    let flags = tcp[13];
-    if flags & (SYN | RST | FIN) != SYN {
-        return None;
-    }
-    let port = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
-    let (source, destination) = addresses(frame, place.is_ipv6)?;
-    let options = tcp.get(TCP_HEADER..usize::from(tcp[12] >> 4) * 4).unwrap_or(&[]);
-    Some(Handshake {
-        source: SocketAddr::new(source, port(0)),
-        destination: SocketAddr::new(destination, port(2)),
-        acknowledges: flags & ACK != 0,
-        sequence: sequence_number(tcp),
-        segment_size: segment_size_option(options).unwrap_or(DEFAULT_SEGMENT_IPV4),
+/// What a frame is to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A TCP segment with SYN.
+    Handshake(Handshake),
+    /// Any other TCP segment.
+    Segment {
+        /// Its source and destination.
+        ends: (SocketAddr, SocketAddr),
+        /// What it acknowledges, if it does.
+        acknowledged: Option<u32>,
+    },
+    /// ARP or ICMPv6, from which neighbours are learned.
+    Neighbour,
+    /// Anything else.
+    Other,
+}
+
+/// Looks at `frame`.
+pub(super) fn classify(frame: &[u8]) -> Kind {
+    segment(frame).unwrap_or_else(|| match frame.get(12..14) {
+        Some([0x08, 0x06]) => Kind::Neighbour,
+        Some([0x86, 0xdd]) => Kind::Neighbour,
+        _ => Kind::Other,
     })
 }
 
-/// The ends of a TCP packet that is no handshake segment, with what it acknowledges; `None` for every other frame.
-pub(super) fn acknowledgement(frame: &[u8]) -> Option<(SocketAddr, SocketAddr, u32)> {
+fn segment(frame: &[u8]) -> Option<Kind> {
     let place = tcp_place(frame)?;
     let tcp = &frame[place.tcp..place.end];
-    if tcp[13] & (SYN | RST | ACK) != ACK {
-        return None;
-    }
-    let (source, destination) = addresses(frame, place.is_ipv6)?;
+    let flags = tcp[13];
     let port = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
-    let ends = (SocketAddr::new(source, port(0)), SocketAddr::new(destination, port(2)));
-    Some((ends.0, ends.1, acknowledgement_number(tcp)))
+    let (source, destination) = addresses(frame, place.is_ipv6)?;
+    let (source, destination) = (SocketAddr::new(source, port(0)), SocketAddr::new(destination, port(2)));
+    if flags & (SYN | RST | FIN) == SYN {
+        let options = tcp.get(TCP_HEADER..usize::from(tcp[12] >> 4) * 4).unwrap_or(&[]);
+        return Some(Kind::Handshake(Handshake {
+            source,
+            destination,
+            acknowledges: flags & ACK != 0,
+            sequence: sequence_number(tcp),
+            segment_size: segment_size_option(options).unwrap_or(DEFAULT_SEGMENT_IPV4),
+        }));
+    }
+    let acknowledged = (flags & (RST | ACK) == ACK).then(|| acknowledgement_number(tcp));
+    Some(Kind::Segment { ends: (source, destination), acknowledged })
 }
 
 /// Turns a TCP packet into a pure acknowledgement at `sequence`: its payload is cut off, all else stays. The checksums are

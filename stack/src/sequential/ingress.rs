@@ -3,8 +3,8 @@
 use smoltcp::socket::{Socket, tcp};
 use smoltcp::wire::IpListenEndpoint;
 
-use super::headers::Handshake;
-use super::slots::Role;
+use super::headers::{Handshake, Kind};
+use super::slots::{Role, Tuple};
 use super::{SequentialEngine, smoltcp_time};
 use crate::port::Port;
 use crate::stream::{ListenerId, ResetReason, StreamEvent, Streams};
@@ -19,43 +19,58 @@ impl<P: Port> SequentialEngine<P> {
             return 0;
         }
         while self.device.load_next() {
-            match self.device.current_handshake() {
-                Some(handshake) => self.handle_handshake(now, handshake),
-                None => self.handle_packet(now),
+            match self.device.current_kind() {
+                Kind::Handshake(handshake) => self.handle_handshake(now, handshake),
+                Kind::Segment { ends: (remote, local), acknowledged } => {
+                    match self.slots.find(&Tuple::new(local, remote)) {
+                        Some(index) => self.handle_segment(now, index, acknowledged),
+                        None => self.show_nobody(now),
+                    }
+                }
+                Kind::Neighbour => {
+                    self.show_nobody(now);
+                    // A socket may have waited for this very neighbour.
+                    self.sockets.mark_all();
+                }
+                Kind::Other => self.show_nobody(now),
             }
         }
-        // There may be answers in the port's queue and acknowledgements in the sockets.
+        // Answers are in the port's queue.
         self.egress_due = true;
         received
     }
 
-    fn handle_packet(&mut self, now: Instant) {
-        self.show_packet(now);
-        if let Some(next_expected) = self.device.transmit_side().take_answer()
-            && self.is_acknowledgement_ignored()
-        {
+    /// Shows the current packet to smoltcp with no socket: all but TCP, and TCP that nobody waits for.
+    fn show_nobody(&mut self, now: Instant) {
+        self.interface.poll_ingress_single(smoltcp_time(now), &mut self.device, &mut self.nobody);
+    }
+
+    /// Shows the current packet to smoltcp with the socket that it belongs to.
+    fn show(&mut self, now: Instant, index: usize) {
+        let set = self.sockets.set_mut(index);
+        self.interface.poll_ingress_single(smoltcp_time(now), &mut self.device, set);
+    }
+
+    fn handle_segment(&mut self, now: Instant, index: usize, acknowledged: Option<u32>) {
+        self.show(now, index);
+        let Some(next_expected) = self.device.transmit_side().take_answer() else { return };
+        if acknowledged.is_some_and(|acknowledged| self.is_acknowledgement_ignored(index, acknowledged)) {
             self.device.reduce_current(next_expected);
-            self.show_packet(now);
+            self.show(now, index);
         }
     }
 
-    fn show_packet(&mut self, now: Instant) {
-        self.interface.poll_ingress_single(smoltcp_time(now), &mut self.device, &mut self.sockets);
-    }
-
-    /// Whether the current packet acknowledges something that its socket still counts as unacknowledged.
+    /// Whether a segment acknowledges something that its socket still counts as unacknowledged.
     ///
     /// smoltcp answers a segment that is old by repeating its own acknowledgement, and ignores what the segment
     /// acknowledges. After a timeout it starts its own sequence numbers over, so that then its acknowledgements are old
     /// themselves: when both sides lose packets in the same round trip, neither ever hears the other again. The way out is
     /// BSD's: the old payload is cut off, and the acknowledgement counts (RFC 9293 §3.10.7.4 wants segments trimmed to the
     /// window before they are processed further).
-    fn is_acknowledgement_ignored(&self) -> bool {
-        let Some((remote, local, acknowledged)) = self.device.current_acknowledgement() else { return false };
-        let Some(index) = self.slots.find(local, remote) else { return false };
+    fn is_acknowledgement_ignored(&self, index: usize, acknowledged: u32) -> bool {
         let slot = self.slots.get(index);
         let Some(send_start) = slot.send_start else { return false };
-        let socket = self.sockets.get::<tcp::Socket<'_>>(slot.handle);
+        let socket = self.sockets.get(index);
         let unacknowledged = socket.send_queue() as u32;
         let oldest = send_start.wrapping_add(slot.sent).wrapping_sub(unacknowledged);
         let news = acknowledged.wrapping_sub(oldest);
@@ -65,28 +80,28 @@ impl<P: Port> SequentialEngine<P> {
 
     fn handle_handshake(&mut self, now: Instant, handshake: Handshake) {
         let (local, remote) = (handshake.destination, handshake.source);
-        let known = self.slots.find(local, remote);
-        if handshake.acknowledges {
-            if let Some(index) = known.filter(|&index| self.slots.get(index).role == Role::Connecting) {
-                self.slots.get_mut(index).limit_segment_size(handshake.segment_size);
-            }
-            return self.handle_packet(now);
-        }
+        let known = self.slots.find(&Tuple::new(local, remote));
         if let Some(index) = known {
+            let slot = self.slots.get_mut(index);
+            if handshake.acknowledges && slot.role == Role::Connecting {
+                slot.limit_segment_size(handshake.segment_size);
+            }
             // RFC 9293 §3.6.1: a SYN may reopen a connection that is in TIME-WAIT. To every other one it belongs as it is.
-            let slot = self.slots.get(index);
-            let state = self.sockets.get::<tcp::Socket<'_>>(slot.handle).state();
-            if slot.role != Role::Lingering || state != tcp::State::TimeWait {
-                return self.handle_packet(now);
+            let ended = slot.role == Role::Lingering && self.sockets.get(index).state() == tcp::State::TimeWait;
+            if handshake.acknowledges || !ended {
+                return self.show(now, index);
             }
             self.free_slot(index);
         }
+        if handshake.acknowledges {
+            return self.show_nobody(now);
+        }
         let Some(listener) = self.listeners.find(local).filter(|_| self.is_ours(local.ip())) else {
-            return self.handle_packet(now); // No socket takes it: smoltcp answers with RST.
+            return self.show_nobody(now); // smoltcp answers with RST.
         };
         if self.slots.connections() >= self.limits.max_connections {
             self.statistics.refused_connections += 1;
-            return self.handle_packet(now);
+            return self.show_nobody(now);
         }
         let full = self.listeners.get(listener).is_none_or(|listener| listener.half_open >= listener.backlog);
         if full {
@@ -115,9 +130,9 @@ impl<P: Port> SequentialEngine<P> {
             return;
         }
         let Socket::Tcp(socket) = self.listening.remove(handle);
-        let handle = self.sockets.add(socket);
         let segment = self.largest_segment(local.ip());
-        let index = self.slots.add(Role::HalfOpen(listener), handle, (local, handshake.source), segment);
+        let index = self.slots.add(Role::HalfOpen(listener), (local, handshake.source), segment);
+        self.sockets.put(index, socket);
         self.slots.get_mut(index).limit_segment_size(handshake.segment_size);
         self.ready.insert(index);
         if let Some(listener) = self.listeners.get_mut(listener) {
@@ -158,8 +173,7 @@ impl<P: Port> SequentialEngine<P> {
         listener: ListenerId,
         streams: &mut dyn Streams,
     ) -> usize {
-        let handle = self.slots.get(index).handle;
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
+        let socket = self.sockets.get_mut(index);
         match socket.state() {
             tcp::State::SynReceived => {
                 socket.register_recv_waker(self.ready.waker(index));
@@ -179,7 +193,7 @@ impl<P: Port> SequentialEngine<P> {
         };
         entry.half_open -= 1;
         self.slots.set_role(index, Role::Open);
-        self.establish(handle);
+        self.establish(index);
         let (stream, slot) = (self.slots.name(index), self.slots.get(index));
         streams.handle_event(StreamEvent::Incoming { listener, stream, local: slot.local, remote: slot.remote });
         1 + self.serve_open(now, index, streams)
@@ -187,8 +201,8 @@ impl<P: Port> SequentialEngine<P> {
 
     fn serve_connecting(&mut self, now: Instant, index: usize, streams: &mut dyn Streams) -> usize {
         let (stream, slot) = (self.slots.name(index), self.slots.get(index));
-        let (handle, local, closing) = (slot.handle, slot.local, slot.closing);
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
+        let (local, closing) = (slot.local, slot.closing);
+        let socket = self.sockets.get_mut(index);
         match socket.state() {
             tcp::State::SynSent | tcp::State::SynReceived => {
                 socket.register_recv_waker(self.ready.waker(index));
@@ -206,7 +220,7 @@ impl<P: Port> SequentialEngine<P> {
             }
             _ => {
                 self.slots.set_role(index, Role::Open);
-                self.establish(handle);
+                self.establish(index);
                 streams.handle_event(StreamEvent::Connected { stream, local });
                 if closing {
                     self.close_stream(stream);

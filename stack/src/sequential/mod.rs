@@ -9,10 +9,12 @@
 //!   connection never reaches it;
 //! - attention only where there is something to do (`ready`): smoltcp's wakers set a bit for each socket;
 //! - the face of streams (`receive`, `transmit`): received bytes are lent out of the socket's ring, with a short copy only
-//!   where the ring's end cuts them; records are written straight into the socket's ring.
+//!   where the ring's end cuts them; records are written straight into the socket's ring;
+//! - sockets in sets of their own (`sockets`): smoltcp matches a packet against every socket that it is shown, so it is
+//!   shown the right one.
 //!
-//! What it cannot do is smoltcp's doing: retransmission waits a second at least, segment boundaries are not ours, and each
-//! packet is matched against the sockets one by one.
+//! What it cannot do is smoltcp's doing: retransmission waits a second at least, segment boundaries are not ours, and every
+//! byte is copied twice.
 //!
 //! [`Engine::poll`] receives and offers; what there is to send, acknowledgements included, leaves with [`Engine::flush`],
 //! so that an answer carries its acknowledgement. Without a flush it leaves at the beginning of the next poll.
@@ -27,6 +29,7 @@ mod listeners;
 mod ready;
 mod receive;
 mod slots;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod transmit;
@@ -39,7 +42,7 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
 
@@ -55,7 +58,8 @@ pub use config::{
 use device::PortDevice;
 use listeners::Listeners;
 use ready::ReadySet;
-use slots::{Role, Slots};
+use slots::{Role, Slots, Tuple};
+use sockets::Sockets;
 
 /// Largest `max_connections`: every connection that we begin needs an ephemeral port of its own.
 pub const MAX_CONNECTIONS: usize = 16_384;
@@ -77,8 +81,10 @@ pub struct SequentialEngine<P: Port> {
     port: P,
     device: PortDevice<P>,
     interface: Interface,
-    /// Every socket that has a peer.
-    sockets: SocketSet<'static>,
+    /// Every socket that has a peer, by slot.
+    sockets: Sockets,
+    /// No socket, for packets that belong to none.
+    nobody: SocketSet<'static>,
     /// At most one socket, in LISTEN, for the SYN that is being handled.
     listening: SocketSet<'static>,
     spare: Option<SocketHandle>,
@@ -96,10 +102,10 @@ pub struct SequentialEngine<P: Port> {
     addresses: Vec<(IpAddr, u8)>,
     gateways: Vec<IpAddr>,
     mtu: usize,
-    /// Something may have to be sent.
+    /// Frames wait in the port's queue or for it.
     egress_due: bool,
-    last_egress: Instant,
-    /// When smoltcp wants to be called, as far as was asked.
+    last_tick: Instant,
+    /// When smoltcp wants to see a socket again, as it was when the next deadline was asked for.
     timer: Option<Instant>,
     statistics: EngineStatistics,
 }
@@ -149,10 +155,11 @@ impl<P: Port> SequentialEngine<P> {
             port,
             device,
             interface,
-            sockets: SocketSet::new(Vec::new()),
+            sockets: Sockets::default(),
+            nobody: SocketSet::new(Vec::new()),
             listening: SocketSet::new(Vec::new()),
             spare: None,
-            slots: Slots::default(),
+            slots: Slots::new(config.random_seed),
             listeners: Listeners::default(),
             // Lingering sockets are one too many for the moment in which the oldest is chosen.
             ready: ReadySet::new(limits.max_connections + limits.max_time_wait + 1),
@@ -165,7 +172,7 @@ impl<P: Port> SequentialEngine<P> {
             gateways: config.gateways,
             mtu,
             egress_due: false,
-            last_egress: now,
+            last_tick: now,
             timer: None,
             statistics: EngineStatistics::default(),
         })
@@ -176,15 +183,21 @@ impl<P: Port> SequentialEngine<P> {
         let before = self.device.transmit_side().sent_frames();
         self.device.transmit_side().set_now(now);
         self.device.transmit_side().watch_handshakes(self.slots.shaking_hands() > 0);
-        let mut more = true;
-        while more && self.device.transmit_side().sent_frames() - before < EGRESS_FRAMES {
-            let result = self.interface.poll_egress(smoltcp_time(now), &mut self.device, &mut self.sockets);
-            more = result == PollResult::SocketStateChanged;
+        if self.is_timer_due(now) {
+            self.sockets.mark_expired(now);
+            self.last_tick = now;
+            self.timer = None;
         }
-        self.egress_due = more || self.device.transmit_side().is_blocked();
-        self.last_egress = now;
-        self.timer = None;
+        while self.sockets.is_any_due() && self.device.transmit_side().sent_frames() - before < EGRESS_FRAMES {
+            self.sockets.send_one_each(now, &mut self.interface, &mut self.device, |device| {
+                device.transmit_side().is_blocked()
+            });
+            if self.device.transmit_side().is_blocked() {
+                break;
+            }
+        }
         self.device.transmit_side().flush();
+        self.egress_due = self.device.transmit_side().is_blocked();
         self.note_handshakes();
         self.note_expired();
     }
@@ -192,7 +205,7 @@ impl<P: Port> SequentialEngine<P> {
     /// Remembers where the connections begin whose SYN has left. Those without know no next hop.
     fn note_handshakes(&mut self) {
         for handshake in self.device.transmit_side().take_sent_handshakes() {
-            if let Some(index) = self.slots.find(handshake.source, handshake.destination) {
+            if let Some(index) = self.slots.find(&Tuple::new(handshake.source, handshake.destination)) {
                 self.slots.get_mut(index).send_start = Some(handshake.sequence.wrapping_add(1));
             }
         }
@@ -208,14 +221,19 @@ impl<P: Port> SequentialEngine<P> {
         for &index in &self.serving {
             let slot = self.slots.get_mut(index as usize);
             if !matches!(slot.role, Role::Free | Role::Lingering) {
-                slot.expired |= self.sockets.get::<tcp::Socket<'_>>(slot.handle).state() == tcp::State::Closed;
+                slot.expired |= self.sockets.get(index as usize).state() == tcp::State::Closed;
             }
             self.ready.insert(index as usize);
         }
     }
 
+    /// Something may have to be sent.
+    fn is_egress_due(&self) -> bool {
+        self.egress_due || self.sockets.is_any_due()
+    }
+
     fn is_timer_due(&self, now: Instant) -> bool {
-        now.saturating_since(self.last_egress) >= TIMER_TICK || self.timer.is_some_and(|timer| timer <= now)
+        now.saturating_since(self.last_tick) >= TIMER_TICK || self.timer.is_some_and(|timer| timer <= now)
     }
 }
 
@@ -238,7 +256,7 @@ impl<P: Port> Engine for SequentialEngine<P> {
     }
 
     fn poll(&mut self, now: Instant, streams: &mut dyn Streams) -> Activity {
-        if self.egress_due || self.is_timer_due(now) {
+        if self.is_egress_due() || self.is_timer_due(now) {
             self.egress(now);
         }
         let received = self.ingress(now);
@@ -252,7 +270,7 @@ impl<P: Port> Engine for SequentialEngine<P> {
     }
 
     fn flush(&mut self, now: Instant) {
-        if self.egress_due {
+        if self.is_egress_due() {
             self.egress(now);
         }
     }
@@ -288,17 +306,15 @@ impl<P: Port> Engine for SequentialEngine<P> {
         if self.device.transmit_side().is_blocked() {
             return Some(now + BLOCKED_RETRY);
         }
-        if self.egress_due || !self.ready.is_empty() {
+        if self.is_egress_due() || !self.ready.is_empty() {
             return Some(now);
         }
-        let asked = self.interface.poll_at(smoltcp_time(now), &self.sockets).map(|at| {
-            let at = Instant::from_nanoseconds(u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000));
-            // It was served at this very time and wants more: not before the clock has moved.
-            if at <= now && self.last_egress == now { now + TIMER_TICK } else { at }
-        });
-        self.timer = asked;
+        self.timer = self.sockets.earliest_timer();
+        if self.device.transmit_side().is_holding() {
+            self.timer = Some(self.timer.map_or(now + TIMER_TICK, |timer| timer.min(now + TIMER_TICK)));
+        }
         let forgotten = self.lingering.front().map(|&(_, at)| at);
-        asked.into_iter().chain(forgotten).min()
+        self.timer.into_iter().chain(forgotten).min()
     }
 
     fn readiness(&self) -> Option<Arc<OwnedFd>> {

@@ -16,13 +16,19 @@ impl<P: Port> SequentialEngine<P> {
     pub(super) fn serve_open(&mut self, now: Instant, index: usize, streams: &mut dyn Streams) -> usize {
         let stream = self.slots.name(index);
         let slot = self.slots.get_mut(index);
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(slot.handle);
+        let socket = self.sockets.get_mut(index);
+        let queued = socket.recv_queue();
         offer(slot, socket, stream, streams, &mut self.statistics);
+        let window_opened = socket.recv_queue() < queued;
         if socket.state() == tcp::State::TimeWait {
             slot.ended = true;
             // When TIME-WAIT ends smoltcp empties the ring, and what is in it was acknowledged.
             stage_all(slot, socket, &mut self.statistics);
         }
+        if window_opened {
+            self.sockets.mark(index);
+        }
+        let socket = self.sockets.get_mut(index);
         let mut events = 0;
         if !slot.fin_seen {
             slot.fin_seen = is_fin_received(socket);
@@ -54,7 +60,7 @@ impl<P: Port> SequentialEngine<P> {
     fn rearm(&mut self, index: usize, streams: &mut dyn Streams) -> usize {
         let stream = self.slots.name(index);
         let slot = self.slots.get_mut(index);
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(slot.handle);
+        let socket = self.sockets.get_mut(index);
         let waker = self.ready.waker(index);
         socket.register_recv_waker(waker);
         if !slot.blocked {

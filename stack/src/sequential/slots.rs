@@ -1,9 +1,8 @@
 //! The table of connections: what the engine remembers of each socket, and the names of streams.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
-
-use smoltcp::iface::SocketHandle;
+use std::hash::{BuildHasher, Hasher};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::stream::{ListenerId, StreamId};
 
@@ -27,7 +26,6 @@ pub(super) enum Role {
 pub(super) struct Slot {
     pub(super) generation: u32,
     pub(super) role: Role,
-    pub(super) handle: SocketHandle,
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
     /// Our port was chosen by us, and is free again with the slot.
@@ -59,11 +57,11 @@ pub(super) struct Slot {
 }
 
 /// Slots by index, by name and by addresses.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Slots {
     slots: Vec<Slot>,
     free: Vec<u32>,
-    tuples: HashMap<(SocketAddr, SocketAddr), u32>,
+    tuples: HashMap<Tuple, u32, TupleHash>,
     ports: HashSet<u16>,
     /// Slots that count against the limit of connections: half-open, connecting and open.
     connections: usize,
@@ -71,6 +69,18 @@ pub(super) struct Slots {
 }
 
 impl Slots {
+    /// An empty table. `seed` keeps peers from guessing which addresses collide.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            tuples: HashMap::with_hasher(TupleHash { seed }),
+            ports: HashSet::new(),
+            connections: 0,
+            shaking_hands: 0,
+        }
+    }
+
     pub(super) fn connections(&self) -> usize {
         self.connections
     }
@@ -84,9 +94,9 @@ impl Slots {
         self.ports.contains(&port)
     }
 
-    /// The slot of a socket between two addresses.
-    pub(super) fn find(&self, local: SocketAddr, remote: SocketAddr) -> Option<usize> {
-        self.tuples.get(&(local, remote)).map(|&index| index as usize)
+    /// The slot of the socket between two addresses.
+    pub(super) fn find(&self, tuple: &Tuple) -> Option<usize> {
+        self.tuples.get(tuple).map(|&index| index as usize)
     }
 
     /// The slot of a stream that the layer above may name.
@@ -109,13 +119,7 @@ impl Slots {
     }
 
     /// Puts a socket into a slot.
-    pub(super) fn add(
-        &mut self,
-        role: Role,
-        handle: SocketHandle,
-        (local, remote): (SocketAddr, SocketAddr),
-        segment_size: usize,
-    ) -> usize {
+    pub(super) fn add(&mut self, role: Role, (local, remote): (SocketAddr, SocketAddr), segment_size: usize) -> usize {
         let index = match self.free.pop() {
             Some(index) => index as usize,
             None => self.slots.len(),
@@ -125,7 +129,6 @@ impl Slots {
         let slot = Slot {
             generation,
             role,
-            handle,
             local,
             remote,
             owns_port,
@@ -148,7 +151,7 @@ impl Slots {
             self.slots[index] = slot;
         }
         self.count(role, 1);
-        self.tuples.insert((local, remote), index as u32);
+        self.tuples.insert(Tuple::new(local, remote), index as u32);
         if owns_port {
             self.ports.insert(local.port());
         }
@@ -167,7 +170,7 @@ impl Slots {
         let slot = &mut self.slots[index];
         slot.generation = slot.generation.wrapping_add(1);
         slot.stage = Vec::new();
-        self.tuples.remove(&(slot.local, slot.remote));
+        self.tuples.remove(&Tuple::new(slot.local, slot.remote));
         if slot.owns_port {
             self.ports.remove(&slot.local.port());
         }
@@ -181,5 +184,85 @@ impl Slots {
         if matches!(role, Role::HalfOpen(_) | Role::Connecting) {
             self.shaking_hands = self.shaking_hands.wrapping_add_signed(change);
         }
+    }
+}
+
+/// The two ends of a connection, in a form that is quick to read from a packet and to look up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tuple {
+    local: u128,
+    remote: u128,
+    ports: u32,
+}
+
+impl Tuple {
+    pub(super) fn new(local: SocketAddr, remote: SocketAddr) -> Self {
+        Self {
+            local: address_bits(local.ip()),
+            remote: address_bits(remote.ip()),
+            ports: u32::from(local.port()) << 16 | u32::from(remote.port()),
+        }
+    }
+}
+
+impl std::hash::Hash for Tuple {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u128(self.local);
+        state.write_u128(self.remote);
+        state.write_u32(self.ports);
+    }
+}
+
+/// IPv4 addresses as IPv6 has them mapped: no packet carries those, so they meet no others.
+fn address_bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// Makes [`TupleHasher`]s.
+#[derive(Clone, Copy, Debug)]
+struct TupleHash {
+    seed: u64,
+}
+
+impl BuildHasher for TupleHash {
+    type Hasher = TupleHasher;
+
+    fn build_hasher(&self) -> TupleHasher {
+        TupleHasher { state: self.seed }
+    }
+}
+
+/// Folded multiplication: a few cycles for each word, where the standard library's hash takes tens.
+struct TupleHasher {
+    state: u64,
+}
+
+impl TupleHasher {
+    fn mix(&mut self, word: u64) {
+        // An odd number with bits all over: 2^64 divided by the golden ratio.
+        let product = u128::from(self.state ^ word) * 0x9e37_79b9_7f4a_7c15;
+        self.state = (product as u64) ^ (product >> 64) as u64 ^ self.state.rotate_left(23);
+    }
+}
+
+impl Hasher for TupleHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.mix(u64::from(*byte)));
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.mix(u64::from(word));
+    }
+
+    fn write_u128(&mut self, word: u128) {
+        self.mix(word as u64);
+        self.mix((word >> 64) as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.state
     }
 }

@@ -1,7 +1,5 @@
 //! Taking records: they are written straight into the socket's transmit ring.
 
-use smoltcp::socket::tcp;
-
 use super::SequentialEngine;
 use super::slots::{Role, Slot};
 use crate::port::Port;
@@ -22,11 +20,12 @@ impl<P: Port> SequentialEngine<P> {
             slot.blocked = true;
             return Transmitted::Blocked;
         }
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(slot.handle);
+        let socket = self.sockets.get_mut(index);
         if !socket.may_send() {
             return Transmitted::Gone;
         }
-        loop {
+        let mut taken_any = false;
+        let outcome = loop {
             let free = socket.send_capacity() - socket.send_queue();
             let room = slot.record_room(socket.send_capacity());
             let filled = socket.send(|ring| {
@@ -34,7 +33,7 @@ impl<P: Port> SequentialEngine<P> {
                 (filled.used, filled)
             });
             // It may send, as was asked above.
-            let Ok(filled) = filled else { return Transmitted::Gone };
+            let Ok(filled) = filled else { break Transmitted::Gone };
             let mut taken = filled.used;
             if let Some(record) = filled.cut {
                 self.record.resize(record.length as usize, 0);
@@ -44,7 +43,7 @@ impl<P: Port> SequentialEngine<P> {
                 taken += self.record.len();
             }
             if taken > 0 {
-                self.egress_due = true;
+                taken_any = true;
                 slot.sent = slot.sent.wrapping_add(taken as u32);
                 self.statistics.transmitted_bytes += taken as u64;
                 // Retransmission is smoltcp's own business from here on.
@@ -54,12 +53,16 @@ impl<P: Port> SequentialEngine<P> {
                 continue;
             }
             if filled.drained {
-                return Transmitted::Drained;
+                break Transmitted::Drained;
             }
             slot.blocked = true;
             socket.register_send_waker(self.ready.waker(index));
-            return Transmitted::Blocked;
+            break Transmitted::Blocked;
+        };
+        if taken_any {
+            self.sockets.mark(index);
         }
+        outcome
     }
 }
 
