@@ -177,34 +177,48 @@ fn both_halves_of_both_ends_run_on_threads_of_their_own() {
     }
 
     for (memory, sink, counter, sent, received, threads) in ends {
-        for id in 0..REQUESTS {
-            let completion = sent.recv_timeout(PATIENCE).expect("no queue is stuck");
-            assert_eq!((completion.id, completion.status), (id, Status::Success));
-        }
-        let messages: Vec<u64> = (0..REQUESTS).filter(|id| matches!(id % 5, 0 | 4)).collect();
-        for (index, &id) in messages.iter().enumerate() {
-            let completion = received.recv_timeout(PATIENCE).expect("no message is lost");
-            assert_eq!((completion.id, completion.status), (index as u64, Status::Success));
-            assert_eq!(completion.immediate, (id % 5 == 4).then_some(id.to_be_bytes()));
-            assert_eq!(u64::from(completion.length), id * 37 % (SLOT + 1));
-            if id % 5 == 0 {
-                let length = completion.length as usize;
-                let landed = memory.read(sink, (REQUESTS + index as u64) * SLOT, length);
-                assert_eq!(landed, data[(id * SLOT) as usize..][..length], "message {id}");
-            }
-        }
+        check_completions(&memory, sink, &data, &sent, &received);
         for thread in threads {
             thread.join().unwrap();
         }
-        for id in (0..REQUESTS).filter(|id| matches!(id % 5, 1 | 2 | 4)) {
-            let length = (id * 37 % (SLOT + 1)) as usize;
-            let landed = memory.read(sink, id * SLOT, length);
-            assert_eq!(landed, data[(id * SLOT) as usize..][..length], "request {id}");
-        }
-        for (count, id) in (0..REQUESTS).filter(|id| id % 5 == 3).enumerate() {
-            assert_eq!(memory.read(sink, id * SLOT, 8), (count as u64).to_ne_bytes());
-        }
-        assert_eq!(memory.read(counter, 0, 8), (REQUESTS / 5).to_ne_bytes());
-        assert_eq!(memory.holds(), 0);
+        check_memory(&memory, sink, counter, &data);
     }
+}
+
+fn check_completions(
+    memory: &TestMemory,
+    sink: Stag,
+    data: &[u8],
+    sent: &Receiver<Completion>,
+    received: &Receiver<Completion>,
+) {
+    for id in 0..REQUESTS {
+        let completion = sent.recv_timeout(PATIENCE).expect("no queue is stuck");
+        assert_eq!((completion.id, completion.status), (id, Status::Success));
+    }
+    let messages: Vec<u64> = (0..REQUESTS).filter(|id| matches!(id % 5, 0 | 4)).collect();
+    for (index, &id) in messages.iter().enumerate() {
+        let completion = received.recv_timeout(PATIENCE).expect("no message is lost");
+        assert_eq!((completion.id, completion.status), (index as u64, Status::Success));
+        assert_eq!(completion.immediate, (id % 5 == 4).then_some(id.to_be_bytes()));
+        assert_eq!(u64::from(completion.length), id * 37 % (SLOT + 1));
+        if id % 5 == 0 {
+            let length = completion.length as usize;
+            let landed = memory.read(sink, (REQUESTS + index as u64) * SLOT, length);
+            assert_eq!(landed, data[(id * SLOT) as usize..][..length], "message {id}");
+        }
+    }
+}
+
+fn check_memory(memory: &TestMemory, sink: Stag, counter: Stag, data: &[u8]) {
+    for id in (0..REQUESTS).filter(|id| matches!(id % 5, 1 | 2 | 4)) {
+        let length = (id * 37 % (SLOT + 1)) as usize;
+        let landed = memory.read(sink, id * SLOT, length);
+        assert_eq!(landed, data[(id * SLOT) as usize..][..length], "request {id}");
+    }
+    for (count, id) in (0..REQUESTS).filter(|id| id % 5 == 3).enumerate() {
+        assert_eq!(memory.read(sink, id * SLOT, 8), (count as u64).to_ne_bytes());
+    }
+    assert_eq!(memory.read(counter, 0, 8), (REQUESTS / 5).to_ne_bytes());
+    assert_eq!(memory.holds(), 0);
 }
