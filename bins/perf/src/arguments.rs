@@ -144,7 +144,7 @@ pub(crate) struct LimitArguments {
     #[arg(long, default_value = "64M", value_name = "BYTES", value_parser = parse_bytes)]
     pub(crate) memory: u64,
     /// Longest wait for anything that must happen, in seconds.
-    #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = parse_seconds)]
     pub(crate) timeout: Duration,
 }
 

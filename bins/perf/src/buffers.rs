@@ -8,6 +8,9 @@ use crate::message::{Findings, Remote};
 use crate::pattern::Pattern;
 use crate::plan::{Plan, Session};
 
+/// What fresh memory holds: no page of zeros, of which the system may have one for all.
+const FRESH: u8 = 0x5A;
+
 /// One region: the incoming area, the outgoing area, a word for each active queue pair, and a word that is only ever read.
 pub(crate) struct Buffers {
     region: MemoryRegion,
@@ -65,8 +68,7 @@ impl Buffers {
             .allocate(layout.length() as usize, access)
             .context(|| format!("cannot make {} bytes of memory; lower --size or --memory", layout.length()))?;
         let buffers = Self { region, layout };
-        // Not zeros: a page of zeros may be every page of zeros.
-        Pattern::new(session.seed, u64::MAX).fill(layout.length(), |offset, bytes| buffers.write(offset, bytes))?;
+        buffers.region.fill(0, layout.length() as usize, FRESH).context(|| "cannot write memory")?;
         Ok(buffers)
     }
 

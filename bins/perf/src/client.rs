@@ -49,12 +49,14 @@ impl Client {
         limits: &LimitArguments,
     ) -> Result<Self, Failure> {
         let session = session(test, limits)?;
+        // First, because it may take a while: the server waits from the first connection on.
+        let traffic_queues = TrafficQueues::new(&endpoint, &session)?;
         let queues = ControlQueues::new(&endpoint)?;
         let greeting = |queue_pair| Greeting { softrdma_perf: VERSION, session: session.number, queue_pair };
         let prepare = |queue_pair: &_| queues.prepare(queue_pair);
         let link = endpoint.connect(server, &greeting(None), &queues.queues, prepare)?;
         let mut control = Control::new(link, queues, endpoint.patience, "server");
-        let queues = TrafficQueues::new(&endpoint, &session)?;
+        let queues = traffic_queues;
         let reply = ask(&mut control, &Request::Open { session, memory: queues.memory() }, "memory")?;
         let Reply::Opened { memory } = reply else { return Err(unexpected(&reply)) };
         let links = (0..session.queue_pairs)

@@ -1,5 +1,6 @@
 //! Waiting with a bound, without burning a CPU that the other side needs.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
@@ -7,11 +8,21 @@ use crate::failure::Failure;
 /// Tries without a pause.
 const SPINS: u32 = 32;
 
-/// Tries that yield the CPU, before the first nap. On an idle machine this is about a millisecond.
-const YIELDS: u32 = 2000;
+/// How long a wait yields the CPU between tries before it naps: longer than a round trip of any fabric that is not stuck.
+const YIELD_TIME: Duration = Duration::from_micros(300);
 
-/// A nap between tries after that.
+/// A nap between tries.
 const NAP: Duration = Duration::from_micros(50);
+
+/// A yield that takes longer gave the CPU to somebody who had work for it. Yielding on a busy machine means to queue behind
+/// everybody; who naps is let in again soon.
+const CONTENTION: Duration = Duration::from_micros(300);
+
+/// Pauses that nap at once after contention was seen, before a yield is tried again.
+const WARY_PAUSES: u32 = 1000;
+
+/// Pauses left that nap because of contention, over all waits of the process.
+static WARY: AtomicU32 = AtomicU32::new(0);
 
 /// How the threads of a process wait.
 #[derive(Clone, Copy, Debug)]
@@ -66,25 +77,27 @@ impl Wait {
     /// Pauses after a try in vain. `true`: the limit is reached.
     pub(crate) fn pause(&mut self) -> bool {
         self.tries = self.tries.saturating_add(1);
-        if self.tries <= SPINS {
+        let spins = if self.patience.busy_poll { !self.tries.is_multiple_of(4096) } else { self.tries <= SPINS };
+        if spins {
             std::hint::spin_loop();
             return false;
         }
-        if self.patience.busy_poll {
-            std::hint::spin_loop();
-            if !self.tries.is_multiple_of(4096) {
-                return false;
-            }
+        let now = Instant::now();
+        let waited = now - *self.since.get_or_insert(now);
+        if waited >= self.patience.limit {
+            return true;
         }
-        std::thread::yield_now();
-        if self.tries > SPINS + YIELDS && !self.patience.busy_poll && !self.patience.drives {
+        let is_wary = WARY.load(Ordering::Relaxed) > 0;
+        if self.patience.busy_poll || !is_wary && (self.patience.drives || waited < YIELD_TIME) {
+            std::thread::yield_now();
+            if now.elapsed() > CONTENTION {
+                WARY.store(WARY_PAUSES, Ordering::Relaxed);
+            }
+        } else {
+            let _ = WARY.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
             std::thread::sleep(NAP);
         }
-        // The clock is read now and then; a nap makes that cheap.
-        if !self.tries.is_multiple_of(64) && self.tries < SPINS + YIELDS {
-            return false;
-        }
-        self.since.get_or_insert_with(Instant::now).elapsed() >= self.patience.limit
+        false
     }
 
     /// Whether this wait has lasted so long that looking at rare things costs nothing.

@@ -24,6 +24,12 @@ pub(super) fn initiate(
     network::attach(fabric, End::Client, PATIENCE)?;
     for run in runs {
         let report = raw::initiator(&mut port, &config(run)).context(|| "plain frames")?;
+        if report.frames == 0 {
+            let (size, seconds) = (run.size, run.duration.as_secs_f64());
+            return Err(Failure::Refused(format!(
+                "no frame of {size} bytes was measured within {seconds} s, all the time went into the warm-up: raise --duration"
+            )));
+        }
         let mut latencies = Latencies::new();
         for bucket in report.round_trips_ns.iter_recorded() {
             let round_trip = Duration::from_nanos(bucket.value_iterated_to());
@@ -53,7 +59,12 @@ fn config(run: &RawRun) -> Config {
     let touch =
         run.touch.map(|touch| Touch { memory_bytes: touch.memory as usize, crc: touch.crc, checksum: touch.checksum });
     let limit = Limit::Time(run.duration);
-    Config { limit, touch, patience: PATIENCE, ..Config::new(traffic, run.size as usize) }
+    // The time of a run includes its warm-up, which therefore must be short even where the machine is busy or the port slow.
+    let warm_up = match run.traffic {
+        Traffic::PingPong => 16,
+        Traffic::Bulk => 256,
+    };
+    Config { limit, touch, warm_up, patience: PATIENCE, ..Config::new(traffic, run.size as usize) }
 }
 
 fn open(device: &DevicePlan) -> Result<EthPort, Failure> {
