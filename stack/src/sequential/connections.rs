@@ -189,8 +189,8 @@ impl<P: Port> SequentialEngine<P> {
         }
         let on_link = self.addresses.iter().any(|&(address, prefix)| contains(address, prefix, target));
         let routed = self.gateways.iter().any(|gateway| gateway.is_ipv4() == target.is_ipv4());
-        // smoltcp has no loopback: nobody answers for our own address.
-        if self.is_ours(target) || target.is_unspecified() || target.is_multicast() || !(on_link || routed) {
+        // Our own address is answered for by a port that receives what it sends; on any other the connection times out.
+        if target.is_unspecified() || target.is_multicast() || !(on_link || routed) {
             return Err(no_route);
         }
         if let Some(local) = asked.filter(|local| !local.is_unspecified()) {
