@@ -455,8 +455,8 @@ fn raw_runs_over_memif_measure_both_ways_with_and_without_touching() {
         (Traffic::PingPong, Some(touch)),
     ];
     let config = |traffic, touch| raw::Config {
-        limit: raw::Limit::Frames(3_000),
-        warm_up: 100,
+        limit: raw::Limit::Frames(200),
+        warm_up: 20,
         touch,
         ..raw::Config::new(traffic, 9000)
     };
@@ -474,7 +474,7 @@ fn raw_runs_over_memif_measure_both_ways_with_and_without_touching() {
             for (traffic, touch) in runs {
                 let report = raw::initiator(&mut port, &config(traffic, touch)).expect("somebody responds");
                 assert_eq!(report.lost, 0, "{traffic:?}");
-                assert!(report.frames >= 3_000 && report.frames < 3_100, "{} frames", report.frames);
+                assert!(report.frames >= 200 && report.frames < 300, "{} frames", report.frames);
                 assert_eq!(report.bytes, report.frames * 9000);
                 assert!(report.throughput_gbps() > 0.0 && report.frames_per_second() > 0.0);
                 let pings = if traffic == Traffic::PingPong { report.frames } else { 0 };

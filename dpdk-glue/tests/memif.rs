@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Side, argument, bytes, eal, pattern, queues, receive_exactly, role, send_pattern, unique_name};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 use softrdma_dpdk_glue::{EthPort, MemifRole, PortConfig, PortError};
 use softrdma_stack::port::{LinkState, Packet, Port, ReceiveQueue, TransmitOffload, TransmitQueue};
 
@@ -108,6 +109,39 @@ fn a_server_that_polls_survives_clients_that_are_killed() {
                 text.split("links ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap_or(0);
             // A link that goes and comes while the server is not running at all is seen as one.
             assert!(links >= KILLS / 2, "only {links} of {KILLS} clients got as far as sending:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn a_server_survives_clients_that_hang_up_before_they_are_greeted() {
+    const TEST: &str = "a_server_survives_clients_that_hang_up_before_they_are_greeted";
+    match role().as_deref() {
+        Some("server") => polling_server(),
+        Some("client") => drop(open(MemifRole::Client, 1500)),
+        _ => {
+            let path = std::env::temp_dir().join(unique_name("hang-up"));
+            let path = path.to_str().expect("a plain name");
+            let mut server = Side::start(TEST, "server", path);
+            let address = SocketAddrUnix::new(path).expect("a short path");
+            let begin = Instant::now();
+            let mut connected = 0;
+            while connected < 200 {
+                assert!(
+                    server.is_running(),
+                    "the server is gone after {connected} clients: {}",
+                    server.expect_success()
+                );
+                assert!(begin.elapsed() < Duration::from_secs(50), "only {connected} clients could connect");
+                let client = socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).expect("sockets can be had");
+                match connect(&client, &address) {
+                    Ok(()) => connected += 1,
+                    Err(_) => thread::sleep(Duration::from_millis(10)),
+                }
+            }
+            Side::start(TEST, "client", path).expect_success();
+            server.end_input();
+            server.expect_success();
         }
     }
 }

@@ -131,6 +131,8 @@ struct Gate {
     descriptor: i32,
     /// The interrupt thread's epoll descriptor; -1 while unknown.
     epoll: AtomicI32,
+    /// Descriptors that take the place of ones closed too early, until it is known which of them are needed.
+    placeholders: Mutex<Vec<i32>>,
     /// Times that the interrupt thread came.
     turns: AtomicU64,
     slots: Mutex<Vec<Arc<Slot>>>,
@@ -144,7 +146,13 @@ impl Gate {
             return Err(InstallError::Descriptor(std::io::Error::last_os_error().raw_os_error().unwrap_or(0)));
         }
         LIGHT_FENCE.store(membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED), Ordering::SeqCst);
-        Ok(Self { descriptor, epoll: AtomicI32::new(-1), turns: AtomicU64::new(0), slots: Mutex::new(Vec::new()) })
+        Ok(Self {
+            descriptor,
+            epoll: AtomicI32::new(-1),
+            placeholders: Mutex::new(Vec::new()),
+            turns: AtomicU64::new(0),
+            slots: Mutex::new(Vec::new()),
+        })
     }
 
     fn attach(&'static self) -> Result<(), InstallError> {
@@ -175,6 +183,8 @@ impl Gate {
     /// The interrupt thread's stay at the gate.
     fn turn(&self) {
         self.drain();
+        self.find_epoll();
+        self.hold_place();
         CLOSED.store(false, Ordering::Release);
         self.turns.fetch_add(1, Ordering::Release);
         self.wait_for_work();
@@ -201,16 +211,50 @@ impl Gate {
         }
     }
 
-    /// Returns when a descriptor of the interrupt thread has work.
-    fn wait_for_work(&self) {
+    /// Looks up the interrupt thread's epoll descriptor, which changes when it watches something new.
+    fn find_epoll(&self) {
         let known = self.epoll.load(Ordering::Relaxed);
         let epoll = if watches(known, self.descriptor) { known } else { find_epoll(self.descriptor).unwrap_or(-1) };
         self.epoll.store(epoll, Ordering::Relaxed);
-        let (count, timeout_ms) = if epoll >= 0 { (1, -1) } else { (0, BLIND_PERIOD_MS) };
+    }
+
+    /// Keeps the interrupt thread from ending the process.
+    ///
+    /// When a client dies between connecting and being greeted, net_memif (22.11) closes the descriptor and leaves it
+    /// registered; the EAL panics as soon as it builds its set of descriptors anew, which it does after this turn if something
+    /// was registered. The number that was closed last is the lowest that is free: an idle descriptor is put there. If the EAL
+    /// then watches it, it stays for good.
+    fn hold_place(&self) {
+        let mut placeholders = self.placeholders.lock().unwrap_or_else(PoisonError::into_inner);
+        let epoll = self.epoll.load(Ordering::Relaxed);
+        if !self.has_work(epoll, 0) {
+            // Nothing was registered since the set was built: what it does not hold is not needed.
+            for place in placeholders.drain(..).filter(|place| !watches(epoll, *place)) {
+                // SAFETY: it was opened here, and nobody else knows of it.
+                unsafe { libc::close(place) };
+            }
+            return;
+        }
+        // SAFETY: plain system call.
+        let idle = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+        if idle >= 0 {
+            placeholders.push(idle);
+        }
+    }
+
+    /// Returns when a descriptor of the interrupt thread has work.
+    fn wait_for_work(&self) {
+        let epoll = self.epoll.load(Ordering::Relaxed);
+        self.has_work(epoll, if epoll >= 0 { -1 } else { BLIND_PERIOD_MS });
+    }
+
+    /// Waits for at most `timeout_ms` (-1: for ever) until a descriptor that `epoll` watches has work; whether one has.
+    fn has_work(&self, epoll: i32, timeout_ms: i32) -> bool {
         let mut poll = libc::pollfd { fd: epoll, events: libc::POLLIN, revents: 0 };
-        // An epoll descriptor is readable while one of its descriptors has work: ours has none, having been drained.
-        // SAFETY: `poll` is one valid entry; with a count of 0 it is not looked at.
-        unsafe { libc::poll(&mut poll, count, timeout_ms) };
+        // An epoll descriptor is readable while one of its descriptors has work: ours has none, having been drained. A
+        // negative descriptor is passed over.
+        // SAFETY: `poll` is one valid entry.
+        unsafe { libc::poll(&mut poll, 1, timeout_ms) == 1 }
     }
 
     fn drain(&self) {
