@@ -35,6 +35,9 @@ use crate::resources::Resources;
 /// How long a command may take to be carried out before the device is taken for dead.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a device that is closed waits for its connections to end in order.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// An RDMA device. Clones name the same one; it is closed when the last handle to it or to anything on it is dropped.
 #[derive(Clone)]
 pub struct Device(Arc<DeviceShared>);
@@ -66,6 +69,7 @@ impl Drop for DeviceShared {
         {
             let _ = thread.join();
         }
+        self.driver.linger(LINGER);
     }
 }
 

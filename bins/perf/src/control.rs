@@ -1,5 +1,7 @@
 //! Requests and replies over the first connection of a run: JSON in Sends.
 
+use std::time::{Duration, Instant};
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use softrdma_verbs::{AccessFlags, CompletionQueue, MemoryRegion, QueuePair};
@@ -15,6 +17,9 @@ const RECEIVES: u64 = 4;
 
 /// Name of the send request; receives are named by their place.
 const SEND: u64 = u64::MAX;
+
+/// How long the peer may take to leave after it has said goodbye.
+const LEAVE: Duration = Duration::from_secs(5);
 
 /// What a control connection is made from.
 pub(crate) struct ControlQueues {
@@ -98,6 +103,15 @@ impl Control {
                 }
             },
         )
+    }
+
+    /// Waits until the peer has gone, for a few seconds at most: a message that completed may still be on its way, and leaving
+    /// now would take it along.
+    pub(crate) fn wait_for_end(&mut self) {
+        let deadline = Instant::now() + LEAVE;
+        while self.ended.is_none() && Instant::now() < deadline && self.poll().is_ok() {
+            std::thread::sleep(Duration::from_micros(100));
+        }
     }
 
     /// The next message, if it is there.

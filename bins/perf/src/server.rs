@@ -207,6 +207,7 @@ impl Run<'_> {
         self.control.send(&reply)?;
         if reply == Reply::Goodbye {
             self.control.flush()?;
+            self.control.wait_for_end();
             return Ok(false);
         }
         Ok(true)

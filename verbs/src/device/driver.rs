@@ -217,6 +217,27 @@ impl Driver {
         self.wake();
     }
 
+    /// Lets connections that are being closed come to their end, for at most `longest`: what was handed over still leaves.
+    /// For when the stack's thread has stopped.
+    pub(super) fn linger(&self, longest: Duration) {
+        if self.driving == Driving::Manual {
+            return;
+        }
+        let begin = self.clock.now();
+        loop {
+            let now = self.clock.now();
+            let mut open = 0;
+            let entered = self.turn.try_enter(|core| {
+                core.pass(now);
+                open = core.host().endpoint_count();
+            });
+            if !entered || open == 0 || now.saturating_since(begin) > longest {
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+
     fn wake_if_sleeping(&self) {
         // Pairs with the fence in `sleep`: either it sees what was handed over, or we see that it sleeps.
         fence(Ordering::SeqCst);
