@@ -7,13 +7,14 @@ set -euo pipefail
 file=$(cd "$OLDPWD" && readlink -f -- "${1:?usage: tests/dissect.sh FILE}")
 have tshark || die "no tshark (apt-get install tshark)"
 
-count() { # FILTER: frames of the capture
-	tshark -r "$file" -Y "$1" 2>/dev/null | wc -l
-}
+# tshark guesses what a Send carries; some of our test data then passes for RPC, and bad RPC at that.
+dissect() { tshark -r "$file" --disable-protocol rpcordma --disable-protocol smb_direct "$@" 2>/dev/null; }
+
+count() { dissect -Y "$1" | wc -l; } # FILTER: frames of the capture
 
 text=$(mktemp)
 trap 'rm -f "$text"' EXIT
-tshark -r "$file" -O iwarp_mpa,iwarp_ddp_rdmap 2>/dev/null >"$text"
+dissect -O iwarp_mpa,iwarp_ddp_rdmap >"$text"
 requests=$(count iwarp_mpa.req)
 replies=$(count iwarp_mpa.rep)
 good=$(grep -c 'CRC check:.*(Good CRC32)' "$text" || true)

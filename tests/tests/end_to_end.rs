@@ -87,7 +87,7 @@ fn a_scheme_to_come_says_so() {
     let _turn = take_turn();
     for scheme in ["rnic", "softrdma"] {
         let outcome = Program::build("softrdma-perf").run(LIMIT, ["pair", "--scheme", scheme]);
-        assert_eq!(outcome.status.and_then(|status| status.code()), Some(2), "{outcome}");
+        assert!(outcome.status.is_some_and(|status| !status.success()), "{outcome}");
         assert!(outcome.errors.contains("not in this version"), "{outcome}");
     }
 }
