@@ -49,6 +49,7 @@ impl Client {
         limits: &LimitArguments,
     ) -> Result<Self, Failure> {
         let session = session(test, limits)?;
+        usage::claim(session.number);
         // First, because it may take a while: the server waits from the first connection on.
         let traffic_queues = TrafficQueues::new(&endpoint, &session)?;
         let queues = ControlQueues::new(&endpoint)?;

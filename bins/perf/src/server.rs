@@ -198,7 +198,8 @@ impl Run<'_> {
             Request::Prepare { first, count } => self.prepare(first, count, traffic)?,
             Request::Check { first, count } => Reply::Checked(self.check(first, count, traffic)?),
             Request::Finish => {
-                let usage = usage::of(&self.server.endpoint.device)?.since(&self.usage);
+                let usage =
+                    usage::of_server(&self.server.endpoint.device, traffic.session().number)?.since(&self.usage);
                 Reply::Finished { usage, findings: traffic.take_findings() }
             }
             Request::Goodbye => Reply::Goodbye,
@@ -215,7 +216,7 @@ impl Run<'_> {
 
     fn start(&mut self, plan: Plan, traffic: &mut Traffic) -> Result<Reply, Failure> {
         check_plan(&plan, traffic)?;
-        self.usage = usage::of(&self.server.endpoint.device)?;
+        self.usage = usage::of_server(&self.server.endpoint.device, traffic.session().number)?;
         self.next = 0;
         // Without verification nothing is announced: every message may come.
         self.round = if plan.verify { 0..0 } else { 0..u64::MAX };

@@ -1,10 +1,25 @@
 //! What this process has used: CPU time, and bytes copied and delivered.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use rustix::time::{ClockId, clock_gettime};
 use softrdma_verbs::Device;
 
 use crate::failure::Failure;
 use crate::message::Usage;
+
+/// The run that a client of this process has begun.
+static OWN_SESSION: AtomicU64 = AtomicU64::new(0);
+
+/// Remembers that this process is the client of run `session`.
+pub(crate) fn claim(session: u64) {
+    OWN_SESSION.store(session, Ordering::Relaxed);
+}
+
+/// What a server reports for run `session`: nothing if its client is in the same process (over a ring) and counts for both.
+pub(crate) fn of_server(device: &Device, session: u64) -> Result<Usage, Failure> {
+    if OWN_SESSION.load(Ordering::Relaxed) == session { Ok(Usage::default()) } else { of(device) }
+}
 
 /// How often a device is asked that is too busy to answer.
 const ATTEMPTS: u32 = 10_000;
