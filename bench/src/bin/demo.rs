@@ -73,7 +73,7 @@ fn main() -> ExitCode {
 fn measure(program: &str, path: &Path) -> Result<Vec<Row>, String> {
     let mut child = Command::new(program)
         .args(["pair", "--scheme", path.scheme, "--fabric", path.fabric, "--op", OPERATIONS, "--size", SIZES])
-        .args(["--duration", SECONDS, "--with-raw", "--json", "--quiet"])
+        .args(["--threads", "c2", "--busy-poll", "--duration", SECONDS, "--with-raw", "--json", "--quiet"])
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("cannot run {program}: {error}"))?;
@@ -106,7 +106,7 @@ fn parse(line: &str) -> Option<Row> {
 
 fn print_table(paths: &[Path], results: &[Vec<Row>]) {
     println!(
-        "\nOne queue pair, CRC on, both ends on this machine. us: half the round trip, median. touched: raw with the"
+        "\nOne queue pair, CRC on, both ends on this machine, run to completion, busy-polling. us: half the round trip, median. touched: raw with the"
     );
     println!(
         "passes that moving data makes mandatory (one copy into memory, CRC, checksum), which is the honest limit.\n"
