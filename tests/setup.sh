@@ -72,7 +72,7 @@ rust_components() {
 	done
 }
 
-have cargo || die "cargo is not on PATH; install Rust 1.88 or later (https://rustup.rs)"
+have cargo || die "cargo is not on PATH; install Rust 1.91 or later (https://rustup.rs)"
 look_for_packages "$@"
 if ((${#packages[@]})) && may_install; then
 	install_packages
