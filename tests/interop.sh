@@ -150,7 +150,10 @@ check_capture() {
 	sleep 1
 	kill "$capture" && wait "$capture" || true
 	capture=
-	tests/dissect.sh "$WORK/wire.pcap"
+	tests/dissect.sh "$WORK/wire.pcap" && return
+	cp "$WORK/wire.pcap" "${CARGO_TARGET_DIR:-target}/interop-failed.pcap"
+	say "the capture is kept: ${CARGO_TARGET_DIR:-target}/interop-failed.pcap"
+	return 1
 }
 
 # --------------------------------------------------------------------------------------------------
