@@ -23,6 +23,8 @@ pub use passes::{Touch, internet_checksum};
 pub const SMALLEST_FRAME: usize = 60;
 /// Rounds of finding nothing after which the CPU is offered to others.
 const PATIENT_ROUNDS: u32 = 1_000;
+/// Spins between two looks at a ring that was full: each look takes a cache line from the receiver, who is at work on it.
+const FULL_RING_SPINS: u32 = 16;
 /// Rounds of finding nothing after which the clock is read.
 const CLOCK_ROUNDS: u32 = 1024;
 /// How long a ping may stay unanswered before it counts as lost and the next one leaves.
@@ -268,7 +270,12 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
             }
             // What queues up beyond a burst falls out of the nearest cache, and leaves no sooner.
             if self.transmit.flush() > 0 {
-                self.wait_for(|end| (end.transmit.flush() == 0).then_some(()))?;
+                self.wait_for(|end| {
+                    for _ in 0..FULL_RING_SPINS {
+                        std::hint::spin_loop();
+                    }
+                    (end.transmit.flush() == 0).then_some(())
+                })?;
             }
         }
         let tally = self.ask(Kind::End, Kind::Result)?;
