@@ -37,8 +37,8 @@ pub struct DeviceConfig {
     pub addresses: Vec<InterfaceAddress>,
     /// Default routers, at most one per address family (sequential only).
     pub gateways: Vec<IpAddr>,
-    /// Addresses a listener may be bound to when its address is left unspecified (`0.0.0.0` or `::`). Default loopback for
-    /// kernel-socket; empty means all addresses of the device.
+    /// The addresses that a listener is bound to when its own is left unspecified (`0.0.0.0` or `::`), those of its family
+    /// (kernel-socket only; a port has just the addresses it was given). Default loopback; empty means all of the machine.
     pub listen_addresses: Vec<IpAddr>,
     /// Largest IP packet in bytes (sequential only). Default 1500.
     pub mtu: u32,
@@ -176,8 +176,6 @@ pub struct DeviceLimits {
     pub receive_buffer_bytes: u32,
     /// Stage where records wait for the kernel, per connection, in bytes (kernel-socket). Default 256 KiB.
     pub transmit_stage_bytes: u32,
-    /// Events that wait for the application on one event channel. Default 4096.
-    pub max_events: u32,
 }
 
 /// How long things may take.
@@ -197,22 +195,23 @@ pub struct Timing {
     /// How long the initiator of a client-server connection holds its first FPDU back after the reply, in milliseconds;
     /// some peers need a moment to leave their socket handler. Default 0.
     pub first_fpdu_delay_ms: u32,
-    /// How long a port's link may take to come up, in milliseconds. Default 10000.
-    pub link_up_timeout_ms: u32,
+    /// How long the application may take to accept or reject a connection, in milliseconds. Default 60000.
+    pub accept_timeout_ms: u32,
+    /// How long a port that connects to a serving one (memif, virtio_user) may wait for it, in milliseconds. Default 5000.
+    pub peer_wait_ms: u32,
 }
 
 /// How a poll loop behaves while there is nothing to do: it spins, then yields, then sleeps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Polling {
-    /// Spins that long after the last work, in microseconds. Default 50.
+    /// Spins that long after the last work, in microseconds. Default 5.
     pub spin_us: u32,
-    /// Then yields the CPU at each round that long, in microseconds. Default 200.
+    /// Then yields the CPU at each round that long, in microseconds; an application that polls (c2) goes on yielding.
+    /// Default 50.
     pub yield_us: u32,
     /// Then sleeps that long at a time where no descriptor wakes it, in microseconds. Default 100.
     pub idle_sleep_us: u32,
-    /// Rounds of its engine that one poll of the application drives at most (c2). Default 4.
-    pub rounds_per_poll: u32,
 }
 
 impl DeviceConfig {
@@ -316,7 +315,6 @@ impl Default for DeviceLimits {
             socket_buffer_bytes: 1 << 20,
             receive_buffer_bytes: 256 << 10,
             transmit_stage_bytes: 256 << 10,
-            max_events: 4096,
         }
     }
 }
@@ -330,14 +328,15 @@ impl Default for Timing {
             terminate_timeout_ms: 1000,
             close_timeout_ms: 3000,
             first_fpdu_delay_ms: 0,
-            link_up_timeout_ms: 10_000,
+            accept_timeout_ms: 60_000,
+            peer_wait_ms: 5000,
         }
     }
 }
 
 impl Default for Polling {
     fn default() -> Self {
-        Self { spin_us: 50, yield_us: 200, idle_sleep_us: 100, rounds_per_poll: 4 }
+        Self { spin_us: 5, yield_us: 50, idle_sleep_us: 100 }
     }
 }
 

@@ -101,6 +101,16 @@ pub enum CmError {
         /// The device's limit.
         limit: u16,
     },
+    /// The address is unspecified, and what is configured for that case has none of its family.
+    #[error(
+        "nothing to listen on for {address}: `listen_addresses` is {configured:?}; name an address, or extend it (empty: all)"
+    )]
+    ListenAddresses {
+        /// What was asked for.
+        address: std::net::SocketAddr,
+        /// What is configured.
+        configured: Vec<std::net::IpAddr>,
+    },
     /// See there.
     #[error(transparent)]
     Listen(ListenError),

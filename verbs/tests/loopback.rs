@@ -187,6 +187,55 @@ fn nobody_listening_is_unreachable() {
 }
 
 #[test]
+fn an_unspecified_address_listens_where_the_configuration_says() {
+    let unspecified: SocketAddr = "0.0.0.0:0".parse().unwrap();
+    let by_default = Host::new(Threads::C2);
+    let bound = CmId::new(&by_default.channel).listen(unspecified, None).unwrap();
+    assert!(bound.ip().is_loopback() && bound.port() != 0, "{bound}");
+    let refused = CmId::new(&by_default.channel).listen("[::]:0".parse().unwrap(), None).unwrap_err().to_string();
+    assert!(refused.contains("[::]:0") && refused.contains("listen_addresses"), "{refused}");
+
+    let both = ["127.0.0.2", "127.0.0.3"].map(|address| address.parse().unwrap());
+    let host = Host::with(|config| config.listen_addresses = both.to_vec());
+    let listener = CmId::new(&host.channel);
+    let port = listener.listen(unspecified, None).unwrap().port();
+    let reachable = |address: &str| std::net::TcpStream::connect((address, port)).is_ok();
+    assert!(reachable("127.0.0.2") && reachable("127.0.0.3") && !reachable("127.0.0.1"));
+    drop(listener);
+    // The stack's thread hears of it a moment later.
+    let deadline = Instant::now() + PATIENCE;
+    while reachable("127.0.0.2") || reachable("127.0.0.3") {
+        assert!(Instant::now() < deadline, "both listeners end with their id");
+    }
+
+    let everywhere = Host::with(|config| config.listen_addresses.clear());
+    assert!(CmId::new(&everywhere.channel).listen(unspecified, None).unwrap().ip().is_unspecified());
+}
+
+#[test]
+fn a_request_that_nobody_decides_ends_in_time() {
+    for threads in models() {
+        let client = Host::new(threads);
+        let server = Host::with(|config| {
+            config.threads = threads;
+            config.timing.accept_timeout_ms = 100;
+        });
+        let (_listener, address) = server.listen();
+        let id = CmId::new(&client.channel);
+        id.resolve_address(address);
+        client.event();
+        id.set_queue_pair(client.queue_pair());
+        let begun = Instant::now();
+        id.connect(&ConnectParameters::default()).unwrap();
+        let request = server.event();
+        assert!(matches!(request.kind, CmEventKind::ConnectRequest { .. }), "{request:?}");
+        let end = client.event();
+        assert!(matches!(end.kind, CmEventKind::Unreachable { .. } | CmEventKind::ConnectError { .. }), "{end:?}");
+        assert!(begun.elapsed() < Duration::from_secs(4), "sooner than the client's own patience of 5 s");
+    }
+}
+
+#[test]
 fn a_peer_that_is_gone_flushes_what_is_posted() {
     for threads in models() {
         let Connection { client, server, client_id, server_id, _listener } =

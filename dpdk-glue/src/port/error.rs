@@ -79,7 +79,7 @@ pub enum PortError {
     },
     /// Nobody listens at the other end.
     #[error(
-        "device `{device}` found nobody to connect to within {waited_ms} ms: start the serving process first, or raise `peer_wait`{log}"
+        "device `{device}` found nobody to connect to within {waited_ms} ms: start the serving process first, or raise `peer_wait` (`timing.peer_wait_ms`){log}"
     )]
     NoPeer {
         /// As given.

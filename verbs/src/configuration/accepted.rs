@@ -51,18 +51,17 @@ pub(super) const NUMBERS: &[Number] = numbers! {
     "limits.socket_buffer_bytes" limits.socket_buffer_bytes 36_000..=536_870_912, "bytes";
     "limits.receive_buffer_bytes" limits.receive_buffer_bytes 131_072..=1_073_741_824, "bytes";
     "limits.transmit_stage_bytes" limits.transmit_stage_bytes 131_072..=1_073_741_824, "bytes";
-    "limits.max_events" limits.max_events 16..=1_048_576, "events";
     "timing.handshake_timeout_ms" timing.handshake_timeout_ms 1..=600_000, "milliseconds";
     "timing.connect_timeout_ms" timing.connect_timeout_ms 1..=600_000, "milliseconds";
     "timing.receive_wait_ms" timing.receive_wait_ms 0..=600_000, "milliseconds";
     "timing.terminate_timeout_ms" timing.terminate_timeout_ms 1..=600_000, "milliseconds";
     "timing.close_timeout_ms" timing.close_timeout_ms 1..=600_000, "milliseconds";
     "timing.first_fpdu_delay_ms" timing.first_fpdu_delay_ms 0..=10_000, "milliseconds";
-    "timing.link_up_timeout_ms" timing.link_up_timeout_ms 1..=600_000, "milliseconds";
+    "timing.accept_timeout_ms" timing.accept_timeout_ms 1..=3_600_000, "milliseconds";
+    "timing.peer_wait_ms" timing.peer_wait_ms 0..=600_000, "milliseconds";
     "polling.spin_us" polling.spin_us 0..=1_000_000, "microseconds";
     "polling.yield_us" polling.yield_us 0..=1_000_000, "microseconds";
     "polling.idle_sleep_us" polling.idle_sleep_us 1..=1_000_000, "microseconds";
-    "polling.rounds_per_poll" polling.rounds_per_poll 1..=1024, "rounds";
     "eal.memory_mib" eal.memory_mib 16..=1_048_576, "MiB";
 };
 

@@ -82,7 +82,7 @@ pub(super) fn execute_all(engine: &mut dyn Engine, host: &mut Host, now: Instant
 fn execute(engine: &mut dyn Engine, host: &mut Host, now: Instant, command: Command) {
     match command {
         Command::Listen { cm, address, backlog, reply } => {
-            let _ = reply.send(listen(engine, host, now, cm, address, backlog).map_err(CmError::from));
+            let _ = reply.send(listen(engine, host, now, &cm, address, backlog));
         }
         Command::Connect { cm, queue_pair, remote, local, parameters, reply } => {
             let _ = reply.send(connect(engine, host, now, Connect { cm, queue_pair, remote, local, parameters }));
@@ -109,15 +109,48 @@ fn listen(
     engine: &mut dyn Engine,
     host: &mut Host,
     now: Instant,
-    cm: Arc<CmIdShared>,
+    cm: &Arc<CmIdShared>,
     address: SocketAddr,
     backlog: usize,
-) -> Result<SocketAddr, ListenError> {
-    let listener = engine.listen(now, address, backlog)?;
-    let local = engine.listener_address(listener).unwrap_or(address);
-    cm.set_local(local);
-    host.listeners.insert(listener, Listener { cm, backlog, undecided: 0 });
-    Ok(local)
+) -> Result<SocketAddr, CmError> {
+    let mut bound = address;
+    let ips = listening_addresses(host, address)?;
+    for &ip in &ips {
+        // They share a port: the one that the first of them chose.
+        let listened = engine.listen(now, SocketAddr::new(ip, bound.port()), backlog);
+        let listener = listened.inspect_err(|_| stop_listening(engine, host, now, cm))?;
+        let local = engine.listener_address(listener).unwrap_or(bound);
+        host.listeners.insert(listener, Listener { cm: cm.clone(), backlog, undecided: 0 });
+        bound = match ips.len() {
+            1 => local,
+            _ => SocketAddr::new(address.ip(), local.port()),
+        };
+    }
+    cm.set_local(bound);
+    Ok(bound)
+}
+
+/// What `address` stands for: itself, or the configured addresses of its family if it is unspecified.
+fn listening_addresses(host: &Host, address: SocketAddr) -> Result<Vec<IpAddr>, CmError> {
+    let configured = &host.settings.listen_addresses;
+    if !address.ip().is_unspecified() || configured.is_empty() {
+        return Ok(vec![address.ip()]);
+    }
+    let of_family: Vec<IpAddr> = configured.iter().copied().filter(|ip| ip.is_ipv4() == address.is_ipv4()).collect();
+    if of_family.is_empty() {
+        return Err(CmError::ListenAddresses { address, configured: configured.clone() });
+    }
+    Ok(of_family)
+}
+
+fn stop_listening(engine: &mut dyn Engine, host: &mut Host, now: Instant, cm: &CmIdShared) {
+    host.listeners.retain(|&listener, entry| {
+        let is_other = entry.cm.number() != cm.number();
+        if !is_other {
+            engine.close_listener(now, listener);
+        }
+        is_other
+    });
 }
 
 struct Connect {
@@ -224,11 +257,7 @@ fn disconnect(host: &mut Host, cm: &Arc<CmIdShared>) {
 }
 
 fn destroy(engine: &mut dyn Engine, host: &mut Host, now: Instant, cm: &Arc<CmIdShared>) {
-    let listening = host.listeners.iter().find(|(_, listener)| listener.cm.number() == cm.number());
-    if let Some((&listener, _)) = listening {
-        engine.close_listener(now, listener);
-        host.listeners.remove(&listener);
-    }
+    stop_listening(engine, host, now, cm);
     let Some(&slot) = host.by_cm.get(&cm.number()) else { return };
     let Some(endpoint) = host.endpoint_mut(slot) else { return };
     match endpoint.phase {

@@ -1,6 +1,7 @@
 //! The connections of a device: where each stands, what it has to send, when it has waited too long.
 
 use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub(crate) struct CoreSettings {
     pub(crate) half_open_limit: usize,
     /// Longest message, in bytes.
     pub(crate) max_message_length: u32,
+    /// What a listener is bound to whose address is unspecified; empty: whatever the engine makes of it.
+    pub(crate) listen_addresses: Vec<IpAddr>,
     /// The engine copies what it takes (it acknowledges at once), so nothing need be kept for retransmission.
     pub(crate) engine_copies: bool,
 }
@@ -214,8 +217,10 @@ impl Host {
     /// A child of `listener` no longer counts against its backlog.
     pub(super) fn decided(&mut self, listener: Option<u64>) {
         let Some(number) = listener else { return };
-        if let Some(listener) = self.listeners.values_mut().find(|listener| listener.cm.number() == number) {
-            listener.undecided = listener.undecided.saturating_sub(1);
+        // An id that listens at several addresses has a listener for each: the sum is what counts.
+        let mut listeners = self.listeners.values_mut();
+        if let Some(listener) = listeners.find(|listener| listener.cm.number() == number && listener.undecided > 0) {
+            listener.undecided -= 1;
         }
     }
 

@@ -78,8 +78,12 @@ pub(super) struct Driver {
     stopping: AtomicBool,
     /// Counts polls of the application. Only its change matters.
     application_polls: AtomicU64,
+    /// When a poll of the application last brought something, in nanoseconds.
+    application_active: AtomicU64,
     busy_poll: bool,
     spin: Duration,
+    /// From the last work to sleep.
+    awake: Duration,
     idle_sleep: Duration,
 }
 
@@ -114,8 +118,10 @@ impl Driver {
             sleeping: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             application_polls: AtomicU64::new(0),
+            application_active: AtomicU64::new(0),
             busy_poll: config.busy_poll,
             spin: Duration::from_micros(config.polling.spin_us.into()),
+            awake: Duration::from_micros(u64::from(config.polling.spin_us) + u64::from(config.polling.yield_us)),
             idle_sleep: Duration::from_micros(config.polling.idle_sleep_us.into()),
         };
         Ok((driver, sender))
@@ -176,9 +182,17 @@ impl Driver {
         let polls = self.application_polls.load(Ordering::Relaxed);
         self.application_polls.store(polls.wrapping_add(1), Ordering::Relaxed);
         let now = self.clock.now();
-        self.turn.try_enter(|core| {
-            core.pass(now);
-        });
+        let mut is_idle = true;
+        self.turn.try_enter(|core| is_idle &= core.pass(now).is_idle());
+        if !is_idle {
+            self.application_active.store(now.as_nanoseconds(), Ordering::Relaxed);
+        } else if !self.busy_poll && self.driving == Driving::RunToCompletion {
+            let active = Instant::from_nanoseconds(self.application_active.load(Ordering::Relaxed));
+            // With fewer cores than threads, what it waits for may be waiting for its core.
+            if now.saturating_since(active) >= self.spin {
+                std::thread::yield_now();
+            }
+        }
     }
 
     pub(super) fn drive(&self, now: Instant) -> Activity {
@@ -260,7 +274,7 @@ impl Driver {
             if polls != seen_polls {
                 // The application drives (c2). Whatever it leaves behind when it stops is found at the next look.
                 seen_polls = polls;
-                self.sleep_until_woken(TAKE_OVER);
+                std::thread::sleep(TAKE_OVER);
                 continue;
             }
             let now = self.clock.now();
@@ -275,6 +289,8 @@ impl Driver {
             } else if self.busy_poll && self.driving == Driving::StackThread {
                 std::hint::spin_loop();
             } else if now.saturating_since(last_active) < self.spin {
+                std::hint::spin_loop();
+            } else if now.saturating_since(last_active) < self.awake {
                 std::thread::yield_now();
             } else {
                 self.sleep(now, deadline);
@@ -294,11 +310,6 @@ impl Driver {
                 None => wait_readable(&[self.wake.as_fd()], Some(timeout)),
             }
         }
-        self.woken();
-    }
-
-    fn sleep_until_woken(&self, timeout: Duration) {
-        wait_readable(&[self.wake.as_fd()], Some(timeout));
         self.woken();
     }
 

@@ -10,9 +10,6 @@ use softrdma_stack::time::Instant;
 use crate::configuration::{ConfigError, DeviceConfig, ReadyToReceive, Scheme};
 use crate::core::CoreSettings;
 
-/// How long an application may take to accept or reject a connect request.
-const ACCEPT_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Why a device could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -115,13 +112,17 @@ pub(super) fn core_settings(config: &DeviceConfig) -> CoreSettings {
     CoreSettings {
         handshake,
         handshake_timeout: milliseconds(config.timing.handshake_timeout_ms),
-        accept_timeout: ACCEPT_TIMEOUT,
+        accept_timeout: milliseconds(config.timing.accept_timeout_ms),
         receive_wait: milliseconds(config.timing.receive_wait_ms),
         terminate_timeout: milliseconds(config.timing.terminate_timeout_ms),
         close_timeout: milliseconds(config.timing.close_timeout_ms),
         first_fpdu_delay: milliseconds(config.timing.first_fpdu_delay_ms),
         half_open_limit: config.limits.max_half_open as usize,
         max_message_length: config.limits.max_message_bytes,
+        listen_addresses: match config.scheme {
+            Scheme::KernelSocket => config.listen_addresses.clone(),
+            _ => Vec::new(),
+        },
         // Both engines of this version copy what they take.
         engine_copies: true,
     }

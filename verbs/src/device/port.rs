@@ -54,6 +54,7 @@ fn open(config: &DeviceConfig, port: &PortConfigText) -> Result<glue::EthPort, O
     let data_room = port.data_room_bytes as usize;
     port_config.data_room = (data_room >= config.mtu as usize + BUFFER_OVERHEAD).then_some(data_room);
     port_config.offloads = port.offload;
+    port_config.peer_wait = Duration::from_millis(config.timing.peer_wait_ms.into());
     let eal = glue::Eal::init(&eal_config(config, &port.device)).map_err(|error| OpenError::Port(error.to_string()))?;
     glue::EthPort::open(&eal, &port_config).map_err(|error| OpenError::Port(error.to_string()))
 }
