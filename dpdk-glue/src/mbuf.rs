@@ -9,6 +9,7 @@ use dpdk_sys::thread;
 use softrdma_stack::port::{Frame, Packet, ReceivedChecksum, TransmitOffload};
 
 use crate::headers::{self, HeaderLengths};
+use crate::mempool::HEADROOM;
 
 /// A packet buffer, or a chain of them, owned: dropping it gives the memory back to its pool, on whatever thread.
 ///
@@ -133,6 +134,9 @@ impl TransmitFrame {
     pub(crate) unsafe fn new(mbuf: NonNull<rte_mbuf>, length: u16, chains: bool) -> Self {
         // SAFETY: the buffer is valid and ours alone.
         let head = unsafe { &mut *mbuf.as_ptr() };
+        // What the last user may have changed and a driver looks at; all of it in the buffer's first cache line.
+        head.data_off = HEADROOM as u16;
+        head.ol_flags = 0;
         head.data_len = length;
         head.pkt_len = u32::from(length);
         Self { mbuf: Mbuf(mbuf), chains }

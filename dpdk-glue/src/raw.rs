@@ -23,8 +23,8 @@ pub use passes::{Touch, internet_checksum};
 pub const SMALLEST_FRAME: usize = 60;
 /// Rounds of finding nothing after which the CPU is offered to others.
 const PATIENT_ROUNDS: u32 = 1_000;
-/// Spins between two looks at a ring that was full: each look takes a cache line from the receiver, who is at work on it.
-const FULL_RING_SPINS: u32 = 16;
+/// Spins of a receiver of bulk that has run ahead of the sender: each look takes a cache line from the one at work.
+const EMPTY_RING_SPINS: u32 = 8;
 /// Rounds of finding nothing after which the clock is read.
 const CLOCK_ROUNDS: u32 = 1024;
 /// How long a ping may stay unanswered before it counts as lost and the next one leaves.
@@ -252,7 +252,7 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
 
     fn flood(mut self, config: &Config) -> Result<Report, RawError> {
         let begin = Instant::now();
-        let mut sent = 0u64;
+        let (mut sent, mut before) = (0u64, 0u64);
         loop {
             let is_over = match config.limit {
                 Limit::Frames(frames) => sent >= frames + config.warm_up,
@@ -262,22 +262,17 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
                 break;
             }
             for _ in 0..BURST {
-                self.send_queued(
-                    Message { kind: Kind::Data, sequence: sent, tally: Tally::default() },
-                    self.frame_size,
-                )?;
-                sent += 1;
+                let message = Message { kind: Kind::Data, sequence: sent, tally: Tally::default() };
+                sent += u64::from(self.offer(message, self.frame_size));
             }
-            // What queues up beyond a burst falls out of the nearest cache, and leaves no sooner.
-            if self.transmit.flush() > 0 {
-                self.wait_for(|end| {
-                    for _ in 0..FULL_RING_SPINS {
-                        std::hint::spin_loop();
-                    }
-                    (end.transmit.flush() == 0).then_some(())
-                })?;
+            self.transmit.flush();
+            if sent == before {
+                self.wait_for(|end| (end.transmit.flush() == 0).then_some(()))?;
             }
+            before = sent;
         }
+        // What still waits for room is part of the run.
+        self.wait_for(|end| (end.transmit.flush() == 0).then_some(()))?;
         let tally = self.ask(Kind::End, Kind::Result)?;
         self.say_goodbye();
         Ok(Report { lost: sent.saturating_sub(tally.total), ..Report::of(&tally) })
@@ -293,6 +288,9 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
             if self.receive.receive(&mut packets) == 0 {
                 self.transmit.flush();
                 idle(&mut rounds);
+                if tally.total > 0 {
+                    spin(EMPTY_RING_SPINS);
+                }
                 if rounds.is_multiple_of(CLOCK_ROUNDS) {
                     // The clock is read when there is time for it.
                     if std::mem::take(&mut is_active) {
@@ -391,6 +389,15 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
         Ok(())
     }
 
+    /// Sends with the burst if there is room, which is not waited for: looking at a full ring takes a cache line from the
+    /// receiver, who is at work on it, and preparing the next frame is a better use of the time. Whether there was.
+    #[inline]
+    fn offer(&mut self, message: Message, length: usize) -> bool {
+        let Some(mut frame) = self.transmit.frame(length) else { return false };
+        message.write(self.address, frame.bytes_mut());
+        self.transmit.send(frame, TransmitOffload::default()).is_ok()
+    }
+
     /// Sends with the burst, waiting for room.
     #[inline]
     fn send_queued(&mut self, message: Message, length: usize) -> Result<(), RawError> {
@@ -449,8 +456,15 @@ fn touch(passes: &mut Option<Passes>, packet: &impl Packet) {
 
 /// Lets others run now and then, for machines with fewer CPUs than sides. Otherwise it looks again at once: what a CPU's pause
 /// instruction saves here, it adds to every round trip.
+fn spin(times: u32) {
+    for _ in 0..times {
+        std::hint::spin_loop();
+    }
+}
+
 fn idle(rounds: &mut u32) {
     *rounds = rounds.wrapping_add(1);
+    std::hint::spin_loop();
     if rounds.is_multiple_of(PATIENT_ROUNDS) {
         std::thread::yield_now();
     }

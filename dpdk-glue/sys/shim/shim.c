@@ -18,7 +18,8 @@ uint16_t softrdma_transmit_prepare(uint16_t port, uint16_t queue, struct rte_mbu
 
 int softrdma_mbuf_allocate(struct rte_mempool *pool, struct rte_mbuf **mbufs, uint32_t count)
 {
-	return rte_pktmbuf_alloc_bulk(pool, mbufs, count);
+	/* Free buffers are single and referred to once; what else a frame needs is written when one begins. */
+	return rte_mempool_get_bulk(pool, (void **)mbufs, count);
 }
 
 void softrdma_mbuf_free(struct rte_mbuf *mbuf)
