@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
-# usage: tests/soak.sh: the simulation of two hosts over bad wires, with many seeds (make soak).
+# usage: tests/soak.sh: the models of what threads share, under loom, then the simulation of two hosts over bad wires, with
+# many seeds (make soak).
 # SOFTRDMA_SEEDS (20000) says how many, SOFTRDMA_FIRST_SEED (1) from where on; a finding names its seed.
 set -euo pipefail
 . "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/common.sh"
+
+RUSTFLAGS="--cfg loom" step "loom: every interleaving of the turn, of arming and of the memory table" \
+	cargo test --quiet --release -p softrdma-verbs --lib --target-dir "${CARGO_TARGET_DIR:-target}/loom" loom_
 
 exec cargo run --quiet --release -p softrdma-tests --bin simulate -- "${SOFTRDMA_FIRST_SEED:-1}" "${SOFTRDMA_SEEDS:-20000}"

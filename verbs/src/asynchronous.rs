@@ -22,7 +22,7 @@ pub enum AsyncEvent {
     },
     /// A shared receive queue has fewer receives than the limit that was armed.
     ReceiveLimitReached {
-        /// The queue pair that took the receive.
-        queue_pair: u32,
+        /// The shared receive queue.
+        shared_receive_queue: u32,
     },
 }

@@ -22,6 +22,8 @@ pub struct Full {
 #[derive(Debug)]
 pub(crate) struct ReceiveQueue {
     requests: ArrayQueue<ReceiveRequest>,
+    /// What the application knows it by, if it is shared.
+    number: u32,
     /// Fewer requests than this are an event; 0: not armed.
     limit: AtomicU32,
     limit_reached: AtomicBool,
@@ -32,9 +34,19 @@ impl ReceiveQueue {
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             requests: ArrayQueue::new(capacity.max(1)),
+            number: 0,
             limit: AtomicU32::new(0),
             limit_reached: AtomicBool::new(false),
         }
+    }
+
+    /// One that several queue pairs take from.
+    fn shared(capacity: usize, number: u32) -> Self {
+        Self { number, ..Self::new(capacity) }
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
     pub(crate) fn post(&self, request: ReceiveRequest) -> Result<(), Full> {
@@ -141,7 +153,7 @@ impl ProtectionDomain {
             return Err(CreateReceiveQueueError::Capacity { capacity, limit });
         }
         let place = self.device().resources().shared_receive_queues.take()?;
-        let queue = Arc::new(ReceiveQueue::new(capacity));
+        let queue = Arc::new(ReceiveQueue::shared(capacity, place.number()));
         Ok(SharedReceiveQueue(Arc::new(Shared { queue, place, domain: self.clone() })))
     }
 }

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use softrdma_verbs::{
-    AccessFlags, CmEvent, CmEventKind, CmId, CompletionQueue, ConnectParameters, Device, DeviceConfig, EventChannel,
-    MemoryRegion, Opcode, Operation, Payload, PostError, ProtectionDomain, QueuePair, QueuePairAttributes,
-    QueuePairState, RemoteAddress, SegmentList, SendRequest, Status, TaggedOffset, Threads, WorkCompletion,
+    AccessFlags, AsyncEvent, CmEvent, CmEventKind, CmId, CompletionQueue, ConnectParameters, Device, DeviceConfig,
+    EventChannel, MemoryRegion, Opcode, Operation, Payload, PostError, ProtectionDomain, QueuePair,
+    QueuePairAttributes, QueuePairState, RemoteAddress, SegmentList, SendRequest, SharedReceiveQueue, Status,
+    TaggedOffset, Threads, WorkCompletion,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -55,6 +56,19 @@ impl Host {
             .unwrap()
     }
 
+    /// One that takes its receives from `shared`.
+    fn sharing_queue_pair(&self, shared: &SharedReceiveQueue) -> QueuePair {
+        let attributes = QueuePairAttributes {
+            send_completion_queue: self.completions.clone(),
+            receive_completion_queue: self.completions.clone(),
+            shared_receive_queue: Some(shared.clone()),
+            max_send: 64,
+            max_receive: 0,
+            signal_all: false,
+        };
+        self.device.create_queue_pair(&self.domain, &attributes).unwrap()
+    }
+
     fn event(&self) -> CmEvent {
         self.channel.get(PATIENCE).expect("an event within the time allowed")
     }
@@ -96,6 +110,11 @@ struct Connection {
 }
 
 fn connect(client: Host, server: Host) -> Connection {
+    let accepting = server.queue_pair();
+    connect_to(client, server, accepting)
+}
+
+fn connect_to(client: Host, server: Host, accepting: QueuePair) -> Connection {
     let (listener, address) = server.listen();
     let client_id = CmId::new(&client.channel);
     client_id.resolve_address(address);
@@ -109,7 +128,7 @@ fn connect(client: Host, server: Host) -> Connection {
     assert!(matches!(request.kind, CmEventKind::ConnectRequest { .. }), "{request:?}");
     assert_eq!(request.private_data(), b"hello");
     assert_eq!(request.listener.as_ref(), Some(&listener));
-    request.id.set_queue_pair(server.queue_pair());
+    request.id.set_queue_pair(accepting);
     request.id.accept(&ConnectParameters { private_data: b"welcome".to_vec(), ..Default::default() }).unwrap();
     assert!(matches!(server.event().kind, CmEventKind::Established { .. }));
     let established = client.event();
@@ -210,6 +229,30 @@ fn an_unspecified_address_listens_where_the_configuration_says() {
 
     let everywhere = Host::with(|config| config.listen_addresses.clear());
     assert!(CmId::new(&everywhere.channel).listen(unspecified, None).unwrap().ip().is_unspecified());
+}
+
+#[test]
+fn a_shared_receive_queue_that_runs_low_says_so_by_its_number() {
+    for threads in models() {
+        let server = Host::new(threads);
+        let _first = server.domain.create_shared_receive_queue(1).unwrap();
+        let shared = server.domain.create_shared_receive_queue(8).unwrap();
+        for id in 0..4 {
+            shared.post_receive(id, &[server.region.segment(id as usize * 100, 100)]).unwrap();
+        }
+        shared.arm_limit(3);
+        let accepting = server.sharing_queue_pair(&shared);
+        let Connection { client, server, client_id, server_id: _server_id, _listener } =
+            connect_to(Host::new(threads), server, accepting);
+        for id in 0..2 {
+            let send = Operation::Send { payload: client.payload(0, 100), invalidate: None };
+            client_id.queue_pair().unwrap().post_send(signaled(id, send)).unwrap();
+            assert_eq!((client.completion().status, server.completion().id), (Status::Success, id));
+        }
+        let reached = AsyncEvent::ReceiveLimitReached { shared_receive_queue: shared.number() };
+        assert_eq!(server.device.try_get_async_event(), Some(reached));
+        assert_eq!(server.device.try_get_async_event(), None, "it comes once");
+    }
 }
 
 #[test]

@@ -274,8 +274,8 @@ impl Host {
         let Some(endpoint) = self.endpoints[slot as usize].as_ref() else { return };
         let Some(queue_pair) = endpoint.queue_pair.as_deref() else { return };
         let number = queue_pair.number();
-        if queue_pair.take_limit_reached() {
-            self.doorbells.asynchronous.push(AsyncEvent::ReceiveLimitReached { queue_pair: number });
+        if let Some(shared_receive_queue) = queue_pair.take_limit_reached() {
+            self.doorbells.asynchronous.push(AsyncEvent::ReceiveLimitReached { shared_receive_queue });
         }
         if let Some(queue) = queue_pair.take_overrun() {
             self.doorbells.asynchronous.push(AsyncEvent::CompletionQueueOverrun { queue, queue_pair: number });

@@ -262,9 +262,9 @@ impl QueuePairShared {
         self.receives_shared
     }
 
-    /// The shared receive queue fell below its armed limit.
-    pub(crate) fn take_limit_reached(&self) -> bool {
-        self.receives_shared && self.receives.take_limit_reached()
+    /// The number of the shared receive queue if it fell below its armed limit.
+    pub(crate) fn take_limit_reached(&self) -> Option<u32> {
+        (self.receives_shared && self.receives.take_limit_reached()).then(|| self.receives.number())
     }
 
     // --- the end ---
