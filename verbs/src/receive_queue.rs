@@ -91,6 +91,11 @@ impl ReceiveQueue {
         self.limit_reached.load(Ordering::Relaxed) && self.limit_reached.swap(false, Ordering::AcqRel)
     }
 
+    #[inline]
+    pub(crate) fn has_limit_reached(&self) -> bool {
+        self.limit_reached.load(Ordering::Relaxed)
+    }
+
     #[cold]
     fn compare_with_limit(&self) {
         let limit = self.limit.load(Ordering::SeqCst);

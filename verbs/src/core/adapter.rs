@@ -1,27 +1,19 @@
-//! What joins the protocol halves of one connection to the queues of its queue pair and to the engine's stream.
+//! What joins each protocol half of a connection to the queues of its queue pair and to its mail.
 
-use std::collections::VecDeque;
+use softrdma_mpa_ddp_rdmap::{Completion, Outbound, ReceiveRequest, ToInbound, ToOutbound, Upper};
+use softrdma_stack::stream::StreamId;
 
-use softrdma_mpa_ddp_rdmap::{
-    Completion, Inbound, Outbound, ProtocolError, ReceiveRequest, ToInbound, ToOutbound, Upper,
-};
-
+use super::mail::{Connection, Outbox, ToHost, ToReceive};
 use crate::queue_pair::QueuePairShared;
 
-/// Messages between the halves that are on their way.
-#[derive(Debug, Default)]
-pub(super) struct Mail {
-    to_outbound: VecDeque<ToOutbound>,
-    to_inbound: VecDeque<ToInbound>,
+/// What Inbound sees.
+pub(super) struct InboundUpper<'a> {
+    pub(super) connection: Connection,
+    pub(super) queue_pair: &'a QueuePairShared,
+    pub(super) to_host: &'a mut Outbox<ToHost>,
 }
 
-/// The queues of one queue pair, as the halves see them.
-struct QueuePairUpper<'a> {
-    queue_pair: &'a QueuePairShared,
-    mail: &'a mut Mail,
-}
-
-impl Upper for QueuePairUpper<'_> {
+impl Upper for InboundUpper<'_> {
     fn take_receive(&mut self) -> Option<ReceiveRequest> {
         self.queue_pair.take_receive()
     }
@@ -30,92 +22,81 @@ impl Upper for QueuePairUpper<'_> {
         self.queue_pair.complete_receive(completion);
     }
 
+    fn complete_send(&mut self, _completion: Completion) {
+        unreachable!("Inbound completes no sends: it tells Outbound");
+    }
+
+    fn tell_outbound(&mut self, message: ToOutbound) {
+        self.to_host.push(ToHost::Outbound(self.connection, message));
+    }
+
+    fn tell_inbound(&mut self, _message: ToInbound) {
+        unreachable!("Inbound tells itself nothing");
+    }
+}
+
+/// What Outbound sees.
+pub(super) struct OutboundUpper<'a> {
+    pub(super) stream: StreamId,
+    pub(super) queue_pair: &'a QueuePairShared,
+    pub(super) to_receive: &'a mut Outbox<ToReceive>,
+}
+
+impl Upper for OutboundUpper<'_> {
+    fn take_receive(&mut self) -> Option<ReceiveRequest> {
+        unreachable!("Outbound takes no receives");
+    }
+
+    fn complete_receive(&mut self, _completion: Completion) {
+        unreachable!("Outbound completes no receives");
+    }
+
     fn complete_send(&mut self, completion: Completion) {
         self.queue_pair.complete_send(completion);
     }
 
-    fn tell_outbound(&mut self, message: ToOutbound) {
-        self.mail.to_outbound.push_back(message);
+    fn tell_outbound(&mut self, _message: ToOutbound) {
+        unreachable!("Outbound tells itself nothing");
     }
 
     fn tell_inbound(&mut self, message: ToInbound) {
-        self.mail.to_inbound.push_back(message);
+        self.to_receive.push(ToReceive::Inbound(self.stream, message));
     }
 }
 
-/// Both halves of an established connection, and the mail between them.
-#[derive(Debug)]
-pub(super) struct Halves {
-    pub(super) inbound: Inbound,
-    pub(super) outbound: Outbound,
-    mail: Mail,
+/// What an Inbound that came back sees while it is flushed.
+pub(super) struct FlushUpper<'a>(pub(super) &'a QueuePairShared);
+
+impl Upper for FlushUpper<'_> {
+    fn take_receive(&mut self) -> Option<ReceiveRequest> {
+        None
+    }
+
+    fn complete_receive(&mut self, completion: Completion) {
+        self.0.complete_receive(completion);
+    }
+
+    fn complete_send(&mut self, _completion: Completion) {
+        unreachable!("Inbound completes no sends: it tells Outbound");
+    }
+
+    // Who is flushed has nothing to say to the other half, which is flushed as well.
+    fn tell_outbound(&mut self, _message: ToOutbound) {}
+
+    fn tell_inbound(&mut self, _message: ToInbound) {}
 }
 
-impl Halves {
-    pub(super) fn new(inbound: Inbound, outbound: Outbound) -> Self {
-        Self { inbound, outbound, mail: Mail::default() }
-    }
-
-    /// Feeds Inbound and delivers what it has to tell Outbound.
-    pub(super) fn handle_bytes(
-        &mut self,
-        parts: &[&[u8]],
-        queue_pair: &QueuePairShared,
-    ) -> Result<usize, ProtocolError> {
-        let mut upper = QueuePairUpper { queue_pair, mail: &mut self.mail };
-        let result = self.inbound.handle_bytes(parts, queue_pair.memory(), &mut upper);
-        self.deliver(queue_pair);
-        result
-    }
-
-    /// The next record to send. What Outbound tells Inbound about it is delivered before its bytes can leave.
-    pub(super) fn next(&mut self, room: usize, queue_pair: &QueuePairShared) -> Option<softrdma_mpa_ddp_rdmap::Record> {
-        let mut upper = QueuePairUpper { queue_pair, mail: &mut self.mail };
-        let record = self.outbound.next(room, queue_pair.memory(), &mut upper);
-        self.deliver(queue_pair);
-        record
-    }
-
-    pub(super) fn handle_acknowledged(&mut self, through: u64, queue_pair: &QueuePairShared) {
-        let mut upper = QueuePairUpper { queue_pair, mail: &mut self.mail };
-        self.outbound.handle_acknowledged(through, queue_pair.memory(), &mut upper);
-        self.deliver(queue_pair);
-    }
-
-    /// Moves what the application posted into Outbound. Tells whether there was anything.
-    pub(super) fn take_posted(&mut self, queue_pair: &QueuePairShared) -> bool {
-        let mut any = false;
-        while let Some(request) = queue_pair.take_send() {
-            any = true;
-            let id = request.id;
-            // Lengths, depths and tags were checked when it was posted; what is refused now is reported all the same.
-            if let Err(error) = self.outbound.post(request) {
-                tracing::warn!(queue_pair = queue_pair.number(), id, %error, "request refused after posting");
-                queue_pair.fail_send(id);
-            }
-        }
-        any
-    }
-
-    /// The connection is over: the receive that is half filled and every request in Outbound complete as flushed.
-    pub(super) fn flush(&mut self, queue_pair: &QueuePairShared) {
-        let mut upper = QueuePairUpper { queue_pair, mail: &mut self.mail };
-        self.inbound.flush(queue_pair.memory(), &mut upper);
-        self.outbound.flush(queue_pair.memory(), &mut upper);
-        upper.mail.to_inbound.clear();
-        upper.mail.to_outbound.clear();
-    }
-
-    fn deliver(&mut self, queue_pair: &QueuePairShared) {
-        loop {
-            if let Some(message) = self.mail.to_outbound.pop_front() {
-                let mut upper = QueuePairUpper { queue_pair, mail: &mut self.mail };
-                self.outbound.handle(message, queue_pair.memory(), &mut upper);
-            } else if let Some(message) = self.mail.to_inbound.pop_front() {
-                self.inbound.handle(message);
-            } else {
-                return;
-            }
+/// Moves what the application posted into Outbound. Tells whether there was anything.
+pub(super) fn take_posted(outbound: &mut Outbound, queue_pair: &QueuePairShared) -> bool {
+    let mut any = false;
+    while let Some(request) = queue_pair.take_send() {
+        any = true;
+        let id = request.id;
+        // Lengths, depths and tags were checked when it was posted; what is refused now is reported all the same.
+        if let Err(error) = outbound.post(request) {
+            tracing::warn!(queue_pair = queue_pair.number(), id, %error, "request refused after posting");
+            queue_pair.fail_send(id);
         }
     }
+    any
 }

@@ -8,6 +8,7 @@ use softrdma_mpa_ddp_rdmap::HandshakeMisuse;
 use softrdma_stack::stream::{ConnectError, Engine, ListenError};
 use softrdma_stack::time::Instant;
 
+use super::adapter::take_posted;
 use super::endpoint::{Ending, Endpoint, Phase};
 use super::host::{Host, Listener};
 use crate::connection_manager::{CmError, CmEventKind, CmIdShared};
@@ -95,12 +96,10 @@ fn execute(engine: &mut dyn Engine, host: &mut Host, now: Instant, command: Comm
         }
         Command::Disconnect { cm } => disconnect(host, &cm),
         Command::Destroy { cm, reply } => {
-            destroy(engine, host, now, &cm);
-            reply.map(|reply| reply.send(()));
+            destroy(engine, host, now, &cm, reply);
         }
         Command::Fail { queue_pair, reply } => {
-            fail(engine, host, now, &queue_pair);
-            reply.map(|reply| reply.send(()));
+            fail(engine, host, now, &queue_pair, reply);
         }
     }
 }
@@ -237,12 +236,12 @@ fn disconnect(host: &mut Host, cm: &Arc<CmIdShared>) {
     let deadline = host.now + host.settings.close_timeout;
     let Some(endpoint) = host.endpoint_mut(slot) else { return };
     match std::mem::replace(&mut endpoint.phase, Phase::Closing) {
-        Phase::Established(mut halves) => {
+        Phase::Established(mut outbound) => {
             if let Some(queue_pair) = &endpoint.queue_pair {
-                halves.take_posted(queue_pair);
+                take_posted(&mut outbound, queue_pair);
                 queue_pair.enter_error();
             }
-            endpoint.phase = Phase::Draining(halves);
+            endpoint.phase = Phase::Draining(outbound);
             endpoint.deadline = Some(deadline);
             endpoint.silent_until = None;
             host.schedule(slot);
@@ -256,28 +255,40 @@ fn disconnect(host: &mut Host, cm: &Arc<CmIdShared>) {
     }
 }
 
-fn destroy(engine: &mut dyn Engine, host: &mut Host, now: Instant, cm: &Arc<CmIdShared>) {
+fn destroy(engine: &mut dyn Engine, host: &mut Host, now: Instant, cm: &Arc<CmIdShared>, reply: Option<Sender<()>>) {
     stop_listening(engine, host, now, cm);
-    let Some(&slot) = host.by_cm.get(&cm.number()) else { return };
-    let Some(endpoint) = host.endpoint_mut(slot) else { return };
-    match endpoint.phase {
+    let slot = host.by_cm.get(&cm.number()).copied();
+    match slot.and_then(|slot| Some((slot, &host.endpoint_mut(slot)?.phase))) {
         // What has been said still leaves; the deadline bounds it.
-        Phase::Rejecting | Phase::Closing | Phase::Terminating(_) | Phase::Draining(_) => {}
-        _ => abort_now(engine, host, now, slot),
+        None | Some((_, Phase::Rejecting | Phase::Closing | Phase::Terminating(_) | Phase::Draining(_))) => {
+            reply.map(|reply| reply.send(()));
+        }
+        Some((slot, _)) => abort_now(engine, host, now, slot, reply),
     }
 }
 
-fn fail(engine: &mut dyn Engine, host: &mut Host, now: Instant, queue_pair: &Arc<QueuePairShared>) {
+fn fail(
+    engine: &mut dyn Engine,
+    host: &mut Host,
+    now: Instant,
+    queue_pair: &Arc<QueuePairShared>,
+    reply: Option<Sender<()>>,
+) {
     queue_pair.enter_error();
     match queue_pair.endpoint() {
-        Some(slot) => abort_now(engine, host, now, slot),
-        None => queue_pair.flush(),
+        Some(slot) => abort_now(engine, host, now, slot, reply),
+        None => {
+            queue_pair.flush();
+            reply.map(|reply| reply.send(()));
+        }
     }
 }
 
-/// Resets the stream and forgets the endpoint before the caller goes on: nothing refers to its memory afterwards.
-fn abort_now(engine: &mut dyn Engine, host: &mut Host, now: Instant, slot: u32) {
+/// Resets the stream and forgets the endpoint. `reply` is answered when it is gone, and its Inbound as well: nothing refers to
+/// its memory afterwards.
+fn abort_now(engine: &mut dyn Engine, host: &mut Host, now: Instant, slot: u32, reply: Option<Sender<()>>) {
     if let Some(endpoint) = host.endpoint_mut(slot) {
+        endpoint.replies.extend(reply);
         engine.abort(now, endpoint.stream);
         host.remove(slot, CmEventKind::Disconnected);
     }

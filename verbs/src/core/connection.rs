@@ -1,99 +1,142 @@
-//! What received bytes do to a connection: the handshake first, then FPDUs.
+//! What a connection does with what the receive side has to say: the handshake first, then what Inbound found.
 
 use std::sync::Arc;
 
 use softrdma_mpa_ddp_rdmap::{
-    HandshakeError, Inbound, Initiator, InitiatorOutcome, Limits, Negotiated, Outbound, RequestReceived, Responder,
-    Retention,
+    HandshakeError, Inbound, Initiator, InitiatorOutcome, Limits, Negotiated, Outbound, ProtocolError, RequestReceived,
+    Responder, Retention, ToOutbound, Violation,
 };
-use softrdma_stack::stream::Abort;
+use softrdma_stack::stream::StreamId;
 
-use super::adapter::Halves;
-use super::endpoint::{Ending, Phase};
+use super::adapter::{OutboundUpper, take_posted};
+use super::endpoint::{Ending, Phase, Receiving};
 use super::host::Host;
+use super::mail::{Connection, ToHost, ToReceive};
 use crate::connection_manager::{CmEventKind, ConnectionOffer};
 use crate::queue_pair::QueuePairShared;
 
-/// Most slices that are looked at at once; more are offered again.
-const MAX_PARTS: usize = 64;
+/// What the host makes of a greeting that it can live with.
+enum Considered {
+    /// More of it has to come.
+    Waits,
+    /// The receive side was told.
+    Done,
+}
 
 impl Host {
-    pub(super) fn handle_stream_bytes(&mut self, slot: u32, parts: &[&[u8]]) -> Result<usize, Abort> {
-        let endpoint = self.endpoint_mut(slot).ok_or(Abort)?;
-        match &mut endpoint.phase {
-            Phase::Established(_) => self.handle_fpdus(slot, parts),
-            Phase::Draining(_) => self.handle_fpdus(slot, parts),
-            Phase::Requesting(_) => self.handle_reply(slot, parts),
-            Phase::AwaitingRequest(_) => self.handle_request(slot, parts),
+    /// Carries out what the receive side left.
+    pub(super) fn handle_mail(&mut self, message: ToHost) {
+        match message {
+            ToHost::Outbound(connection, message) => self.handle_inbound(connection, message),
+            ToHost::CheckQueues(connection) => {
+                if let Some(slot) = self.slot_of_connection(connection) {
+                    self.check_queues(slot);
+                }
+            }
+            ToHost::Waiting(connection, waits) => {
+                if let Some(slot) = self.slot_of_connection(connection) {
+                    self.handle_waiting(slot, waits);
+                }
+            }
+            ToHost::Event(event) => self.handle_event(event),
+            ToHost::Greeting { stream, bytes } => self.handle_greeting(stream, &bytes),
+            ToHost::Violation(connection, error) => self.handle_violation(connection, &error),
+            ToHost::PeerTerminated(connection) => self.handle_peer_terminated(connection),
+            ToHost::Stopped(connection, inbound) => self.handle_stopped(connection, inbound),
+        }
+    }
+
+    fn handle_inbound(&mut self, connection: Connection, message: ToOutbound) {
+        let Some(slot) = self.slot_of_connection(connection) else { return };
+        let Some(endpoint) = self.endpoints[slot as usize].as_mut() else { return };
+        let (Some(queue_pair), Some(outbound)) = (endpoint.queue_pair.as_deref(), endpoint.phase.outbound_mut()) else {
+            return;
+        };
+        let to_receive = &mut self.to_receive;
+        let mut upper = OutboundUpper { stream: connection.stream, queue_pair, to_receive };
+        outbound.handle(message, queue_pair.memory(), &mut upper);
+        let (wants_to_send, has_news) = (outbound.has_work(), queue_pair.has_news());
+        if wants_to_send {
+            self.mark_ready(slot);
+        }
+        if has_news {
+            self.check_queues(slot);
+        }
+    }
+
+    fn handle_violation(&mut self, connection: Connection, error: &ProtocolError) {
+        let Some(slot) = self.slot_of_connection(connection) else { return };
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        match (&endpoint.phase, &error.violation) {
+            // Both sides end; what the peer left unfinished nobody misses.
+            (Phase::Draining(_), Violation::StreamEnded) => self.end(slot, Ending::Close),
+            (Phase::Established(_) | Phase::Draining(_), _) => self.violation(slot, error),
+            _ => {}
+        }
+        self.check_queues(slot);
+    }
+
+    fn handle_peer_terminated(&mut self, connection: Connection) {
+        let Some(slot) = self.slot_of_connection(connection) else { return };
+        self.statistics_mut().terminates_received += 1;
+        if let Some(endpoint) = self.endpoint_mut(slot)
+            && let Some(queue_pair) = &endpoint.queue_pair
+        {
+            queue_pair.enter_error();
+        }
+        // RFC 5040 §4.8: after a Terminate nothing more is sent or received.
+        self.end(slot, Ending::Close);
+    }
+
+    /// Bytes from a stream that is not established.
+    fn handle_greeting(&mut self, stream: StreamId, bytes: &[u8]) {
+        let Some(slot) = self.slot_of(stream) else {
+            return self.to_receive.push(ToReceive::Remove(stream));
+        };
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        let considered = match &mut endpoint.phase {
+            Phase::Requesting(_) => self.handle_reply(slot, stream, bytes),
+            Phase::AwaitingRequest(_) => self.handle_request(slot, stream, bytes),
             // RFC 5044 §7.1.2: an initiator sends nothing between its request and our reply.
             Phase::Deciding(_) => {
                 self.statistics_mut().handshakes_failed += 1;
                 self.end(slot, Ending::Abort);
-                Err(Abort)
+                None
             }
-            // Nothing that still arrives matters; it is taken so that the peer's end can be seen.
-            Phase::Terminating(_) | Phase::Rejecting | Phase::Closing => Ok(parts.iter().map(|part| part.len()).sum()),
-            Phase::Connecting(_) => Err(Abort),
-        }
-    }
-
-    fn handle_fpdus(&mut self, slot: u32, parts: &[&[u8]]) -> Result<usize, Abort> {
-        let endpoint = self.endpoint_mut(slot).ok_or(Abort)?;
-        let queue_pair = endpoint.queue_pair.as_deref().ok_or(Abort)?;
-        let waited = endpoint.receive_deadline.is_some();
-        let halves = endpoint.phase.halves_mut().ok_or(Abort)?;
-        let result = halves.handle_bytes(parts, queue_pair);
-        let waits = halves.inbound.is_waiting_for_receive();
-        let wants_to_send = halves.outbound.has_work();
-        let terminated = halves.inbound.peer_terminated().is_some();
-        let consumed = match result {
-            Ok(consumed) => consumed,
-            Err(error) => {
-                self.violation(slot, &error);
-                return Err(Abort);
-            }
+            // These were sent before the receive side knew; its Inbound gets them.
+            Phase::Established(_) | Phase::Draining(_) => return,
+            // Nothing that still arrives matters.
+            Phase::Terminating(_) | Phase::Rejecting | Phase::Closing | Phase::Connecting(_) => None,
         };
-        if waits != waited {
-            // A message that has begun to move again gets a fresh grace if it stops once more.
-            self.waits(slot, waits);
-        } else if waits && consumed > 0 {
-            self.waits(slot, false);
-            self.waits(slot, true);
+        match considered {
+            Some(Considered::Waits) => self.to_receive.push(ToReceive::Considered { stream, consumed: 0 }),
+            Some(Considered::Done) => {}
+            None => self.to_receive.push(ToReceive::Discard(stream)),
         }
-        if wants_to_send {
-            self.mark_ready(slot);
-        }
-        self.check_queues(slot);
-        if terminated {
-            self.statistics_mut().terminates_received += 1;
-            if let Some(endpoint) = self.endpoint_mut(slot)
-                && let Some(queue_pair) = &endpoint.queue_pair
-            {
-                queue_pair.enter_error();
-            }
-            // RFC 5040 §4.8: after a Terminate nothing more is sent or received.
-            self.end(slot, Ending::Close);
-        }
-        Ok(consumed)
     }
 
-    fn handle_reply(&mut self, slot: u32, parts: &[&[u8]]) -> Result<usize, Abort> {
-        let endpoint = self.endpoint_mut(slot).ok_or(Abort)?;
-        let Phase::Requesting(initiator) = &mut endpoint.phase else { return Err(Abort) };
-        match initiator.handle_bytes(parts) {
-            Ok((consumed, None)) => Ok(consumed),
-            Ok((consumed, Some(InitiatorOutcome::Accepted { negotiated, private_data, .. }))) => {
-                self.establish(slot, &negotiated, private_data);
-                self.handle_rest(slot, parts, consumed)
+    /// `None`: the connection ends.
+    fn handle_reply(&mut self, slot: u32, stream: StreamId, bytes: &[u8]) -> Option<Considered> {
+        let Phase::Requesting(initiator) = &mut self.endpoint_mut(slot)?.phase else { return None };
+        match initiator.handle_bytes(&[bytes]) {
+            Ok((0, None)) => Some(Considered::Waits),
+            Ok((consumed, None)) => {
+                self.to_receive.push(ToReceive::Considered { stream, consumed });
+                Some(Considered::Done)
             }
-            Ok((consumed, Some(InitiatorOutcome::Rejected { private_data, .. }))) => {
+            Ok((consumed, Some(InitiatorOutcome::Accepted { negotiated, private_data, .. }))) => {
+                self.to_receive.push(ToReceive::Considered { stream, consumed });
+                self.establish(slot, &negotiated, private_data);
+                Some(Considered::Done)
+            }
+            Ok((_, Some(InitiatorOutcome::Rejected { private_data, .. }))) => {
                 self.finish(slot, CmEventKind::Rejected { private_data });
                 self.end(slot, Ending::Close);
-                Ok(consumed)
+                None
             }
             Err(error) => {
                 self.refuse_reply(slot, &error);
-                Err(Abort)
+                None
             }
         }
     }
@@ -105,11 +148,11 @@ impl Host {
         let (Some(terminate), Some(negotiated)) = (error.terminate(), error.negotiated()) else {
             return self.end(slot, Ending::Abort);
         };
-        if let Some(mut halves) = self.halves(slot, negotiated) {
+        if let Some((_, mut outbound)) = self.halves(slot, negotiated) {
             let deadline = self.now + self.settings.terminate_timeout;
-            halves.outbound.terminate(terminate);
+            outbound.terminate(terminate);
             let Some(endpoint) = self.endpoint_mut(slot) else { return };
-            endpoint.phase = Phase::Terminating(Box::new(halves));
+            endpoint.phase = Phase::Terminating(Box::new(outbound));
             endpoint.deadline = Some(deadline);
             self.statistics_mut().terminates_sent += 1;
             self.schedule(slot);
@@ -117,14 +160,18 @@ impl Host {
         }
     }
 
-    fn handle_request(&mut self, slot: u32, parts: &[&[u8]]) -> Result<usize, Abort> {
-        let endpoint = self.endpoint_mut(slot).ok_or(Abort)?;
-        let Phase::AwaitingRequest(responder) = &mut endpoint.phase else { return Err(Abort) };
-        match responder.handle_bytes(parts) {
-            Ok((consumed, None)) => Ok(consumed),
-            Ok((consumed, Some(request))) => {
-                self.offer(slot, request);
-                self.handle_rest(slot, parts, consumed)
+    /// `None`: the connection ends.
+    fn handle_request(&mut self, slot: u32, stream: StreamId, bytes: &[u8]) -> Option<Considered> {
+        let endpoint = self.endpoint_mut(slot)?;
+        let Phase::AwaitingRequest(responder) = &mut endpoint.phase else { return None };
+        match responder.handle_bytes(&[bytes]) {
+            Ok((0, None)) => Some(Considered::Waits),
+            Ok((consumed, request)) => {
+                self.to_receive.push(ToReceive::Considered { stream, consumed });
+                if let Some(request) = request {
+                    self.offer(slot, request);
+                }
+                Some(Considered::Done)
             }
             Err(error) => {
                 tracing::debug!(peer = ?endpoint.cm.remote(), %error, "MPA request refused");
@@ -133,28 +180,9 @@ impl Host {
                 self.statistics_mut().handshakes_failed += 1;
                 self.decided(listener);
                 self.end(slot, Ending::Abort);
-                Err(Abort)
+                None
             }
         }
-    }
-
-    /// Hands the bytes behind a handshake message to the next phase.
-    fn handle_rest(&mut self, slot: u32, parts: &[&[u8]], consumed: usize) -> Result<usize, Abort> {
-        let mut rest: [&[u8]; MAX_PARTS] = [&[]; MAX_PARTS];
-        let mut count = 0;
-        let mut skip = consumed;
-        for part in parts {
-            let kept = &part[skip.min(part.len())..];
-            skip -= part.len() - kept.len();
-            if !kept.is_empty() && count < MAX_PARTS {
-                rest[count] = kept;
-                count += 1;
-            }
-        }
-        if count == 0 {
-            return Ok(consumed);
-        }
-        Ok(consumed + self.handle_stream_bytes(slot, &rest[..count])?)
     }
 
     /// Tells the application of a peer that wants to connect.
@@ -177,11 +205,13 @@ impl Host {
     pub(super) fn establish(&mut self, slot: u32, negotiated: &Negotiated, private_data: Vec<u8>) {
         let pause = self.settings.first_fpdu_delay;
         let now = self.now;
-        let Some(halves) = self.halves(slot, negotiated) else { return };
+        let Some((inbound, outbound)) = self.halves(slot, negotiated) else { return };
         let Some(endpoint) = self.endpoint_mut(slot) else { return };
         let Some(queue_pair) = endpoint.queue_pair.clone() else { return };
         let initiated = matches!(endpoint.phase, Phase::Requesting(_));
-        endpoint.phase = Phase::Established(Box::new(halves));
+        endpoint.phase = Phase::Established(Box::new(outbound));
+        endpoint.receiving = Receiving::Installed;
+        let connection = Connection { stream: endpoint.stream, slot };
         endpoint.deadline = None;
         if initiated && !pause.is_zero() {
             endpoint.silent_until = Some(now + pause);
@@ -192,12 +222,14 @@ impl Host {
         endpoint.cm.emit(CmEventKind::Established { offer, private_data });
         self.statistics_mut().connections_established += 1;
         self.take_early_posts(slot, &queue_pair);
+        let install = ToReceive::Install { connection, inbound: Box::new(inbound), queue_pair };
+        self.to_receive.push(install);
         self.schedule(slot);
         self.mark_ready(slot);
     }
 
     /// The protocol halves of a connection whose greetings are exchanged.
-    fn halves(&mut self, slot: u32, negotiated: &Negotiated) -> Option<Halves> {
+    fn halves(&mut self, slot: u32, negotiated: &Negotiated) -> Option<(Inbound, Outbound)> {
         let max_message_length = self.settings.max_message_length;
         let retention = if self.settings.engine_copies { Retention::None } else { Retention::UntilAcknowledged };
         let endpoint = self.endpoint_mut(slot)?;
@@ -208,15 +240,14 @@ impl Host {
             max_message_length,
         };
         let start = endpoint.greeting.len() as u64;
-        let inbound = Inbound::new(negotiated, &limits);
-        Some(Halves::new(inbound, Outbound::new(negotiated, &limits, start, retention)))
+        Some((Inbound::new(negotiated, &limits), Outbound::new(negotiated, &limits, start, retention)))
     }
 
     fn take_early_posts(&mut self, slot: u32, queue_pair: &Arc<QueuePairShared>) {
         if let Some(endpoint) = self.endpoint_mut(slot)
-            && let Phase::Established(halves) = &mut endpoint.phase
+            && let Phase::Established(outbound) = &mut endpoint.phase
         {
-            halves.take_posted(queue_pair);
+            take_posted(outbound, queue_pair);
         }
     }
 

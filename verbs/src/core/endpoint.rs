@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use softrdma_mpa_ddp_rdmap::{Initiator, Responder};
+use crossbeam_channel::Sender;
+use softrdma_mpa_ddp_rdmap::{Inbound, Initiator, Outbound, Responder};
 use softrdma_stack::stream::{Record, Source, StreamId};
 use softrdma_stack::time::Instant;
 
-use super::adapter::Halves;
-use crate::connection_manager::CmIdShared;
+use super::adapter::OutboundUpper;
+use super::mail::{Outbox, ToReceive};
+use crate::connection_manager::{CmEventKind, CmIdShared};
 use crate::queue_pair::QueuePairShared;
 
 /// Where a connection stands.
@@ -21,11 +23,11 @@ pub(super) enum Phase {
     /// The application decides about the peer's request.
     Deciding(Box<Responder>),
     /// Data flows.
-    Established(Box<Halves>),
+    Established(Box<Outbound>),
     /// We want to close: what was handed to Outbound still leaves, nothing new is taken.
-    Draining(Box<Halves>),
+    Draining(Box<Outbound>),
     /// A TERMINATE is to leave, or has come: nothing is received any more.
-    Terminating(Box<Halves>),
+    Terminating(Box<Outbound>),
     /// Our reply says no; the stream closes behind it.
     Rejecting,
     /// Our direction is closed; the peer's end is awaited.
@@ -33,12 +35,26 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    pub(super) fn halves_mut(&mut self) -> Option<&mut Halves> {
+    pub(super) fn outbound_mut(&mut self) -> Option<&mut Outbound> {
         match self {
-            Self::Established(halves) | Self::Draining(halves) | Self::Terminating(halves) => Some(halves),
+            Self::Established(outbound) | Self::Draining(outbound) | Self::Terminating(outbound) => Some(outbound),
             _ => None,
         }
     }
+}
+
+/// Where the Inbound of a connection is.
+pub(super) enum Receiving {
+    /// There is none yet.
+    Never,
+    /// With the receive side.
+    Installed,
+    /// With the receive side; it was asked for.
+    Stopping,
+    /// Here again.
+    Stopped(Box<Inbound>),
+    /// It was flushed.
+    Over,
 }
 
 /// How a connection is to be ended, by whoever holds the engine.
@@ -56,6 +72,11 @@ pub(super) struct Endpoint {
     pub(super) stream: StreamId,
     pub(super) cm: Arc<CmIdShared>,
     pub(super) queue_pair: Option<Arc<QueuePairShared>>,
+    pub(super) receiving: Receiving,
+    /// The endpoint goes, with this event, once its Inbound is here.
+    pub(super) removal: Option<CmEventKind>,
+    /// Who waits for it to be gone.
+    pub(super) replies: Vec<Sender<()>>,
     /// The MPA request or reply: the first bytes of our direction.
     pub(super) greeting: Vec<u8>,
     pub(super) greeting_taken: bool,
@@ -84,6 +105,9 @@ impl Endpoint {
             stream,
             cm,
             queue_pair: None,
+            receiving: Receiving::Never,
+            removal: None,
+            replies: Vec::new(),
             greeting: Vec::new(),
             greeting_taken: false,
             greeting_acknowledged: false,
@@ -107,6 +131,7 @@ impl Endpoint {
 /// The stream of an endpoint as the engine sees it: the greeting, then FPDUs.
 pub(super) struct EndpointSource<'a> {
     pub(super) endpoint: &'a mut Endpoint,
+    pub(super) to_receive: &'a mut Outbox<ToReceive>,
 }
 
 impl Source for EndpointSource<'_> {
@@ -124,7 +149,9 @@ impl Source for EndpointSource<'_> {
             return None;
         }
         let queue_pair = endpoint.queue_pair.as_deref()?;
-        let record = endpoint.phase.halves_mut()?.next(room, queue_pair)?;
+        // What Outbound tells Inbound about the record is in the mail before the record can leave.
+        let mut upper = OutboundUpper { stream: endpoint.stream, queue_pair, to_receive: self.to_receive };
+        let record = endpoint.phase.outbound_mut()?.next(room, queue_pair.memory(), &mut upper)?;
         Some(Record { start: record.start, length: record.length })
     }
 
@@ -142,10 +169,10 @@ impl Source for EndpointSource<'_> {
         if out.is_empty() {
             return;
         }
-        if let (Some(queue_pair), Some(halves)) =
-            (self.endpoint.queue_pair.as_deref(), self.endpoint.phase.halves_mut())
+        if let (Some(queue_pair), Some(outbound)) =
+            (self.endpoint.queue_pair.as_deref(), self.endpoint.phase.outbound_mut())
         {
-            halves.outbound.write(start, out, queue_pair.memory());
+            outbound.write(start, out, queue_pair.memory());
         }
     }
 
@@ -154,8 +181,9 @@ impl Source for EndpointSource<'_> {
         if through >= endpoint.greeting.len() as u64 {
             endpoint.greeting_acknowledged = true;
         }
-        if let (Some(queue_pair), Some(halves)) = (endpoint.queue_pair.as_deref(), endpoint.phase.halves_mut()) {
-            halves.handle_acknowledged(through, queue_pair);
+        if let (Some(queue_pair), Some(outbound)) = (endpoint.queue_pair.as_deref(), endpoint.phase.outbound_mut()) {
+            let mut upper = OutboundUpper { stream: endpoint.stream, queue_pair, to_receive: self.to_receive };
+            outbound.handle_acknowledged(through, queue_pair.memory(), &mut upper);
         }
     }
 }

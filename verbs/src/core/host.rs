@@ -3,17 +3,20 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use crossbeam_queue::ArrayQueue;
 use softrdma_mpa_ddp_rdmap::HandshakeConfig;
-use softrdma_stack::stream::{Abort, Engine, ListenerId, ResetReason, Source, StreamEvent, StreamId, Streams};
+use softrdma_mpa_ddp_rdmap::Inbound;
+use softrdma_stack::stream::{Engine, ListenerId, ResetReason, Source, StreamEvent, StreamId};
 use softrdma_stack::time::Instant;
 
 use super::Command;
-use super::endpoint::{Ending, Endpoint, EndpointSource, Phase};
+use super::adapter::{FlushUpper, OutboundUpper, take_posted};
+use super::endpoint::{Ending, Endpoint, EndpointSource, Phase, Receiving};
+use super::mail::{Connection, Outbox, ToReceive};
 use super::timers::Timers;
 use crate::asynchronous::AsyncEvent;
 use crate::connection_manager::{CmEventKind, CmIdShared};
@@ -66,7 +69,8 @@ pub(super) struct Listener {
     pub(super) undecided: usize,
 }
 
-/// All connections of one device. The engine stands beside it, in [`super::Core`].
+/// All connections of one device, without their Inbound halves: those are with the receive side ([`super::mail`]). The engine
+/// stands beside it, in [`super::Core`].
 pub(crate) struct Host {
     pub(super) settings: CoreSettings,
     pub(super) now: Instant,
@@ -79,8 +83,8 @@ pub(crate) struct Host {
     pub(super) by_cm: HashMap<u64, u32>,
     pub(super) listeners: HashMap<ListenerId, Listener>,
     ready: VecDeque<u32>,
-    waiting: Vec<u32>,
     ending: Vec<u32>,
+    pub(super) to_receive: Outbox<ToReceive>,
     timers: Timers,
     half_open: usize,
     statistics: HostStatistics,
@@ -110,8 +114,8 @@ impl Host {
             by_cm: HashMap::new(),
             listeners: HashMap::new(),
             ready: VecDeque::new(),
-            waiting: Vec::new(),
             ending: Vec::new(),
+            to_receive: Outbox::default(),
             timers: Timers::default(),
             half_open: 0,
             statistics: HostStatistics::default(),
@@ -160,21 +164,56 @@ impl Host {
         self.endpoints.get_mut(slot as usize)?.as_mut()
     }
 
-    fn slot_of(&self, stream: StreamId) -> Option<u32> {
+    pub(super) fn slot_of_connection(&self, connection: Connection) -> Option<u32> {
+        let endpoint = self.endpoints.get(connection.slot as usize)?.as_ref()?;
+        (endpoint.stream == connection.stream).then_some(connection.slot)
+    }
+
+    pub(super) fn slot_of(&self, stream: StreamId) -> Option<u32> {
         let slot = (*self.by_stream.get(stream.index as usize)?)?;
         let endpoint = self.endpoints[slot as usize].as_ref()?;
         (endpoint.stream == stream).then_some(slot)
     }
 
-    /// Forgets an endpoint whose stream is gone: flushes, reports the end, gives the slot back.
+    /// Has the Inbound of `slot` come back, so that nothing is placed or completed by it any more. `true`: it is here, or there
+    /// never was one; otherwise [`Self::handle_stopped`] goes on with what was begun.
+    fn stop_receiving(&mut self, slot: u32) -> bool {
+        let Some(endpoint) = self.endpoints[slot as usize].as_mut() else { return true };
+        match endpoint.receiving {
+            Receiving::Never | Receiving::Stopped(_) | Receiving::Over => return true,
+            Receiving::Stopping => {}
+            Receiving::Installed => {
+                endpoint.receiving = Receiving::Stopping;
+                self.to_receive.push(ToReceive::Stop(endpoint.stream));
+            }
+        }
+        false
+    }
+
+    /// The Inbound is here again: what waited for that goes on.
+    pub(super) fn handle_stopped(&mut self, connection: Connection, inbound: Box<Inbound>) {
+        let Some(slot) = self.slot_of_connection(connection) else { return };
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        endpoint.receiving = Receiving::Stopped(inbound);
+        if let Some(kind) = endpoint.removal.take() {
+            self.remove(slot, kind);
+        } else if endpoint.ending.is_some() {
+            self.ending.push(slot);
+        }
+    }
+
+    /// Forgets an endpoint whose stream is gone, as soon as its Inbound is here: flushes, reports the end, gives the slot back.
     pub(super) fn remove(&mut self, slot: u32, kind: CmEventKind) {
+        if !self.stop_receiving(slot) {
+            if let Some(endpoint) = self.endpoint_mut(slot) {
+                endpoint.removal.get_or_insert(kind);
+            }
+            return;
+        }
         self.finish(slot, kind);
         let Some(endpoint) = self.endpoints[slot as usize].take() else { return };
         if matches!(endpoint.phase, Phase::AwaitingRequest(_)) {
             self.half_open -= 1;
-        }
-        if let Some(index) = self.waiting.iter().position(|&waiting| waiting == slot) {
-            self.stop_waiting_at(index);
         }
         if self.by_cm.get(&endpoint.cm.number()) == Some(&slot) {
             self.by_cm.remove(&endpoint.cm.number());
@@ -185,19 +224,30 @@ impl Host {
         if self.by_stream[endpoint.stream.index as usize] == Some(slot) {
             self.by_stream[endpoint.stream.index as usize] = None;
         }
+        self.to_receive.push(ToReceive::Remove(endpoint.stream));
         self.free.push(slot);
+        for reply in endpoint.replies {
+            // Who no longer waits is no error.
+            let _ = reply.send(());
+        }
     }
 
-    /// Flushes the queue pair and reports the end of the connection, once.
+    /// Flushes the queue pair and reports the end of the connection, once. Its Inbound is here.
     pub(super) fn finish(&mut self, slot: u32, kind: CmEventKind) {
-        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        let Some(endpoint) = self.endpoints[slot as usize].as_mut() else { return };
         if endpoint.end_reported {
             return;
         }
         endpoint.end_reported = true;
         if let Some(queue_pair) = endpoint.queue_pair.clone() {
-            if let Some(halves) = endpoint.phase.halves_mut() {
-                halves.flush(&queue_pair);
+            debug_assert!(!matches!(endpoint.receiving, Receiving::Installed | Receiving::Stopping));
+            if let Receiving::Stopped(mut inbound) = std::mem::replace(&mut endpoint.receiving, Receiving::Over) {
+                inbound.flush(queue_pair.memory(), &mut FlushUpper(&queue_pair));
+            }
+            if let Some(outbound) = endpoint.phase.outbound_mut() {
+                let (stream, to_receive) = (endpoint.stream, &mut self.to_receive);
+                let mut upper = OutboundUpper { stream, queue_pair: &queue_pair, to_receive };
+                outbound.flush(queue_pair.memory(), &mut upper);
             }
             queue_pair.flush();
             if queue_pair.shares_receives() {
@@ -238,6 +288,10 @@ impl Host {
         !self.ready.is_empty() || !self.ending.is_empty()
     }
 
+    pub(super) fn is_ending(&self) -> bool {
+        !self.ending.is_empty()
+    }
+
     pub(super) fn ready_count(&self) -> usize {
         self.ready.len()
     }
@@ -262,11 +316,11 @@ impl Host {
 
     /// The stream of `slot` to the engine, cut into segments of `segment_size`.
     pub(super) fn source(&mut self, slot: u32, segment_size: usize) -> Option<EndpointSource<'_>> {
-        let endpoint = self.endpoint_mut(slot)?;
-        if let Some(halves) = endpoint.phase.halves_mut() {
-            halves.outbound.set_segment_size(segment_size);
+        let endpoint = self.endpoints.get_mut(slot as usize)?.as_mut()?;
+        if let Some(outbound) = endpoint.phase.outbound_mut() {
+            outbound.set_segment_size(segment_size);
         }
-        Some(EndpointSource { endpoint })
+        Some(EndpointSource { endpoint, to_receive: &mut self.to_receive })
     }
 
     /// Reports what the queues of a queue pair found out about themselves.
@@ -288,8 +342,8 @@ impl Host {
         let Some(endpoint) = self.endpoint_mut(slot) else { return };
         let greeted = endpoint.greeting_acknowledged || endpoint.greeting.is_empty();
         let over = match &mut endpoint.phase {
-            Phase::Terminating(halves) => halves.outbound.is_terminated(),
-            Phase::Draining(halves) => greeted && halves.outbound.is_idle(),
+            Phase::Terminating(outbound) => outbound.is_terminated(),
+            Phase::Draining(outbound) => greeted && outbound.is_idle(),
             Phase::Rejecting => greeted,
             _ => false,
         };
@@ -315,6 +369,13 @@ impl Host {
         let count = self.ending.len();
         for _ in 0..count {
             let Some(slot) = self.ending.pop() else { break };
+            if self.endpoint_mut(slot).is_none_or(|endpoint| endpoint.ending.is_none()) {
+                continue;
+            }
+            // `handle_stopped` puts it into the list again.
+            if !self.stop_receiving(slot) {
+                continue;
+            }
             let Some(endpoint) = self.endpoint_mut(slot) else { continue };
             let Some(ending) = endpoint.ending.take() else { continue };
             let stream = endpoint.stream;
@@ -329,6 +390,7 @@ impl Host {
                         endpoint.deadline = Some(deadline);
                     }
                     self.schedule(slot);
+                    self.to_receive.push(ToReceive::Discard(stream));
                     engine.close(now, stream);
                 }
                 Ending::Abort => {
@@ -358,8 +420,8 @@ impl Host {
                 queue_pair.flush_if_in_error();
                 continue;
             }
-            if let Phase::Established(halves) = &mut endpoint.phase
-                && halves.take_posted(&queue_pair)
+            if let Phase::Established(outbound) = &mut endpoint.phase
+                && take_posted(outbound, &queue_pair)
                 && let Some(slot) = slot
             {
                 self.mark_ready(slot);
@@ -368,56 +430,22 @@ impl Host {
         served
     }
 
-    /// Has the bytes in front of which a connection waits for a receive offered again.
-    pub(super) fn wake_waiting(&mut self, engine: &mut dyn Engine) {
-        for index in 0..self.waiting.len() {
-            let Some(endpoint) = self.endpoints[self.waiting[index] as usize].as_ref() else { continue };
-            if endpoint.queue_pair.as_ref().is_some_and(|queue_pair| queue_pair.has_receive()) {
-                engine.resume(endpoint.stream);
-            }
-        }
-    }
-
-    fn start_waiting(&mut self, slot: u32) {
+    /// A message waits for a receive: that is allowed for a while. Or none waits any more.
+    pub(super) fn handle_waiting(&mut self, slot: u32, waits: bool) {
         let deadline = self.now + self.settings.receive_wait;
         let Some(endpoint) = self.endpoint_mut(slot) else { return };
-        if endpoint.receive_deadline.is_some() {
+        if !waits || !matches!(endpoint.phase, Phase::Established(_) | Phase::Draining(_)) {
+            endpoint.receive_deadline = None;
             return;
         }
         endpoint.receive_deadline = Some(deadline);
-        self.waiting.push(slot);
-        // SeqCst pairs with the poster: it pushes the receive, then looks here; we raise this, then look at its queue.
-        self.doorbells.waiting_for_receive.fetch_add(1, Ordering::SeqCst);
         self.statistics.receive_waits += 1;
         self.schedule(slot);
-    }
-
-    fn stop_waiting(&mut self, slot: u32) {
-        if let Some(index) = self.waiting.iter().position(|&waiting| waiting == slot) {
-            self.stop_waiting_at(index);
-        }
-        if let Some(endpoint) = self.endpoint_mut(slot) {
-            endpoint.receive_deadline = None;
-        }
-    }
-
-    fn stop_waiting_at(&mut self, index: usize) {
-        self.waiting.swap_remove(index);
-        self.doorbells.waiting_for_receive.fetch_sub(1, Ordering::SeqCst);
     }
 
     // --- timers ---
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        // A receive posted between the look at the queue and the registration is found at the next pass: at once.
-        if self.waiting.iter().any(|&slot| {
-            let endpoint = self.endpoints[slot as usize].as_ref();
-            endpoint
-                .and_then(|endpoint| endpoint.queue_pair.as_ref())
-                .is_some_and(|queue_pair| queue_pair.has_receive())
-        }) {
-            return Some(self.now);
-        }
         self.timers.next()
     }
 
@@ -475,13 +503,9 @@ impl Host {
     }
 
     fn give_up_waiting(&mut self, slot: u32) {
-        self.stop_waiting(slot);
-        let Some(endpoint) = self.endpoint_mut(slot) else { return };
-        let Phase::Established(halves) = &mut endpoint.phase else { return };
-        if halves.inbound.is_waiting_for_receive() {
-            let error = halves.inbound.give_up_waiting();
-            self.violation(slot, &error);
-        }
+        let Some(endpoint) = self.endpoints[slot as usize].as_mut() else { return };
+        endpoint.receive_deadline = None;
+        self.to_receive.push(ToReceive::GiveUpWaiting(endpoint.stream));
     }
 
     // --- the engine's events ---
@@ -531,12 +555,8 @@ impl Host {
     fn handle_peer_closed(&mut self, slot: u32) {
         let Some(endpoint) = self.endpoint_mut(slot) else { return };
         match &mut endpoint.phase {
-            Phase::Established(halves) => {
-                if let Err(error) = halves.inbound.handle_end_of_stream() {
-                    self.violation(slot, &error);
-                    return;
-                }
-                let idle = halves.outbound.is_idle();
+            Phase::Established(outbound) => {
+                let idle = outbound.is_idle();
                 self.end(slot, if idle { Ending::Close } else { Ending::Abort });
             }
             Phase::Draining(_) | Phase::Terminating(_) | Phase::Closing | Phase::Rejecting => {
@@ -569,13 +589,13 @@ impl Host {
     /// The peer broke a rule: it is told with a TERMINATE, then the connection ends.
     pub(super) fn violation(&mut self, slot: u32, error: &softrdma_mpa_ddp_rdmap::ProtocolError) {
         let deadline = self.now + self.settings.terminate_timeout;
-        self.stop_waiting(slot);
         let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        endpoint.receive_deadline = None;
         tracing::debug!(peer = ?endpoint.cm.remote(), %error, "the peer broke the protocol; terminating");
         endpoint.phase = match std::mem::replace(&mut endpoint.phase, Phase::Closing) {
-            Phase::Established(mut halves) | Phase::Draining(mut halves) => {
-                halves.outbound.terminate(error.terminate());
-                Phase::Terminating(halves)
+            Phase::Established(mut outbound) | Phase::Draining(mut outbound) => {
+                outbound.terminate(error.terminate());
+                Phase::Terminating(outbound)
             }
             other => other,
         };
@@ -594,35 +614,24 @@ impl Host {
         &mut self.statistics
     }
 
-    pub(super) fn waits(&mut self, slot: u32, waiting: bool) {
-        if waiting {
-            self.start_waiting(slot);
-        } else {
-            self.stop_waiting(slot);
-        }
-    }
-
     pub(super) fn left_half_open(&mut self) {
         self.half_open -= 1;
     }
 }
 
-impl Streams for Host {
-    fn handle_bytes(&mut self, stream: StreamId, parts: &[&[u8]]) -> Result<usize, Abort> {
-        let slot = self.slot_of(stream).ok_or(Abort)?;
-        self.handle_stream_bytes(slot, parts)
-    }
-
-    fn with_source(&mut self, stream: StreamId, use_source: &mut dyn FnMut(&mut dyn Source)) {
+impl Host {
+    /// Lends the source of `stream` for acknowledgement and retransmission.
+    pub(super) fn with_source(&mut self, stream: StreamId, use_source: &mut dyn FnMut(&mut dyn Source)) {
         let Some(slot) = self.slot_of(stream) else { return };
-        if let Some(endpoint) = self.endpoint_mut(slot) {
-            use_source(&mut EndpointSource { endpoint });
+        if let Some(endpoint) = self.endpoints[slot as usize].as_mut() {
+            use_source(&mut EndpointSource { endpoint, to_receive: &mut self.to_receive });
             self.after_transmit(slot);
             self.mark_ready(slot);
         }
     }
 
-    fn handle_event(&mut self, event: StreamEvent) {
+    /// Something happened to a stream.
+    pub(super) fn handle_event(&mut self, event: StreamEvent) {
         match event {
             StreamEvent::Incoming { listener, stream, local, remote } => {
                 self.handle_incoming(listener, stream, crate::connection_manager::Ends { local, remote });

@@ -9,33 +9,43 @@ mod command;
 mod connection;
 mod endpoint;
 mod host;
+mod mail;
+mod receive;
 mod timers;
 
-use softrdma_stack::stream::{Activity, Engine, EngineStatistics, Transmitted};
+use softrdma_stack::stream::{
+    Abort, Activity, Engine, EngineStatistics, Source, StreamEvent, StreamId, Streams, Transmitted,
+};
 use softrdma_stack::time::Instant;
 
 pub(crate) use command::{AcceptParameters, Command};
 pub(crate) use host::{CoreSettings, Doorbells, Host};
+use mail::deliver;
+pub(crate) use receive::ReceiveSide;
 
-/// An engine and the host state above it.
+/// An engine and what is above it: receiving and sending, driven together.
 pub(crate) struct Core {
     engine: Box<dyn Engine>,
+    receive: ReceiveSide,
     host: Host,
 }
 
 impl Core {
-    pub(crate) fn new(engine: Box<dyn Engine>, host: Host) -> Self {
-        Self { engine, host }
+    pub(crate) fn new(engine: Box<dyn Engine>, receive: ReceiveSide, host: Host) -> Self {
+        Self { engine, receive, host }
     }
 
     /// Does what is there to do now, once. Idle: nothing arrived, left or was asked for.
     pub(crate) fn pass(&mut self, now: Instant) -> Activity {
         self.host.set_now(now);
         let mut activity = self.serve_application(now);
-        let received = self.engine.poll(now, &mut self.host);
+        let engine = &mut *self.engine;
+        self.receive.poll_resumed(|stream| engine.resume(stream));
+        let received = engine.poll(now, &mut Joined { receive: &mut self.receive, host: &mut self.host });
         activity.received += received.received;
         activity.events += received.events;
         self.host.handle_timers(now);
+        deliver(&mut self.receive, &mut self.host);
         activity.events += self.transmit(now);
         activity
     }
@@ -50,7 +60,7 @@ impl Core {
 
     /// When [`Self::pass`] has work again even if nothing arrives and nobody asks.
     pub(crate) fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
-        if self.host.has_ready() {
+        if self.host.has_ready() || self.receive.has_resumed() {
             return Some(now);
         }
         [self.engine.next_deadline(now), self.host.next_deadline()].into_iter().flatten().min()
@@ -67,7 +77,7 @@ impl Core {
     fn serve_application(&mut self, now: Instant) -> Activity {
         let commands = command::execute_all(&mut *self.engine, &mut self.host, now);
         let doorbells = self.host.handle_doorbells();
-        self.host.wake_waiting(&mut *self.engine);
+        deliver(&mut self.receive, &mut self.host);
         Activity { received: 0, events: commands + doorbells }
     }
 
@@ -90,7 +100,41 @@ impl Core {
         if served > 0 {
             self.engine.flush(now);
         }
-        served += self.host.end_connections(&mut *self.engine, now);
+        deliver(&mut self.receive, &mut self.host);
+        // At most twice: a connection is asked to stop receiving, and has stopped when the mail is delivered.
+        while self.host.is_ending() {
+            served += self.host.end_connections(&mut *self.engine, now);
+            deliver(&mut self.receive, &mut self.host);
+        }
         served
+    }
+}
+
+/// Both sides as a whole engine sees them. What one tells the other is delivered at once.
+struct Joined<'a> {
+    receive: &'a mut ReceiveSide,
+    host: &'a mut Host,
+}
+
+impl Streams for Joined<'_> {
+    fn handle_bytes(&mut self, stream: StreamId, parts: &[&[u8]]) -> Result<usize, Abort> {
+        let mut taken = 0;
+        loop {
+            taken += self.receive.handle_bytes(stream, parts, taken)?;
+            deliver(self.receive, self.host);
+            if !self.receive.take_resumed(stream) {
+                return Ok(taken);
+            }
+        }
+    }
+
+    fn with_source(&mut self, stream: StreamId, use_source: &mut dyn FnMut(&mut dyn Source)) {
+        self.host.with_source(stream, use_source);
+        deliver(self.receive, self.host);
+    }
+
+    fn handle_event(&mut self, event: StreamEvent) {
+        self.receive.handle_event(event);
+        deliver(self.receive, self.host);
     }
 }

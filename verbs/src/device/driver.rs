@@ -21,7 +21,7 @@ use softrdma_stack::time::Instant;
 use super::open::{OpenError, core_settings};
 use crate::asynchronous::AsyncEvent;
 use crate::configuration::{DeviceConfig, Threads};
-use crate::core::{Command, Core, Doorbells, Host};
+use crate::core::{Command, Core, Doorbells, Host, ReceiveSide};
 use crate::events::{EventQueue, wait_readable};
 use crate::queue_pair::QueuePairShared;
 use crate::turn::Turn;
@@ -112,7 +112,7 @@ impl Driver {
             clock,
             local_addresses: engine.local_addresses(),
             readiness: engine.readiness(),
-            turn: Turn::new(Core::new(engine, host)),
+            turn: Turn::new(Core::new(engine, ReceiveSide::new(doorbells.clone()), host)),
             doorbells,
             wake,
             sleeping: AtomicBool::new(false),

@@ -258,6 +258,12 @@ impl QueuePairShared {
         Some(self.overrun.swap(NOWHERE, Ordering::Relaxed))
     }
 
+    /// Whether [`Self::take_overrun`] or [`Self::take_limit_reached`] would give something: for who may not take it.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.overrun.load(Ordering::Relaxed) != NOWHERE || (self.receives_shared && self.receives.has_limit_reached())
+    }
+
     pub(crate) fn shares_receives(&self) -> bool {
         self.receives_shared
     }
