@@ -5,6 +5,7 @@
 //! - [`stream`]: the face of a stream and of an engine that carries streams.
 //! - [`kernel`]: an engine over the kernel's TCP sockets.
 //! - [`sequential`]: an engine that is smoltcp over a packet port.
+//! - [`softrdma`]: an engine of our own over a packet port: one copy, from the packet into memory.
 //! - [`port`]: the face of a packet port, which an engine may stand on.
 //! - [`memory_port`]: a port in memory that loses, repeats, reorders, corrupts and delays by seed.
 //! - [`pcap`]: captures of what an engine receives and sends.
@@ -20,6 +21,7 @@ pub mod memory_port;
 pub mod pcap;
 pub mod port;
 pub mod sequential;
+pub mod softrdma;
 pub mod stream;
 mod table;
 pub mod testing;

@@ -64,6 +64,13 @@ impl<T> Table<T> {
         if slot.generation == name.generation { slot.value.as_mut() } else { None }
     }
 
+    /// The name of the value in slot `index`, if there is one.
+    #[inline]
+    pub(crate) fn name_at(&self, index: u32) -> Option<Name> {
+        let slot = self.slots.get(index as usize)?;
+        slot.value.as_ref().map(|_| Name { index, generation: slot.generation })
+    }
+
     /// All names in use.
     pub(crate) fn names(&self) -> Vec<Name> {
         let named = |(index, slot): (usize, &Slot<T>)| {

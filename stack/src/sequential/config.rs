@@ -236,12 +236,12 @@ impl SequentialConfig {
 }
 
 /// Whether `other` is on the network of `address` with a prefix of `prefix` bits.
-pub(super) fn contains(address: IpAddr, prefix: u8, other: IpAddr) -> bool {
+pub(crate) fn contains(address: IpAddr, prefix: u8, other: IpAddr) -> bool {
     let address = IpAddress::from(address);
     let other = IpAddress::from(other);
     address.version() == other.version() && IpCidr::new(address, prefix).contains_addr(&other)
 }
 
-fn is_host_address(address: IpAddr) -> bool {
+pub(crate) fn is_host_address(address: IpAddr) -> bool {
     IpAddress::from(address).is_unicast() && !address.is_loopback()
 }

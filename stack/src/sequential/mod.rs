@@ -55,6 +55,7 @@ pub use config::{
     CongestionControl, MAX_ADDRESSES, MAX_MTU, MAX_SOCKET_BUFFER, MIN_MTU_IPV4, MIN_MTU_IPV6, MIN_SOCKET_BUFFER,
     SequentialConfig, SequentialError,
 };
+pub(crate) use config::{contains, is_host_address};
 use device::PortDevice;
 use listeners::Listeners;
 use ready::ReadySet;

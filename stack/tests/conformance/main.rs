@@ -78,4 +78,25 @@ conformance_of!(sequential_over_a_bad_wire, |seed, limits| {
     };
     super::World::sequential(("10.0.0.", 24), seed, limits, impairments)
 });
+conformance_of!(softrdma_ipv4, |seed, limits| {
+    let impairments = softrdma_stack::memory_port::Impairments::default();
+    super::World::softrdma(("10.0.0.", 24), seed, limits, impairments)
+});
+conformance_of!(softrdma_ipv6, |seed, limits| {
+    let impairments = softrdma_stack::memory_port::Impairments { mtu: 9000, ..Default::default() };
+    super::World::softrdma(("fd00::", 64), seed, limits, impairments)
+});
+conformance_of!(softrdma_over_a_bad_wire, |seed, limits| {
+    let impairments = softrdma_stack::memory_port::Impairments {
+        loss: 0.01,
+        duplicate: 0.01,
+        reorder: 0.01,
+        corrupt: 0.001,
+        cut: 0.5,
+        delay: std::time::Duration::from_micros(30),
+        checksum_offload: seed % 2 == 0,
+        ..Default::default()
+    };
+    super::World::softrdma(("10.0.0.", 24), seed, limits, impairments)
+});
 conformance_of!(pair, super::World::pair);

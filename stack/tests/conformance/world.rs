@@ -7,6 +7,7 @@ use std::time::Duration;
 use softrdma_stack::kernel::{KernelConfig, KernelEngine};
 use softrdma_stack::memory_port::{Impairments, wire};
 use softrdma_stack::sequential::{SequentialConfig, SequentialEngine};
+use softrdma_stack::softrdma::{SoftrdmaConfig, SoftrdmaEngine};
 use softrdma_stack::stream::{Engine, ListenerId, ResetReason, StreamEvent, StreamId, Transmitted};
 use softrdma_stack::testing::{self, PairConfig};
 use softrdma_stack::time::Instant;
@@ -128,6 +129,29 @@ impl World {
                 ..SequentialConfig::default()
             };
             Box::new(SequentialEngine::new(port, config, Instant::ZERO).expect("an engine")) as Box<dyn Engine>
+        };
+        let engines = [engine(client, CLIENT), engine(server, SERVER)];
+        let mut now = Instant::ZERO;
+        let clock = move || {
+            now = now + Duration::from_micros(10);
+            wire.advance_to(now);
+            now
+        };
+        Self::new(seed, engines, SocketAddr::new(address(SERVER), 0), Box::new(clock))
+    }
+
+    /// The same with engines of our own TCP.
+    pub(crate) fn softrdma(network: (&str, u8), seed: u64, limits: [usize; 2], impairments: Impairments) -> Self {
+        let (client, server, wire) = wire(seed, impairments);
+        let address = |host: usize| format!("{}{}", network.0, host + 1).parse().expect("an address");
+        let engine = |port, host: usize| {
+            let config = SoftrdmaConfig {
+                addresses: vec![(address(host), network.1)],
+                max_connections: limits[host],
+                random_seed: seed + host as u64,
+                ..SoftrdmaConfig::default()
+            };
+            Box::new(SoftrdmaEngine::new(port, config, Instant::ZERO).expect("an engine")) as Box<dyn Engine>
         };
         let engines = [engine(client, CLIENT), engine(server, SERVER)];
         let mut now = Instant::ZERO;

@@ -1,0 +1,283 @@
+//! One connection, as the send half knows it.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use super::{HANDSHAKE_TIMEOUT, acknowledged};
+use crate::softrdma::segment::{HeaderTemplate, Options, SequenceSpace, Stamp, SynOptions};
+use crate::softrdma::sender::Sender;
+use crate::softrdma::shared::{Acknowledgement, Owed, SackBlocks, SharedFlow};
+use crate::softrdma::tuple::Tuple;
+use crate::time::Instant;
+
+/// Longest pause between handshake segments, and between probes of a closed window.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How far the handshake is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::softrdma) enum SendPhase {
+    /// A SYN is sent until it is answered.
+    SynSent,
+    /// A SYN with ACK is sent until it is acknowledged.
+    SynReceived,
+    /// Established.
+    Open,
+}
+
+/// How far the end of our direction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::softrdma) enum Fin {
+    /// Nobody asked for it.
+    None,
+    /// It follows what was taken.
+    Due,
+    /// It was sent: it takes the place behind the last byte.
+    Sent,
+}
+
+/// One connection.
+pub(in crate::softrdma) struct SendFlow {
+    pub(in crate::softrdma) tuple: Tuple,
+    /// The sequence number of our SYN.
+    pub(in crate::softrdma) initial: u32,
+    space: SequenceSpace,
+    pub(in crate::softrdma) phase: SendPhase,
+    /// What our SYN offers.
+    pub(in crate::softrdma) offer: SynOptions,
+    /// Both sides send timestamps.
+    pub(in crate::softrdma) has_timestamps: bool,
+    /// Both sides scale their windows.
+    pub(in crate::softrdma) is_scaled: bool,
+    pub(in crate::softrdma) peer_shift: u8,
+    /// RFC 7323 §7.1: our clock starts anywhere.
+    pub(in crate::softrdma) clock_offset: u32,
+    pub(super) header: HeaderTemplate,
+    pub(in crate::softrdma) next_hop: IpAddr,
+    pub(super) is_resolved: bool,
+    pub(super) neighbour_version: u32,
+    /// Bytes of payload in the largest segment.
+    pub(in crate::softrdma) segment_size: usize,
+    /// Once established.
+    pub(super) sender: Option<Sender>,
+    /// Behind the last byte that the source has committed to.
+    pub(super) committed: u64,
+    /// The source was told that everything before was acknowledged.
+    released: u64,
+    pub(in crate::softrdma) fin: Fin,
+    /// The peer ended its direction before we ended ours: then TIME-WAIT is the peer's.
+    pub(in crate::softrdma) is_passive_close: bool,
+    pub(super) owed: Owed,
+    pub(super) owed_since: Instant,
+    pub(super) owed_polls: u8,
+    pub(super) is_owing: bool,
+    /// The layer above was refused: it is told when there is room.
+    pub(in crate::softrdma) is_blocked: bool,
+    pub(super) is_starved: bool,
+    /// Handshake segments sent.
+    pub(super) attempts: u32,
+    pub(super) handshake_sent: Instant,
+    /// When an unfinished handshake has failed.
+    pub(in crate::softrdma) give_up: Instant,
+    /// Timeouts since the last acknowledgement.
+    pub(super) timeouts: u32,
+    /// Probes since the peer was heard last.
+    pub(super) probes: u32,
+    pub(super) probed: Instant,
+}
+
+impl SendFlow {
+    pub(super) fn new(
+        tuple: Tuple,
+        initial: u32,
+        phase: SendPhase,
+        offer: SynOptions,
+        header: HeaderTemplate,
+        next_hop: IpAddr,
+    ) -> Self {
+        Self {
+            tuple,
+            initial,
+            space: SequenceSpace::new(initial),
+            phase,
+            offer,
+            has_timestamps: offer.timestamps,
+            is_scaled: false,
+            peer_shift: 0,
+            clock_offset: 0,
+            header,
+            next_hop,
+            is_resolved: false,
+            neighbour_version: 0,
+            segment_size: 536,
+            sender: None,
+            committed: 0,
+            released: 0,
+            fin: Fin::None,
+            is_passive_close: false,
+            owed: Owed::Nothing,
+            owed_since: Instant::ZERO,
+            owed_polls: 0,
+            is_owing: false,
+            is_blocked: false,
+            is_starved: false,
+            attempts: 0,
+            handshake_sent: Instant::ZERO,
+            give_up: Instant::ZERO,
+            timeouts: 0,
+            probes: 0,
+            probed: Instant::ZERO,
+        }
+    }
+
+    pub(super) fn set_hardware(&mut self, hardware: [u8; 6], version: u32) {
+        self.header.set_destination(hardware);
+        self.is_resolved = true;
+        self.neighbour_version = version;
+    }
+
+    pub(super) fn retransmitted_segments(&self) -> u64 {
+        self.sender.as_ref().map_or(0, Sender::retransmitted_segments)
+    }
+
+    /// RFC 7323 §5.4: our clock, in milliseconds.
+    pub(super) const fn clock(&self, now: Instant) -> u32 {
+        ((now.as_nanoseconds() / 1_000_000) as u32).wrapping_add(self.clock_offset)
+    }
+
+    /// Our clock and the echo of the peer's, if both sides agreed to that.
+    pub(super) fn timestamps(&self, now: Instant, shared: &SharedFlow) -> Option<(u32, u32)> {
+        self.has_timestamps.then(|| (self.clock(now), shared.announcement.recent_timestamp))
+    }
+
+    /// The options of a segment with data.
+    pub(super) fn data_options(&self, now: Instant, shared: &SharedFlow) -> Options<'static> {
+        match self.timestamps(now, shared) {
+            Some((value, echo)) => Options::Timestamps(value, echo),
+            None => Options::None,
+        }
+    }
+
+    /// The place of the stream that is sent next.
+    pub(super) fn next_place(&self) -> u64 {
+        self.sender.as_ref().map_or(0, Sender::next_offset)
+    }
+
+    pub(super) fn oldest_sequence(&self) -> u32 {
+        self.space.sequence(self.sender.as_ref().map_or(0, Sender::acknowledged))
+    }
+
+    /// What stands in the header of a segment that begins at `place`.
+    #[inline]
+    pub(super) fn stamp<'a>(
+        &self,
+        place: u64,
+        flags: u8,
+        options: Options<'a>,
+        shared: &SharedFlow,
+        shift: u8,
+    ) -> Stamp<'a> {
+        let announcement = &shared.announcement;
+        let window = announcement.edge.wrapping_sub(announcement.next);
+        let shift = if self.is_scaled { shift } else { 0 };
+        Stamp {
+            sequence: self.space.sequence(place),
+            acknowledgement: announcement.next,
+            flags,
+            window: (window >> shift).min(0xffff) as u16,
+            options,
+        }
+    }
+
+    /// A segment has left: what it announced is known, and how far we are.
+    #[inline]
+    pub(super) fn note_sent(&mut self, shared: &mut SharedFlow, with_data: bool) {
+        let SharedFlow { announcement, progress, .. } = shared;
+        progress.acknowledged = announcement.next;
+        progress.announced_edge = announcement.edge;
+        if let Some(sender) = &self.sender {
+            progress.next = self.space.sequence(sender.next_offset());
+        }
+        if !(with_data && self.owed == Owed::Pure) {
+            self.owed = Owed::Nothing;
+        }
+    }
+
+    /// Takes in what a received segment said: up to where the source can let go now, and could before. `None`: nothing.
+    pub(super) fn handle_acknowledgement(
+        &mut self,
+        now: Instant,
+        said: &Acknowledgement,
+        shared: &mut SharedFlow,
+    ) -> Option<(u64, u64)> {
+        let sender = self.sender.as_mut()?;
+        let near = sender.acknowledged();
+        let through = u64::try_from(self.space.offset(said.sequence, near)).ok()?;
+        let window = u64::from(said.window) << if self.is_scaled { self.peer_shift } else { 0 };
+        let mut ranges: [Range<u64>; SackBlocks::MOST] = [const { 0..0 }; SackBlocks::MOST];
+        let mut count = 0;
+        for &(left, right) in said.sack.as_slice() {
+            let left = self.space.offset(left, near);
+            let right = self.space.offset(right, near);
+            // RFC 2883 §4: what lies before the acknowledgement arrived twice. What makes no sense is left out.
+            if left >= through as i64 && right > left && right as u64 <= sender.next_offset() {
+                ranges[count] = left as u64..right as u64;
+                count += 1;
+            }
+        }
+        sender
+            .handle_acknowledgement(now, &acknowledged(through, through + window, &ranges[..count], said.carries_data));
+        if sender.acknowledged() > near {
+            self.timeouts = 0;
+        }
+        self.probes = 0;
+        shared.progress.oldest = self.space.sequence(sender.acknowledged());
+        shared.progress.largest_window = shared.progress.largest_window.max(window.min(u64::from(u32::MAX)) as u32);
+        let before = self.released;
+        self.released = sender.acknowledged().min(self.committed);
+        Some((self.released, before))
+    }
+
+    /// Whether the peer has acknowledged our FIN.
+    pub(in crate::softrdma) fn is_fin_acknowledged(&self) -> bool {
+        self.fin == Fin::Sent && self.sender.as_ref().is_some_and(|sender| sender.acknowledged() > self.committed)
+    }
+
+    /// The sequence number behind everything that was sent.
+    pub(in crate::softrdma) fn next_sequence(&self) -> u32 {
+        self.space.sequence(self.next_place())
+    }
+
+    /// The peer's window has no room for a full segment, and nothing is on its way that would tell of more.
+    pub(super) fn is_window_small(&self) -> bool {
+        self.sender.as_ref().is_some_and(|sender| sender.is_idle() && sender.window_room() < self.segment_size as u64)
+    }
+
+    /// When the handshake segment is sent again.
+    pub(super) fn handshake_deadline(&self) -> Instant {
+        let pause = match self.attempts {
+            // Nobody knows where to yet.
+            0 => HANDSHAKE_TIMEOUT / 2,
+            attempts => (HANDSHAKE_TIMEOUT * (1 << (attempts - 1).min(6))).min(LONGEST_PAUSE),
+        };
+        if self.attempts == 0 { self.probed + pause } else { self.handshake_sent + pause }
+    }
+
+    /// When the peer is to be probed: because it has been silent, or because its window is closed.
+    pub(super) fn probe_deadline(&self, shared: &SharedFlow, interval: Duration) -> Option<Instant> {
+        let sender = self.sender.as_ref()?;
+        if !sender.is_idle() {
+            return None;
+        }
+        let wants_room = self.is_blocked || self.fin == Fin::Due || self.committed > sender.next_offset();
+        if wants_room && self.is_window_small() {
+            // RFC 9293 §3.8.6.1: after a timeout at first, then ever more seldom.
+            let pause = (sender.retransmission_timeout() * (1 << self.probes.min(16))).min(LONGEST_PAUSE);
+            return Some(self.probed.max(shared.heard) + pause);
+        }
+        if interval.is_zero() {
+            return None;
+        }
+        Some(self.probed.max(shared.heard) + interval)
+    }
+}

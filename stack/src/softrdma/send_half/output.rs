@@ -1,0 +1,90 @@
+//! Frames into the port's queue.
+
+use crate::pcap::{FrameDirection, FrameSink};
+use crate::port::{Frame, TransmitOffload, TransmitQueue};
+use crate::time::Instant;
+
+/// A port's transmit queue, and the one frame that it did not take.
+pub(in crate::softrdma) struct Output<T: TransmitQueue> {
+    queue: T,
+    held: Option<(T::Frame, TransmitOffload)>,
+    /// Frames are in the port's queue that it may not have taken.
+    is_queued: bool,
+    capture: Option<Box<dyn FrameSink>>,
+}
+
+impl<T: TransmitQueue> Output<T> {
+    pub(super) const fn new(queue: T, capture: Option<Box<dyn FrameSink>>) -> Self {
+        Self { queue, held: None, is_queued: false, capture }
+    }
+
+    /// Whether another frame would be taken.
+    #[inline]
+    pub(in crate::softrdma) fn has_room(&mut self) -> bool {
+        let Some((frame, offload)) = self.held.take() else { return true };
+        match self.queue.send(frame, offload) {
+            Ok(()) => true,
+            Err(frame) => {
+                self.held = Some((frame, offload));
+                false
+            }
+        }
+    }
+
+    /// Has `fill` build a frame of `length` bytes, and sends it. `false`, and nothing was built: the port has no frame.
+    #[inline]
+    pub(super) fn build(
+        &mut self,
+        now: Instant,
+        length: usize,
+        fill: impl FnOnce(&mut [u8]) -> TransmitOffload,
+    ) -> bool {
+        if self.held.is_some() {
+            return false;
+        }
+        let Some(mut frame) = self.queue.frame(length) else { return false };
+        let offload = fill(frame.bytes_mut());
+        if let Some(capture) = &mut self.capture {
+            capture.handle_frame(now, FrameDirection::Transmitted, &[frame.bytes_mut()]);
+        }
+        if let Err(frame) = self.queue.send(frame, offload) {
+            self.held = Some((frame, offload));
+        }
+        self.is_queued = true;
+        true
+    }
+
+    /// Sends a frame that is ready. Lost if the port has no memory for it.
+    pub(in crate::softrdma) fn send_bytes(&mut self, now: Instant, bytes: &[u8]) {
+        self.has_room();
+        self.build(now, bytes.len(), |frame| {
+            frame.copy_from_slice(bytes);
+            TransmitOffload::default()
+        });
+    }
+
+    /// Hands everything to the port.
+    #[inline]
+    pub(in crate::softrdma) fn flush(&mut self) {
+        if self.is_queued || self.held.is_some() {
+            self.is_queued = self.queue.flush() > 0;
+            if self.has_room() && self.is_queued {
+                return;
+            }
+            self.is_queued |= self.held.is_some();
+        }
+    }
+
+    /// The port has not taken everything yet.
+    pub(in crate::softrdma) const fn is_waiting(&self) -> bool {
+        self.is_queued
+    }
+
+    /// Shows a received frame to the capture.
+    pub(in crate::softrdma) fn capture_received<'a>(&mut self, now: Instant, parts: impl Iterator<Item = &'a [u8]>) {
+        if let Some(capture) = &mut self.capture {
+            let parts: Vec<&[u8]> = parts.collect();
+            capture.handle_frame(now, FrameDirection::Received, &parts);
+        }
+    }
+}
