@@ -23,6 +23,8 @@ pub use passes::{Touch, internet_checksum};
 pub const SMALLEST_FRAME: usize = 60;
 /// Rounds of finding nothing after which the CPU is offered to others.
 const PATIENT_ROUNDS: u32 = 1_000;
+/// Bursts from one look at the clock to the next: a look costs as much as a small frame.
+const BURSTS_PER_CLOCK: usize = 8;
 /// Spins of a receiver of bulk that has run ahead of the sender: each look takes a cache line from the one at work.
 const EMPTY_RING_SPINS: u32 = 8;
 /// Rounds of finding nothing after which the clock is read.
@@ -252,7 +254,7 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
 
     fn flood(mut self, config: &Config) -> Result<Report, RawError> {
         let begin = Instant::now();
-        let (mut sent, mut before) = (0u64, 0u64);
+        let mut sent = 0u64;
         loop {
             let is_over = match config.limit {
                 Limit::Frames(frames) => sent >= frames + config.warm_up,
@@ -261,15 +263,17 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
             if is_over {
                 break;
             }
-            for _ in 0..BURST {
-                let message = Message { kind: Kind::Data, sequence: sent, tally: Tally::default() };
-                sent += u64::from(self.offer(message, self.frame_size));
+            let before = sent;
+            for _ in 0..BURSTS_PER_CLOCK {
+                for _ in 0..BURST {
+                    let message = Message { kind: Kind::Data, sequence: sent, tally: Tally::default() };
+                    sent += u64::from(self.offer(message, self.frame_size));
+                }
+                self.transmit.flush();
             }
-            self.transmit.flush();
             if sent == before {
                 self.wait_for(|end| (end.transmit.flush() == 0).then_some(()))?;
             }
-            before = sent;
         }
         // What still waits for room is part of the run.
         self.wait_for(|end| (end.transmit.flush() == 0).then_some(()))?;
