@@ -13,8 +13,10 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use softrdma_stack::memory_port::{MemoryPort, Wire, wire};
 use softrdma_stack::sequential::{SequentialConfig, SequentialEngine};
+use softrdma_stack::softrdma::{SoftrdmaConfig, SoftrdmaEngine};
+use softrdma_stack::stream::Engine;
 use softrdma_stack::time::Instant;
-use softrdma_verbs::{CmEventKind, CmId, ConnectParameters, Device, DeviceConfig, EventChannel};
+use softrdma_verbs::{CmEventKind, CmId, ConnectParameters, Device, DeviceConfig, EventChannel, Scheme};
 
 use end::End;
 pub use plan::Plan;
@@ -34,11 +36,11 @@ pub struct Report {
     pub virtual_time: Duration,
 }
 
-/// Runs the scenario of `seed`; an error tells what did not hold.
-pub fn run(seed: u64) -> Result<Report, String> {
+/// Runs the scenario of `seed` with the engine of `scheme`; an error tells what did not hold.
+pub fn run(seed: u64, scheme: Scheme) -> Result<Report, String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let plan = Plan::new(&mut rng);
-    let mut world = World::new(seed, &plan)?;
+    let mut world = World::new(seed, &plan, scheme)?;
     let mut ends = world.connect(&plan, &mut rng)?;
     world.exchange(&mut ends, &plan, &mut rng)?;
     let requests = ends.iter().map(End::posted).sum();
@@ -59,9 +61,9 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, plan: &Plan) -> Result<Self, String> {
+    fn new(seed: u64, plan: &Plan, scheme: Scheme) -> Result<Self, String> {
         let (left, right, wire) = wire(seed, plan.impairments);
-        let devices = [device(left, 1, seed, plan)?, device(right, 2, seed, plan)?];
+        let devices = [device(left, 1, seed, plan, scheme)?, device(right, 2, seed, plan, scheme)?];
         let channel = |device: &Device| EventChannel::new(device).map_err(|error| error.to_string());
         let channels = [channel(&devices[0])?, channel(&devices[1])?];
         Ok(Self { wire, devices, channels, now: Instant::ZERO, steps: 0 })
@@ -216,8 +218,43 @@ fn address(host: u8) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, host))
 }
 
-fn device(port: MemoryPort, host: u8, seed: u64, plan: &Plan) -> Result<Device, String> {
-    let engine = SequentialEngine::new(
+fn device(port: MemoryPort, host: u8, seed: u64, plan: &Plan, scheme: Scheme) -> Result<Device, String> {
+    let engine: Box<dyn Engine> = match scheme {
+        Scheme::Softrdma => Box::new(softrdma(port, host, seed, plan)?),
+        _ => Box::new(sequential(port, host, seed, plan)?),
+    };
+    let mut config = DeviceConfig::kernel_socket(&format!("host{host}"));
+    config.scheme = scheme;
+    config.crc = plan.crc;
+    config.timing.handshake_timeout_ms = 1_000_000;
+    config.timing.connect_timeout_ms = 1_000_000;
+    config.timing.receive_wait_ms = 600_000;
+    config.timing.close_timeout_ms = 600_000;
+    config.timing.terminate_timeout_ms = 600_000;
+    Device::simulated(config, engine).map_err(|error| error.to_string())
+}
+
+fn softrdma(port: MemoryPort, host: u8, seed: u64, plan: &Plan) -> Result<SoftrdmaEngine<MemoryPort>, String> {
+    SoftrdmaEngine::new(
+        port,
+        SoftrdmaConfig {
+            addresses: vec![(address(host), 24)],
+            random_seed: seed.wrapping_mul(2).wrapping_add(host.into()),
+            receive_window_bytes: plan.socket_buffer_bytes,
+            max_connections: 64,
+            // The wire must not end connections by itself, however bad it is.
+            user_timeout: LONGEST_RUN,
+            connect_timeout: LONGEST_RUN,
+            half_open_timeout: LONGEST_RUN,
+            ..SoftrdmaConfig::default()
+        },
+        Instant::ZERO,
+    )
+    .map_err(|error| error.to_string())
+}
+
+fn sequential(port: MemoryPort, host: u8, seed: u64, plan: &Plan) -> Result<SequentialEngine<MemoryPort>, String> {
+    SequentialEngine::new(
         port,
         SequentialConfig {
             addresses: vec![(address(host), 24)],
@@ -232,13 +269,5 @@ fn device(port: MemoryPort, host: u8, seed: u64, plan: &Plan) -> Result<Device, 
         },
         Instant::ZERO,
     )
-    .map_err(|error| error.to_string())?;
-    let mut config = DeviceConfig::kernel_socket(&format!("host{host}"));
-    config.crc = plan.crc;
-    config.timing.handshake_timeout_ms = 1_000_000;
-    config.timing.connect_timeout_ms = 1_000_000;
-    config.timing.receive_wait_ms = 600_000;
-    config.timing.close_timeout_ms = 600_000;
-    config.timing.terminate_timeout_ms = 600_000;
-    Device::simulated(config, Box::new(engine)).map_err(|error| error.to_string())
+    .map_err(|error| error.to_string())
 }

@@ -31,20 +31,20 @@ pub struct DeviceConfig {
     pub busy_poll: bool,
     /// Asks for the MPA CRC (RFC 5044 §7.1: off only if both sides agree). Default true.
     pub crc: bool,
-    /// Computes and verifies IP and TCP checksums where the port does not (sequential only). Default true.
+    /// Computes and verifies IP and TCP checksums where the port does not (sequential and softrdma). Default true.
     pub checksum: bool,
-    /// Own addresses with their prefix lengths (sequential only; the kernel knows its own).
+    /// Own addresses with their prefix lengths (sequential and softrdma; the kernel knows its own).
     pub addresses: Vec<InterfaceAddress>,
-    /// Default routers, at most one per address family (sequential only).
+    /// Default routers, at most one per address family (sequential and softrdma).
     pub gateways: Vec<IpAddr>,
     /// The addresses that a listener is bound to when its own is left unspecified (`0.0.0.0` or `::`), those of its family
     /// (kernel-socket only; a port has just the addresses it was given). Default loopback; empty means all of the machine.
     pub listen_addresses: Vec<IpAddr>,
-    /// Largest IP packet in bytes (sequential only). Default 1500.
+    /// Largest IP packet in bytes (sequential and softrdma). Default 1500.
     pub mtu: u32,
     /// Seed of sequence numbers and ports, to reproduce a run; unset: from the system's randomness.
     pub random_seed: Option<u64>,
-    /// Writes what the port sends and receives into a pcap file (sequential only).
+    /// Writes what the port sends and receives into a pcap file (sequential and softrdma).
     pub capture: Option<Capture>,
     /// Connection setup.
     pub handshake: HandshakeConfigText,
@@ -54,9 +54,9 @@ pub struct DeviceConfig {
     pub timing: Timing,
     /// How an idle poll loop behaves.
     pub polling: Polling,
-    /// The packet port (sequential only).
+    /// The packet port (sequential and softrdma).
     pub port: Option<PortConfigText>,
-    /// DPDK's environment (sequential only).
+    /// DPDK's environment (sequential and softrdma).
     pub eal: EalConfigText,
 }
 
@@ -69,7 +69,7 @@ pub enum Scheme {
     KernelSocket,
     /// smoltcp's TCP sockets over a DPDK port.
     Sequential,
-    /// Own one-copy TCP over a DPDK port. Not in this version.
+    /// Own one-copy TCP over a DPDK port.
     Softrdma,
     /// A real device. Not in this version.
     Rnic,
@@ -170,7 +170,8 @@ pub struct DeviceLimits {
     pub max_outstanding_reads: u16,
     /// Bytes of one message. Default 1 GiB.
     pub max_message_bytes: u32,
-    /// Buffer of each direction of a smoltcp socket, in bytes (sequential). Default 1 MiB.
+    /// Buffer of each direction of a smoltcp socket (sequential), or what a peer may send ahead (softrdma), in bytes. Default
+    /// 1 MiB.
     pub socket_buffer_bytes: u32,
     /// Receive buffer of a connection, in bytes (kernel-socket). Default 256 KiB.
     pub receive_buffer_bytes: u32,

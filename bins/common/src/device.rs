@@ -87,7 +87,7 @@ pub enum SchemeName {
     KernelSocket,
     /// smoltcp's TCP over a DPDK port.
     Sequential,
-    /// Own one-copy TCP over a DPDK port (not in this version).
+    /// Own one-copy TCP over a DPDK port.
     Softrdma,
     /// A real device through libibverbs (not in this version).
     Rnic,
@@ -100,7 +100,7 @@ pub enum ThreadsName {
     C1,
     /// Run to completion in the application's polls.
     C2,
-    /// Receive and transmit on threads of their own (comes with scheme softrdma).
+    /// Receive and transmit on threads of their own (not in this version).
     C3,
 }
 
@@ -114,7 +114,7 @@ pub struct DeviceArguments {
     /// Who runs the stack [default: c1].
     #[arg(long, value_enum)]
     pub threads: Option<ThreadsName>,
-    /// What joins the two ends [default: kernel for kernel-socket, memif for sequential].
+    /// What joins the two ends [default: kernel for kernel-socket, memif for the others].
     #[arg(long, value_enum)]
     pub fabric: Option<Fabric>,
     /// A device configuration in TOML; the other options override what it says. Samples are in configs/.
@@ -185,7 +185,7 @@ pub enum DeviceArgumentsError {
         what: String,
     },
     /// An option that the scheme has no use for.
-    #[error("{option} is for DPDK ports (--scheme sequential): {instead}")]
+    #[error("{option} is for DPDK ports (--scheme sequential or softrdma): {instead}")]
     OnlyForPorts {
         /// The option.
         option: &'static str,
@@ -222,7 +222,7 @@ impl DeviceArguments {
         let scheme = match self.scheme {
             Some(SchemeName::KernelSocket) => Scheme::KernelSocket,
             Some(SchemeName::Sequential) => Scheme::Sequential,
-            Some(SchemeName::Softrdma) => return Err(not_in_this_version("--scheme", "softrdma", OTHER_SCHEMES)),
+            Some(SchemeName::Softrdma) => Scheme::Softrdma,
             Some(SchemeName::Rnic) => return Err(not_in_this_version("--scheme", "rnic", OTHER_SCHEMES)),
             None if dpdk_named => Scheme::Sequential,
             None => Scheme::KernelSocket,
@@ -230,7 +230,7 @@ impl DeviceArguments {
         let fabric = match (scheme, self.fabric) {
             (Scheme::KernelSocket, None | Some(Fabric::Kernel)) => Some(Fabric::Kernel),
             (Scheme::KernelSocket, Some(fabric)) => {
-                let instead = "kernel sockets need --fabric kernel; DPDK fabrics need --scheme sequential";
+                let instead = "kernel sockets need --fabric kernel; DPDK fabrics need --scheme sequential or softrdma";
                 return Err(DeviceArgumentsError::Mismatch { scheme: scheme.name(), fabric: fabric.name(), instead });
             }
             (_, Some(Fabric::Kernel)) => {
@@ -268,7 +268,7 @@ impl DeviceArguments {
         end: End,
     ) -> Result<DevicePlan, DeviceArgumentsError> {
         let mut config = DeviceConfig { scheme, port: device.map(PortConfigText::new), ..DeviceConfig::default() };
-        if scheme == Scheme::Sequential {
+        if scheme != Scheme::KernelSocket {
             config.addresses = vec![InterfaceAddress { address: end.address().into(), prefix: 24 }];
             // Neither hugepages nor root: what the machine has beyond that is for a configuration file to claim.
             config.eal.huge_pages = HugePages::Off;
@@ -284,10 +284,11 @@ impl DeviceArguments {
             Some(ThreadsName::C3) => return Err(not_in_this_version("--threads", "c3", "c1 and c2 are")),
             None => {}
         }
-        let is_port = config.scheme == Scheme::Sequential;
+        let is_port = config.scheme != Scheme::KernelSocket;
         self.check_port_options(is_port)?;
         if is_port && !cfg!(feature = "dpdk") {
-            let what = fabric.map_or("--scheme sequential".to_owned(), |fabric| format!("--fabric {}", fabric.name()));
+            let what = fabric
+                .map_or(format!("--scheme {}", config.scheme.name()), |fabric| format!("--fabric {}", fabric.name()));
             return Err(DeviceArgumentsError::BuiltWithoutDpdk { what });
         }
         if !self.address.is_empty() {
@@ -322,7 +323,7 @@ impl DeviceArguments {
     }
 }
 
-const OTHER_SCHEMES: &str = "kernel-socket and sequential are";
+const OTHER_SCHEMES: &str = "kernel-socket, sequential and softrdma are";
 
 fn not_in_this_version(option: &'static str, value: &'static str, instead: &'static str) -> DeviceArgumentsError {
     DeviceArgumentsError::NotInThisVersion { option, value, instead }

@@ -1,12 +1,22 @@
-//! Runs the simulation over many seeds: `simulate FIRST COUNT [SECONDS]`.
+//! Runs the simulation over many seeds: `simulate FIRST COUNT [SECONDS] [SCHEME]`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use softrdma_verbs::Scheme;
+
 fn main() {
     let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|word| word.parse().ok()).collect();
+    let scheme = match std::env::args().nth(numbers.len() + 1).as_deref() {
+        Some("softrdma") => Scheme::Softrdma,
+        None | Some("sequential") => Scheme::Sequential,
+        Some(other) => {
+            eprintln!("{other:?} is no scheme of the simulation; it knows sequential and softrdma");
+            std::process::exit(2);
+        }
+    };
     let [first, count, rest @ ..] = &numbers[..] else {
-        eprintln!("usage: simulate FIRST_SEED COUNT [MOST_SECONDS]\nexample: simulate 1 20000");
+        eprintln!("usage: simulate FIRST_SEED COUNT [MOST_SECONDS] [sequential|softrdma]\nexample: simulate 1 20000");
         std::process::exit(2);
     };
     let most = Duration::from_secs(rest.first().copied().unwrap_or(u64::MAX / 2));
@@ -24,7 +34,7 @@ fn main() {
                     if (seed - first) % 1000 == 999 {
                         eprintln!("{} of {count} seeds, {:?}", seed - first + 1, start.elapsed());
                     }
-                    let outcome = std::panic::catch_unwind(|| softrdma_tests::simulation::run(seed));
+                    let outcome = std::panic::catch_unwind(|| softrdma_tests::simulation::run(seed, scheme));
                     match outcome.unwrap_or_else(|_| Err("panicked".to_owned())) {
                         Ok(report) => drop(requests.fetch_add(report.requests, Ordering::Relaxed)),
                         Err(error) => {

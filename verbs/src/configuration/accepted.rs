@@ -143,19 +143,18 @@ fn name_problem(config: &DeviceConfig) -> Option<Problem> {
 }
 
 fn version_problem(config: &DeviceConfig) -> Option<Problem> {
-    let not_in_this_version = |key, value: &str, rest: &str| {
-        Some(Problem { key, value: format!("{value:?} (not in this version{rest})"), accepted: accepted_now(key) })
+    let not_in_this_version = |key, value: &str| {
+        Some(Problem { key, value: format!("{value:?} (not in this version)"), accepted: accepted_now(key) })
     };
     match (config.scheme, config.threads) {
-        (Scheme::Rnic, _) => not_in_this_version("scheme", "rnic", ""),
-        (Scheme::Softrdma, _) => not_in_this_version("scheme", "softrdma", ""),
-        (_, Threads::C3) => not_in_this_version("threads", "c3", "; comes with the one-copy engine"),
-        (Scheme::KernelSocket | Scheme::Sequential, Threads::C1 | Threads::C2) => None,
+        (Scheme::Rnic, _) => not_in_this_version("scheme", "rnic"),
+        (_, Threads::C3) => not_in_this_version("threads", "c3"),
+        (Scheme::KernelSocket | Scheme::Sequential | Scheme::Softrdma, Threads::C1 | Threads::C2) => None,
     }
 }
 
 fn accepted_now(key: &str) -> String {
-    if key == "scheme" { "\"kernel-socket\", \"sequential\"" } else { "\"c1\", \"c2\"" }.to_owned()
+    if key == "scheme" { "\"kernel-socket\", \"sequential\", \"softrdma\"" } else { "\"c1\", \"c2\"" }.to_owned()
 }
 
 fn relation_problem(config: &DeviceConfig) -> Option<Problem> {
@@ -171,11 +170,15 @@ fn relation_problem(config: &DeviceConfig) -> Option<Problem> {
         Scheme::KernelSocket => {
             if config.port.is_some() {
                 let value = "a port for scheme \"kernel-socket\"".to_owned();
-                return problem("port", value, "no [port] table, or scheme = \"sequential\"");
+                return problem("port", value, "no [port] table, or scheme = \"softrdma\" or \"sequential\"");
             }
             if config.capture.is_some() {
                 let value = "a capture for scheme \"kernel-socket\"".to_owned();
-                return problem("capture", value, "no [capture] table (use tcpdump), or scheme = \"sequential\"");
+                return problem(
+                    "capture",
+                    value,
+                    "no [capture] table (use tcpdump), or scheme = \"softrdma\" or \"sequential\"",
+                );
             }
             if !config.addresses.is_empty() {
                 let value = "addresses for scheme \"kernel-socket\"".to_owned();

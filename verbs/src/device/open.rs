@@ -17,7 +17,7 @@ pub enum OpenError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Asked for something that comes later.
-    #[error("{what}: not in this version; accepted: scheme kernel-socket or sequential, threads c1 or c2")]
+    #[error("{what}: not in this version; accepted: scheme kernel-socket, sequential or softrdma, threads c1 or c2")]
     NotInThisVersion {
         /// What was asked for.
         what: &'static str,
@@ -63,8 +63,7 @@ pub(super) fn engine(config: &DeviceConfig, now: Instant) -> Result<Box<dyn Engi
                 KernelEngine::new(kernel_config(config)).map_err(|error| OpenError::Engine(error.to_string()))?;
             Ok(Box::new(engine))
         }
-        Scheme::Sequential => sequential(config, now),
-        Scheme::Softrdma => Err(OpenError::NotInThisVersion { what: "scheme = \"softrdma\"" }),
+        Scheme::Sequential | Scheme::Softrdma => on_port(config, now),
         Scheme::Rnic => Err(OpenError::NotInThisVersion { what: "scheme = \"rnic\"" }),
     }
 }
@@ -82,13 +81,16 @@ fn kernel_config(config: &DeviceConfig) -> KernelConfig {
 }
 
 #[cfg(not(feature = "dpdk"))]
-fn sequential(config: &DeviceConfig, _now: Instant) -> Result<Box<dyn Engine>, OpenError> {
+fn on_port(config: &DeviceConfig, _now: Instant) -> Result<Box<dyn Engine>, OpenError> {
     Err(OpenError::WithoutDpdk { scheme: config.scheme.name() })
 }
 
 #[cfg(feature = "dpdk")]
-fn sequential(config: &DeviceConfig, now: Instant) -> Result<Box<dyn Engine>, OpenError> {
-    super::port::sequential(config, now)
+fn on_port(config: &DeviceConfig, now: Instant) -> Result<Box<dyn Engine>, OpenError> {
+    match config.scheme {
+        Scheme::Softrdma => super::port::softrdma(config, now),
+        _ => super::port::sequential(config, now),
+    }
 }
 
 fn milliseconds(count: u32) -> Duration {
@@ -123,7 +125,7 @@ pub(super) fn core_settings(config: &DeviceConfig) -> CoreSettings {
             Scheme::KernelSocket => config.listen_addresses.clone(),
             _ => Vec::new(),
         },
-        // Both engines of this version copy what they take.
-        engine_copies: true,
+        // The one-copy engine fetches bytes again from where they are; the others copy what they take.
+        engine_copies: config.scheme != Scheme::Softrdma,
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use softrdma_dpdk_glue as glue;
 use softrdma_stack::pcap::{FrameDirection, FrameSink, PcapWriter};
 use softrdma_stack::sequential::{SequentialConfig, SequentialEngine};
+use softrdma_stack::softrdma::{SoftrdmaConfig, SoftrdmaEngine};
 use softrdma_stack::stream::Engine;
 use softrdma_stack::time::Instant;
 
@@ -36,6 +37,34 @@ pub(super) fn sequential(config: &DeviceConfig, now: Instant) -> Result<Box<dyn 
             half_open_timeout: Duration::from_millis(timing.handshake_timeout_ms.into()),
             capture: config.capture.as_ref().map(|capture| open_capture(capture, now)).transpose()?,
             ..SequentialConfig::default()
+        },
+        now,
+    );
+    Ok(Box::new(engine.map_err(|error| OpenError::Engine(error.to_string()))?))
+}
+
+/// The engine of scheme `softrdma`.
+pub(super) fn softrdma(config: &DeviceConfig, now: Instant) -> Result<Box<dyn Engine>, OpenError> {
+    let port_config = config.port.as_ref().ok_or(OpenError::NoPort { scheme: config.scheme.name() })?;
+    let port = open(config, port_config)?;
+    let timing = &config.timing;
+    let engine = SoftrdmaEngine::new(
+        port,
+        SoftrdmaConfig {
+            addresses: config.addresses.iter().map(|address| (address.address, address.prefix)).collect(),
+            gateways: config.gateways.clone(),
+            mtu: Some(config.mtu as usize),
+            max_connections: config.limits.max_connections as usize,
+            max_listeners: config.limits.max_listeners as usize,
+            receive_window_bytes: config.limits.socket_buffer_bytes as usize,
+            // The rest of the pool is for what is on its way in and out.
+            max_held_packets: (port_config.pool_packets / 4).max(1) as usize,
+            random_seed: config.random_seed.unwrap_or_else(rand::random),
+            checksum: config.checksum,
+            connect_timeout: Duration::from_millis(timing.connect_timeout_ms.into()),
+            half_open_timeout: Duration::from_millis(timing.handshake_timeout_ms.into()),
+            capture: config.capture.as_ref().map(|capture| open_capture(capture, now)).transpose()?,
+            ..SoftrdmaConfig::default()
         },
         now,
     );

@@ -36,7 +36,7 @@ fn a_dpdk_fabric_or_port_means_sequential() {
 
 #[test]
 fn what_is_not_in_this_version_says_so() {
-    for line in ["--scheme softrdma", "--scheme rnic", "--threads c3"] {
+    for line in ["--scheme rnic", "--threads c3"] {
         assert!(refusal(line).contains("not in this version"), "{line}: {}", refusal(line));
     }
 }
