@@ -6,14 +6,15 @@ set -euo pipefail
 shell_syntax() {
 	local script
 	for script in .ci/run bench/*.sh tests/*.sh; do
-		[[ ! -e $script ]] || bash -n "$script"
+		[[ ! -e $script ]] || bash -n "$script" || return
 	done
 	! have shellcheck || shellcheck --severity=warning .ci/run tests/*.sh
 }
 
 lint_rust() { # CARGO-SELECTION...
-	cargo clippy --quiet --all-targets "$@" -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items "$@"
+	# A step is looked at by its last command only: `set -e` does not reach in here.
+	cargo clippy --quiet --all-targets "$@" -- -D warnings &&
+		RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items "$@"
 }
 
 step "shell syntax" shell_syntax

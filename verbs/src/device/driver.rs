@@ -286,9 +286,9 @@ impl Driver {
             });
             if busy {
                 last_active = now;
-            } else if self.busy_poll && self.driving == Driving::StackThread {
-                std::hint::spin_loop();
-            } else if now.saturating_since(last_active) < self.spin {
+            } else if (self.busy_poll && self.driving == Driving::StackThread)
+                || now.saturating_since(last_active) < self.spin
+            {
                 std::hint::spin_loop();
             } else if now.saturating_since(last_active) < self.awake {
                 std::thread::yield_now();
