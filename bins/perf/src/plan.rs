@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::operation::{Mode, Operation};
 use crate::pattern::{Pattern, mix};
 
-/// Most slots of a latency measurement with verification: so many messages are filled and checked at a time.
+/// Most slots of a latency measurement with verification: so many messages are filled and checked at a time, if each can
+/// have a receive of its own.
 const LATENCY_SLOTS: u64 = 63;
 
 /// Receives that stay posted on each queue pair: twice the depth, so that one half is refilled while the other is used.
@@ -65,7 +66,9 @@ impl Plan {
         let room = session.area / stride(size);
         let slots = match mode {
             Mode::Throughput => room.min(outstanding),
-            Mode::Latency if session.verify => room.min(LATENCY_SLOTS),
+            Mode::Latency if session.verify => {
+                room.min(LATENCY_SLOTS).min(u64::from(receives_per_queue_pair(session.depth)))
+            }
             Mode::Latency => 1,
         };
         // Odd, so that a slot's messages alternate in parity: `Pattern` then makes every byte change from one to the next, and

@@ -24,6 +24,9 @@ fn every_message_that_may_be_outstanding_lies_within_its_area() {
                     let plan = Plan::new(&session, 0, operation, mode, size);
                     assert!(plan.slots >= 1);
                     assert!(plan.slots * plan.stride() <= session.area, "{session:?} {plan:?}");
+                    let receives = u64::from(receives_per_queue_pair(depth));
+                    let longest_queue = plan.slots.div_ceil(u64::from(active));
+                    assert!(!verify || longest_queue <= receives, "each of a round needs a receive: {plan:?}");
                 }
             }
         }
