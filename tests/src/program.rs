@@ -171,6 +171,11 @@ impl Running {
         Outcome { status, output, errors }
     }
 
+    /// Names its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it has not ended yet.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
