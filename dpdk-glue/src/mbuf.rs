@@ -40,6 +40,16 @@ impl Mbuf {
         mbuf
     }
 
+    /// Drops all of `mbufs` at once, which their pool takes back sooner than one by one.
+    pub(crate) fn free_all(mbufs: &mut Vec<Self>) {
+        let count = mbufs.len();
+        // SAFETY: the list's elements are pointers to valid chains (transparent), owned here; it forgets them first.
+        unsafe {
+            mbufs.set_len(0);
+            bindings::softrdma_mbuf_free_bulk(mbufs.as_mut_ptr().cast(), count as u32);
+        }
+    }
+
     /// Bytes in the whole chain.
     pub fn total_length(&self) -> usize {
         self.head().pkt_len as usize

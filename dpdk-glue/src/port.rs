@@ -193,6 +193,10 @@ impl ReceiveQueue for EthReceiveQueue {
         add(&counters.received_bytes, bytes);
         usize::from(count)
     }
+
+    fn release(&mut self, packets: &mut Vec<Mbuf>) {
+        Mbuf::free_all(packets);
+    }
 }
 
 impl Drop for EthReceiveQueue {

@@ -73,14 +73,25 @@ impl Message {
         }
     }
 
+    /// What a frame is for; `None` as for [`Self::read`].
+    #[inline]
+    pub(super) fn kind(packet: &impl Packet) -> Option<Kind> {
+        Self::kind_of(packet.parts().next()?.get(..LENGTH)?)
+    }
+
+    #[inline]
+    fn kind_of(frame: &[u8]) -> Option<Kind> {
+        if frame[12..14] != ETHERTYPE_EXPERIMENT {
+            return None;
+        }
+        Kind::ALL.get(usize::from(frame[14]).checked_sub(1)?).copied()
+    }
+
     /// Reads a frame's message; `None` for frames that are not ours (a kernel's, on a shared link).
     #[inline]
     pub(super) fn read(packet: &impl Packet) -> Option<Self> {
         let frame = packet.parts().next()?.get(..LENGTH)?;
-        if frame[12..14] != ETHERTYPE_EXPERIMENT {
-            return None;
-        }
-        let kind = *Kind::ALL.get(usize::from(frame[14]).checked_sub(1)?)?;
+        let kind = Self::kind_of(frame)?;
         let number = |at: usize| frame[at..at + 8].try_into().map_or(0, u64::from_be_bytes);
         let tally = match kind.has_tally() {
             true => Tally { total: number(23), frames: number(31), bytes: number(39), nanoseconds: number(47) },
