@@ -272,8 +272,43 @@ pub struct EngineStatistics {
     pub port: Option<PortStatistics>,
 }
 
+/// What a receiving half tells while it works.
+pub trait ReceiveStreams {
+    /// Packets were taken from the port, and none of them has been looked at. Whatever the layer above asked a peer for and the
+    /// peer answers in one of them was on its way before: the layer above makes itself ready for the answers now.
+    fn handle_burst(&mut self);
+
+    /// See [`Sink::handle_bytes`].
+    fn handle_bytes(&mut self, stream: StreamId, parts: &[&[u8]]) -> Result<usize, Abort>;
+
+    /// Something arrived that is no bytes. In order with the bytes of the stream.
+    fn handle_event(&mut self, event: StreamEvent);
+}
+
+/// The half of an engine that takes packets in ([`Engine::split`]).
+pub trait ReceiveEngine: Send {
+    /// Receives a bounded amount of work: offers bytes, reports events. What the other half has to know it is told inside the
+    /// engine.
+    fn poll(&mut self, now: Instant, streams: &mut dyn ReceiveStreams) -> Activity;
+
+    /// See [`Engine::resume`].
+    fn resume(&mut self, stream: StreamId);
+
+    /// See [`Engine::next_deadline`]; for this half.
+    fn next_deadline(&mut self, now: Instant) -> Option<Instant>;
+}
+
+/// The two halves of an engine. The second is an engine that receives nothing: [`Engine::poll`] there handles what the other
+/// half told it, runs timers and reports events, and [`Engine::resume`] does nothing.
+pub type Halves = (Box<dyn ReceiveEngine>, Box<dyn Engine>);
+
 /// A transport that carries byte streams. All methods return at once.
 pub trait Engine: Send {
+    /// Takes the engine apart, so that two threads can receive and send at the same time; `None` if it is of one piece.
+    fn split(self: Box<Self>) -> Option<Halves> {
+        None
+    }
+
     /// Begins a connection. `Connected` or `ConnectFailed` follows.
     fn connect(&mut self, now: Instant, remote: SocketAddr, local: Option<IpAddr>) -> Result<StreamId, ConnectError>;
 

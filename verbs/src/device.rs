@@ -87,12 +87,17 @@ impl Device {
         Self::start(config, engine, driver::Clock::manual())
     }
 
+    /// A device over an engine of the caller's, driven as the configuration says.
+    pub fn with_engine(config: DeviceConfig, engine: Box<dyn Engine>) -> Result<Self, OpenError> {
+        Self::start(config, engine, driver::Clock::system())
+    }
+
     fn start(config: DeviceConfig, engine: Box<dyn Engine>, clock: driver::Clock) -> Result<Self, OpenError> {
         let (driver, commands) = Driver::new(&config, engine, clock)?;
         let driver = Arc::new(driver);
         let thread = match driver.driving() {
             Driving::Manual => None,
-            Driving::StackThread | Driving::RunToCompletion => Some(driver::spawn(&driver, &config)?),
+            Driving::StackThread | Driving::RunToCompletion | Driving::Halves => Some(driver::spawn(&driver, &config)?),
         };
         let resources = Resources::new(&config.limits);
         Ok(Self(Arc::new(DeviceShared {

@@ -11,14 +11,21 @@ use rand::{Rng, SeedableRng};
 use super::PairConfig;
 use super::wire::Wire;
 use crate::stream::{
-    Abort, Activity, ConnectError, Engine, EngineStatistics, ListenError, ListenerId, ResetReason, Source, StreamEvent,
-    StreamId, Streams, Transmitted,
+    Abort, Activity, ConnectError, Engine, EngineStatistics, Halves, ListenError, ListenerId, ReceiveEngine,
+    ReceiveStreams, ResetReason, Source, StreamEvent, StreamId, Streams, Transmitted,
 };
 use crate::table::{Name, Table};
 use crate::time::Instant;
 
 /// Slices that received bytes are lent in, at most.
 const MOST_PARTS: usize = 6;
+
+/// Which half of an engine works. A whole one does both.
+#[derive(Clone, Copy)]
+struct Part {
+    receives: bool,
+    sends: bool,
+}
 
 /// One of two engines that [`super::pair`] made.
 pub struct PairEngine {
@@ -46,6 +53,8 @@ struct Connection {
 /// Our direction.
 #[derive(Default)]
 struct Outgoing {
+    /// Bytes that the peer has.
+    delivered: u64,
     /// Bytes acknowledged to the source.
     acknowledged: u64,
     /// Every byte behind them, as it was first written.
@@ -104,9 +113,12 @@ impl PairEngine {
     }
 
     /// Everything that may happen to `name` in one poll.
-    fn serve(&mut self, now: Instant, name: Name, streams: &mut dyn Streams, activity: &mut Activity) {
+    fn serve(&mut self, part: Part, now: Instant, name: Name, streams: &mut dyn Streams, activity: &mut Activity) {
         let stream: StreamId = name.into();
         let Some(connection) = self.connections.get_mut(name) else { return };
+        if connection.is_connecting && !part.receives {
+            return;
+        }
         if connection.is_connecting {
             // Now and then a handshake takes its time.
             if self.random.random_ratio(1, 4) {
@@ -121,7 +133,7 @@ impl PairEngine {
             streams.handle_event(StreamEvent::Connected { stream, local: connection.local });
         }
         let mut turn = Turn { config: &self.config, random: &mut self.random, statistics: &mut self.statistics };
-        let ending = connection.serve(&mut turn, &self.wire, now, stream, streams, activity);
+        let ending = connection.serve(part, &mut turn, &self.wire, now, stream, streams, activity);
         let event = match ending {
             None => return,
             Some(Ending::Closed) => StreamEvent::Closed { stream },
@@ -136,6 +148,17 @@ impl PairEngine {
         let Some(link) = self.connections.remove(name).and_then(|connection| connection.link) else { return };
         let mut wire = lock(&self.wire);
         if is_reset { wire.reset(link) } else { wire.detach(link) }
+    }
+
+    fn poll_part(&mut self, part: Part, now: Instant, streams: &mut dyn Streams) -> Activity {
+        let mut activity = Activity::default();
+        if part.receives {
+            self.accept(streams, &mut activity);
+        }
+        for name in self.connections.names() {
+            self.serve(part, now, name, streams, &mut activity);
+        }
+        activity
     }
 
     fn is_ours(&self, address: IpAddr) -> bool {
@@ -187,12 +210,12 @@ impl Engine for PairEngine {
     }
 
     fn poll(&mut self, now: Instant, streams: &mut dyn Streams) -> Activity {
-        let mut activity = Activity::default();
-        self.accept(streams, &mut activity);
-        for name in self.connections.names() {
-            self.serve(now, name, streams, &mut activity);
-        }
-        activity
+        self.poll_part(Part { receives: true, sends: true }, now, streams)
+    }
+
+    fn split(self: Box<Self>) -> Option<Halves> {
+        let engine = Arc::new(Mutex::new(*self));
+        Some((Box::new(ReceiveHalf(engine.clone())), Box::new(SendHalf(engine))))
     }
 
     fn transmit(&mut self, _now: Instant, stream: StreamId, source: &mut dyn Source) -> Transmitted {
@@ -307,6 +330,7 @@ impl Connection {
 
     fn serve(
         &mut self,
+        part: Part,
         turn: &mut Turn<'_>,
         wire: &Mutex<Wire>,
         now: Instant,
@@ -314,19 +338,21 @@ impl Connection {
         streams: &mut dyn Streams,
         activity: &mut Activity,
     ) -> Option<Ending> {
-        let fresh = self.take(turn, &mut lock(wire))?;
-        let fresh = match fresh {
-            Ok(fresh) => fresh,
-            Err(reason) => return Some(Ending::Reset(reason)),
-        };
-        self.acknowledge(turn, fresh.acknowledged, stream, streams);
-        self.write_again(turn, stream, streams);
-        if fresh.bytes > 0 {
-            activity.received += 1;
-        }
-        let is_resumed = std::mem::take(&mut self.incoming.is_resumed);
-        if fresh.bytes > 0 || is_resumed {
-            self.incoming.offer(turn, stream, streams);
+        if part.receives {
+            let fresh = match self.take(turn, &mut lock(wire))? {
+                Ok(fresh) => fresh,
+                Err(reason) => return Some(Ending::Reset(reason)),
+            };
+            if !part.sends {
+                self.offer(turn, fresh, stream, streams, activity);
+                return self.end(turn, now, stream, streams, activity);
+            }
+            self.acknowledge(turn, stream, streams);
+            self.write_again(turn, stream, streams);
+            self.offer(turn, fresh, stream, streams, activity);
+        } else {
+            self.acknowledge(turn, stream, streams);
+            self.write_again(turn, stream, streams);
         }
         if self.outgoing.is_writable_owed
             && self.outgoing.unacknowledged.len() <= turn.config.window_bytes / 2
@@ -336,11 +362,28 @@ impl Connection {
             activity.events += 1;
             streams.handle_event(StreamEvent::Writable { stream });
         }
-        self.end(turn, now, stream, streams, activity)
+        if part.receives { self.end(turn, now, stream, streams, activity) } else { None }
     }
 
-    /// Takes from the wire what came; `None` while the link is unknown.
-    fn take(&mut self, turn: &mut Turn<'_>, wire: &mut Wire) -> Option<Result<Fresh, ResetReason>> {
+    fn offer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        fresh: usize,
+        stream: StreamId,
+        streams: &mut dyn Streams,
+        activity: &mut Activity,
+    ) {
+        if fresh > 0 {
+            activity.received += 1;
+        }
+        let is_resumed = std::mem::take(&mut self.incoming.is_resumed);
+        if fresh > 0 || is_resumed {
+            self.incoming.offer(turn, stream, streams);
+        }
+    }
+
+    /// Takes from the wire what came, and tells how much; `None` while the link is unknown.
+    fn take(&mut self, turn: &mut Turn<'_>, wire: &mut Wire) -> Option<Result<usize, ResetReason>> {
         // What was closed goes out without a flush: nobody may call one for a stream that has ended.
         if self.outgoing.is_closing {
             self.flush(wire);
@@ -349,7 +392,7 @@ impl Connection {
         if link.is_reset {
             return Some(Err(ResetReason::ByPeer));
         }
-        let acknowledged = link.directions[self.side].delivered;
+        self.outgoing.delivered = link.directions[self.side].delivered;
         let direction = &mut link.directions[1 - self.side];
         let room = turn.config.receive_bytes.saturating_sub(self.incoming.waiting.len());
         let most = direction.bytes.len().min(room);
@@ -357,12 +400,12 @@ impl Connection {
         self.incoming.waiting.extend(direction.bytes.drain(..bytes));
         direction.delivered += bytes as u64;
         self.incoming.is_ended = direction.is_ended && direction.bytes.is_empty();
-        Some(Ok(Fresh { bytes, acknowledged }))
+        Some(Ok(bytes))
     }
 
     /// Tells the source of some of what the peer has, or of all.
-    fn acknowledge(&mut self, turn: &mut Turn<'_>, delivered: u64, stream: StreamId, streams: &mut dyn Streams) {
-        let news = delivered - self.outgoing.acknowledged;
+    fn acknowledge(&mut self, turn: &mut Turn<'_>, stream: StreamId, streams: &mut dyn Streams) {
+        let news = self.outgoing.delivered - self.outgoing.acknowledged;
         if news == 0 || turn.random.random_bool(0.5) {
             return;
         }
@@ -435,13 +478,6 @@ impl Connection {
     }
 }
 
-/// What one poll found on the wire.
-struct Fresh {
-    bytes: usize,
-    /// Bytes of ours that the peer has.
-    acknowledged: u64,
-}
-
 impl Incoming {
     fn offer(&mut self, turn: &mut Turn<'_>, stream: StreamId, streams: &mut dyn Streams) {
         if self.is_discarding {
@@ -485,4 +521,119 @@ fn cut<'a>(bytes: &'a [u8], random: &mut SmallRng) -> Vec<&'a [u8]> {
 fn lock(wire: &Mutex<Wire>) -> MutexGuard<'_, Wire> {
     // A test that panicked says so itself.
     wire.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The halves of an engine that was split. Both are the same engine behind a lock: how two threads use an engine is what can be
+/// tested with them, not how fast.
+struct ReceiveHalf(Arc<Mutex<PairEngine>>);
+
+struct SendHalf(Arc<Mutex<PairEngine>>);
+
+/// A receiving half calls less of what is above it.
+struct Receiving<'a>(&'a mut dyn ReceiveStreams);
+
+impl Streams for Receiving<'_> {
+    fn handle_bytes(&mut self, stream: StreamId, parts: &[&[u8]]) -> Result<usize, Abort> {
+        // Whatever lies here was taken from the wire before.
+        self.0.handle_burst();
+        self.0.handle_bytes(stream, parts)
+    }
+
+    fn with_source(&mut self, _stream: StreamId, _use_source: &mut dyn FnMut(&mut dyn Source)) {
+        unreachable!("a receiving half writes nothing");
+    }
+
+    fn handle_event(&mut self, event: StreamEvent) {
+        self.0.handle_event(event);
+    }
+}
+
+impl ReceiveHalf {
+    fn engine(&self) -> MutexGuard<'_, PairEngine> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl SendHalf {
+    fn engine(&self) -> MutexGuard<'_, PairEngine> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ReceiveEngine for ReceiveHalf {
+    fn poll(&mut self, now: Instant, streams: &mut dyn ReceiveStreams) -> Activity {
+        self.engine().poll_part(Part { receives: true, sends: false }, now, &mut Receiving(streams))
+    }
+
+    fn resume(&mut self, stream: StreamId) {
+        self.engine().resume(stream);
+    }
+
+    fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
+        Some(now)
+    }
+}
+
+impl Engine for SendHalf {
+    fn connect(&mut self, now: Instant, remote: SocketAddr, local: Option<IpAddr>) -> Result<StreamId, ConnectError> {
+        self.engine().connect(now, remote, local)
+    }
+
+    fn listen(&mut self, now: Instant, local: SocketAddr, backlog: usize) -> Result<ListenerId, ListenError> {
+        self.engine().listen(now, local, backlog)
+    }
+
+    fn listener_address(&self, listener: ListenerId) -> Option<SocketAddr> {
+        self.engine().listener_address(listener)
+    }
+
+    fn close_listener(&mut self, now: Instant, listener: ListenerId) {
+        self.engine().close_listener(now, listener);
+    }
+
+    fn poll(&mut self, now: Instant, streams: &mut dyn Streams) -> Activity {
+        self.engine().poll_part(Part { receives: false, sends: true }, now, streams)
+    }
+
+    fn transmit(&mut self, now: Instant, stream: StreamId, source: &mut dyn Source) -> Transmitted {
+        self.engine().transmit(now, stream, source)
+    }
+
+    fn flush(&mut self, now: Instant) {
+        self.engine().flush(now);
+    }
+
+    fn resume(&mut self, _stream: StreamId) {}
+
+    fn segment_size(&self, stream: StreamId) -> usize {
+        self.engine().segment_size(stream)
+    }
+
+    fn addresses(&self, stream: StreamId) -> Option<(SocketAddr, SocketAddr)> {
+        self.engine().addresses(stream)
+    }
+
+    fn local_addresses(&self) -> Vec<IpAddr> {
+        self.engine().local_addresses()
+    }
+
+    fn close(&mut self, now: Instant, stream: StreamId) {
+        self.engine().close(now, stream);
+    }
+
+    fn abort(&mut self, now: Instant, stream: StreamId) {
+        self.engine().abort(now, stream);
+    }
+
+    fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
+        Some(now)
+    }
+
+    fn readiness(&self) -> Option<Arc<OwnedFd>> {
+        None
+    }
+
+    fn statistics(&self) -> EngineStatistics {
+        self.engine().statistics()
+    }
 }

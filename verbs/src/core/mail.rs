@@ -19,6 +19,7 @@ use softrdma_stack::stream::{StreamEvent, StreamId};
 
 use super::Host;
 use super::receive::ReceiveSide;
+use crate::mailbox::Mailbox;
 use crate::queue_pair::QueuePairShared;
 
 /// Names a connection to both sides. Either part may be in use again when a message arrives; both together are not.
@@ -71,25 +72,36 @@ pub(super) enum ToReceive {
     Remove(StreamId),
 }
 
-/// Messages on their way, oldest first.
+/// Where messages are left, in order.
 #[derive(Debug)]
-pub(super) struct Outbox<T>(VecDeque<T>);
+pub(super) enum Outbox<T> {
+    /// One thread drives both sides ([`deliver`]).
+    Here(VecDeque<T>),
+    /// Each side has a turn of its own.
+    Shared(Arc<Mailbox<T>>),
+}
 
 impl<T> Default for Outbox<T> {
     fn default() -> Self {
-        Self(VecDeque::new())
+        Self::Here(VecDeque::new())
     }
 }
 
 impl<T> Outbox<T> {
     #[inline]
     pub(super) fn push(&mut self, message: T) {
-        self.0.push_back(message);
+        match self {
+            Self::Here(messages) => messages.push_back(message),
+            Self::Shared(mailbox) => mailbox.push(message),
+        }
     }
 
     #[inline]
     fn pop(&mut self) -> Option<T> {
-        self.0.pop_front()
+        match self {
+            Self::Here(messages) => messages.pop_front(),
+            Self::Shared(mailbox) => mailbox.pop(),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod endpoint;
 mod host;
 mod mail;
 mod receive;
+mod split;
 mod timers;
 
 use softrdma_stack::stream::{
@@ -22,6 +23,7 @@ pub(crate) use command::{AcceptParameters, Command};
 pub(crate) use host::{CoreSettings, Doorbells, Host};
 use mail::deliver;
 pub(crate) use receive::ReceiveSide;
+pub(crate) use split::Split;
 
 /// An engine and what is above it: receiving and sending, driven together.
 pub(crate) struct Core {
@@ -81,25 +83,10 @@ impl Core {
         Activity { received: 0, events: commands + doorbells }
     }
 
-    /// Offers every ready connection's records to the engine, then lets everything leave at once. Connections that
-    /// have to end are ended here too, since only this place holds both the engine and the host.
+    /// Sends what is ready. Connections that have to end are ended here too, since only this place holds both the engine and
+    /// the host.
     fn transmit(&mut self, now: Instant) -> usize {
-        let mut served = 0;
-        // Only those ready at the start: a connection that becomes ready again waits for the next pass.
-        for _ in 0..self.host.ready_count() {
-            let Some((slot, stream)) = self.host.take_ready() else { break };
-            served += 1;
-            let segment_size = self.engine.segment_size(stream);
-            let Some(mut source) = self.host.source(slot, segment_size) else { continue };
-            match self.engine.transmit(now, stream, &mut source) {
-                Transmitted::Drained | Transmitted::Gone => {}
-                Transmitted::Blocked => self.host.set_blocked(slot),
-            }
-            self.host.after_transmit(slot);
-        }
-        if served > 0 {
-            self.engine.flush(now);
-        }
+        let mut served = transmit_ready(&mut *self.engine, &mut self.host, now);
         deliver(&mut self.receive, &mut self.host);
         // At most twice: a connection is asked to stop receiving, and has stopped when the mail is delivered.
         while self.host.is_ending() {
@@ -108,6 +95,27 @@ impl Core {
         }
         served
     }
+}
+
+/// Offers every ready connection's records to the engine, then lets everything leave at once.
+fn transmit_ready(engine: &mut dyn Engine, host: &mut Host, now: Instant) -> usize {
+    let mut served = 0;
+    // Only those ready at the start: a connection that becomes ready again waits for the next pass.
+    for _ in 0..host.ready_count() {
+        let Some((slot, stream)) = host.take_ready() else { break };
+        served += 1;
+        let segment_size = engine.segment_size(stream);
+        let Some(mut source) = host.source(slot, segment_size) else { continue };
+        match engine.transmit(now, stream, &mut source) {
+            Transmitted::Drained | Transmitted::Gone => {}
+            Transmitted::Blocked => host.set_blocked(slot),
+        }
+        host.after_transmit(slot);
+    }
+    if served > 0 {
+        engine.flush(now);
+    }
+    served
 }
 
 /// Both sides as a whole engine sees them. What one tells the other is delivered at once.

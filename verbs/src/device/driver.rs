@@ -4,6 +4,9 @@
 //! - c2: the application's polls and posts. The stack's thread looks every [`TAKE_OVER`] whether the application still
 //!   polls; when it does not (it computes, sleeps, waits for an event) the thread takes over until it polls again, so a
 //!   passive side makes progress all the same.
+//! - c3: receiving and sending have a turn each. The RX thread receives, places, completes receives and runs timers; posting
+//!   enters the send turn from the application's thread, at the same time. With cores to spare (`stack_cpu`) the RX thread
+//!   keeps the receive turn; otherwise it is a token: the application's polls take it, and the RX thread takes over as in c2.
 //! - manual: nobody but the caller of [`Driver::drive`], on a clock of the caller's.
 
 use std::net::IpAddr;
@@ -21,7 +24,7 @@ use softrdma_stack::time::Instant;
 use super::open::{OpenError, core_settings};
 use crate::asynchronous::AsyncEvent;
 use crate::configuration::{DeviceConfig, Threads};
-use crate::core::{Command, Core, Doorbells, Host, ReceiveSide};
+use crate::core::{Command, Core, Doorbells, Host, ReceiveSide, Split};
 use crate::events::{EventQueue, wait_readable};
 use crate::queue_pair::QueuePairShared;
 use crate::turn::Turn;
@@ -37,7 +40,87 @@ const LONGEST_SLEEP: Duration = Duration::from_millis(5);
 pub(super) enum Driving {
     StackThread,
     RunToCompletion,
+    /// Receiving and sending at the same time.
+    Halves,
     Manual,
+}
+
+/// What is driven: both sides in one turn, or in one each.
+enum Work {
+    Whole(Box<Turn<Core>>),
+    Split(Box<Split>),
+}
+
+impl Work {
+    /// One pass, unless somebody is at it.
+    fn progress(&self, now: Instant) -> Activity {
+        match self {
+            Self::Whole(turn) => {
+                let mut activity = Activity::default();
+                turn.try_enter(|core| activity = core.pass(now));
+                activity
+            }
+            Self::Split(split) => split.progress(now),
+        }
+    }
+
+    /// One pass; whoever is at it does another.
+    fn pass(&self, now: Instant) -> Activity {
+        match self {
+            Self::Whole(turn) => {
+                let mut activity = Activity::default();
+                turn.ring(|core| activity = core.pass(now));
+                activity
+            }
+            Self::Split(split) => {
+                let received = split.receive(now);
+                let sent = split.send(now);
+                Activity { received: received.received + sent.received, events: received.events + sent.events }
+            }
+        }
+    }
+
+    /// What the application left.
+    fn pass_outbound(&self, now: Instant) {
+        match self {
+            Self::Whole(turn) => {
+                turn.ring(|core| {
+                    core.pass_outbound(now);
+                });
+            }
+            Self::Split(split) => {
+                split.send(now);
+            }
+        }
+    }
+
+    fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::Whole(turn) => {
+                let mut deadline = None;
+                turn.try_enter(|core| deadline = core.next_deadline(now));
+                deadline
+            }
+            Self::Split(split) => split.next_deadline(now),
+        }
+    }
+
+    /// The engine's counters and the host, if nobody is at work.
+    fn look<T>(&self, look: impl Fn(EngineStatistics, &Host) -> T) -> Option<T> {
+        match self {
+            Self::Whole(turn) => {
+                let mut seen = None;
+                turn.try_enter(|core| seen = Some(look(core.engine_statistics(), core.host())));
+                seen
+            }
+            Self::Split(split) => split.inspect(|sending| look(sending.engine_statistics(), sending.host())),
+        }
+    }
+
+    /// Whether something lies between the sides that nobody has been seen to take.
+    fn has_mail(&self) -> bool {
+        matches!(self, Self::Split(split) if split.has_mail())
+    }
 }
 
 /// Where time comes from.
@@ -68,7 +151,9 @@ impl Clock {
 pub(super) struct Driver {
     driving: Driving,
     clock: Clock,
-    turn: Turn<Core>,
+    work: Work,
+    /// The RX thread has a core of its own and keeps the receive turn.
+    keeps_receiving: bool,
     doorbells: Arc<Doorbells>,
     local_addresses: Vec<IpAddr>,
     /// Readable when the engine has something; `None`: it must be polled.
@@ -97,7 +182,7 @@ impl Driver {
             (Clock::Manual(_), _) => Driving::Manual,
             (_, Threads::C1) => Driving::StackThread,
             (_, Threads::C2) => Driving::RunToCompletion,
-            (_, Threads::C3) => return Err(OpenError::NotInThisVersion { what: "threads = \"c3\"" }),
+            (_, Threads::C3) => Driving::Halves,
         };
         let (sender, receiver) = crossbeam_channel::unbounded();
         let doorbells = Arc::new(Doorbells {
@@ -107,12 +192,22 @@ impl Driver {
         });
         let host = Host::new(core_settings(config), receiver, doorbells.clone());
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(OpenError::Descriptor)?;
+        let (local_addresses, readiness) = (engine.local_addresses(), engine.readiness());
+        let receive = ReceiveSide::new(doorbells.clone());
+        let work = match config.threads {
+            Threads::C1 | Threads::C2 => Work::Whole(Box::new(Turn::new(Core::new(engine, receive, host)))),
+            Threads::C3 => {
+                let halves = engine.split().ok_or(OpenError::OfOnePiece { scheme: config.scheme.name() })?;
+                Work::Split(Box::new(Split::new(halves, receive, host)))
+            }
+        };
         let driver = Self {
             driving,
             clock,
-            local_addresses: engine.local_addresses(),
-            readiness: engine.readiness(),
-            turn: Turn::new(Core::new(engine, ReceiveSide::new(doorbells.clone()), host)),
+            local_addresses,
+            readiness,
+            work,
+            keeps_receiving: driving == Driving::Halves && config.stack_cpu.is_some(),
             doorbells,
             wake,
             sleeping: AtomicBool::new(false),
@@ -143,11 +238,9 @@ impl Driver {
     pub(super) fn ring(&self) {
         match self.driving {
             Driving::StackThread => self.wake_if_sleeping(),
-            Driving::RunToCompletion | Driving::Manual => {
-                let now = self.clock.now();
-                self.turn.ring(|core| {
-                    core.pass_outbound(now);
-                });
+            Driving::RunToCompletion | Driving::Halves | Driving::Manual => {
+                self.work.pass_outbound(self.clock.now());
+                self.wake_for_mail();
             }
         }
     }
@@ -164,29 +257,29 @@ impl Driver {
         if self.doorbells.waiting_for_receive.load(Ordering::SeqCst) > 0 {
             match self.driving {
                 Driving::StackThread => self.wake_if_sleeping(),
-                Driving::RunToCompletion | Driving::Manual => {
-                    let now = self.clock.now();
-                    self.turn.ring(|core| {
-                        core.pass(now);
-                    });
+                Driving::RunToCompletion | Driving::Halves | Driving::Manual => {
+                    self.work.pass(self.clock.now());
+                    self.wake_for_mail();
                 }
             }
         }
     }
 
     pub(super) fn progress_from_application(&self) {
-        if self.driving == Driving::StackThread {
+        // Sleeping, the RX thread leaves the receive turn to who polls, though it has a core of its own.
+        let keeps = self.keeps_receiving && !self.sleeping.load(Ordering::Relaxed);
+        if self.driving == Driving::StackThread || keeps {
             return;
         }
         // Not a read-modify-write: a lost count does no harm, the number changes all the same.
         let polls = self.application_polls.load(Ordering::Relaxed);
         self.application_polls.store(polls.wrapping_add(1), Ordering::Relaxed);
         let now = self.clock.now();
-        let mut is_idle = true;
-        self.turn.try_enter(|core| is_idle &= core.pass(now).is_idle());
+        let is_idle = self.work.progress(now).is_idle();
+        self.wake_for_mail();
         if !is_idle {
             self.application_active.store(now.as_nanoseconds(), Ordering::Relaxed);
-        } else if !self.busy_poll && self.driving == Driving::RunToCompletion {
+        } else if !self.busy_poll && self.driving != Driving::Manual {
             let active = Instant::from_nanoseconds(self.application_active.load(Ordering::Relaxed));
             // With fewer cores than threads, what it waits for may be waiting for its core.
             if now.saturating_since(active) >= self.spin {
@@ -198,24 +291,18 @@ impl Driver {
     pub(super) fn drive(&self, now: Instant) -> Activity {
         let Clock::Manual(clock) = &self.clock else { return Activity::default() };
         clock.store(now.as_nanoseconds(), Ordering::Relaxed);
-        let mut activity = Activity::default();
-        self.turn.ring(|core| activity = core.pass(now));
-        activity
+        self.work.pass(now)
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let now = self.clock.now();
-        let mut deadline = None;
-        self.turn.try_enter(|core| deadline = core.next_deadline(now));
-        deadline
+        self.work.next_deadline(self.clock.now())
     }
 
-    /// Looks at the core between two passes, waiting for the turn: for statistics only.
-    pub(super) fn inspect<T>(&self, look: impl Fn(&Core) -> T) -> Option<T> {
+    /// Looks at engine and host between two passes, waiting for the turn: for statistics only.
+    pub(super) fn inspect<T>(&self, look: impl Fn(EngineStatistics, &Host) -> T) -> Option<T> {
         for _ in 0..1000 {
-            let mut seen = None;
-            if self.turn.try_enter(|core| seen = Some(look(core))) {
-                return seen;
+            if let Some(seen) = self.work.look(&look) {
+                return Some(seen);
             }
             std::thread::sleep(Duration::from_micros(50));
         }
@@ -223,7 +310,7 @@ impl Driver {
     }
 
     pub(super) fn engine_statistics(&self) -> Option<EngineStatistics> {
-        self.inspect(Core::engine_statistics)
+        self.inspect(|engine, _| engine)
     }
 
     pub(super) fn stop(&self) {
@@ -240,15 +327,18 @@ impl Driver {
         let begin = self.clock.now();
         loop {
             let now = self.clock.now();
-            let mut open = 0;
-            let entered = self.turn.try_enter(|core| {
-                core.pass(now);
-                open = core.host().endpoint_count();
-            });
-            if !entered || open == 0 || now.saturating_since(begin) > longest {
+            self.work.progress(now);
+            let open = self.work.look(|_, host| host.endpoint_count());
+            if open.is_none_or(|open| open == 0) || now.saturating_since(begin) > longest {
                 return;
             }
             std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+
+    fn wake_for_mail(&self) {
+        if self.work.has_mail() {
+            self.wake_if_sleeping();
         }
     }
 
@@ -271,29 +361,23 @@ impl Driver {
         let mut seen_polls = self.application_polls.load(Ordering::Relaxed);
         while !self.stopping.load(Ordering::Relaxed) {
             let polls = self.application_polls.load(Ordering::Relaxed);
-            if polls != seen_polls {
-                // The application drives (c2). Whatever it leaves behind when it stops is found at the next look.
+            if polls != seen_polls && !self.keeps_receiving {
+                // The application drives (c2, c3). Whatever it leaves behind when it stops is found at the next look.
                 seen_polls = polls;
                 std::thread::sleep(TAKE_OVER);
                 continue;
             }
             let now = self.clock.now();
-            let mut busy = false;
-            let mut deadline = None;
-            self.turn.try_enter(|core| {
-                busy |= !core.pass(now).is_idle();
-                deadline = core.next_deadline(now);
-            });
-            if busy {
+            if !self.work.progress(now).is_idle() {
                 last_active = now;
-            } else if (self.busy_poll && self.driving == Driving::StackThread)
+            } else if (self.busy_poll && (self.driving == Driving::StackThread || self.keeps_receiving))
                 || now.saturating_since(last_active) < self.spin
             {
                 std::hint::spin_loop();
             } else if now.saturating_since(last_active) < self.awake {
                 std::thread::yield_now();
             } else {
-                self.sleep(now, deadline);
+                self.sleep(now, self.work.next_deadline(now));
             }
         }
     }
@@ -303,7 +387,7 @@ impl Driver {
         let timeout = deadline.map_or(longest, |deadline| deadline.saturating_since(now).min(longest));
         self.sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let handed_over = !self.doorbells.queue_pairs.is_empty();
+        let handed_over = !self.doorbells.queue_pairs.is_empty() || self.work.has_mail();
         if !handed_over && !timeout.is_zero() {
             match &self.readiness {
                 Some(readiness) => wait_readable(&[self.wake.as_fd(), readiness.as_fd()], Some(timeout)),

@@ -22,6 +22,12 @@ pub enum OpenError {
         /// What was asked for.
         what: &'static str,
     },
+    /// The engine cannot receive and send on different threads.
+    #[error("scheme {scheme} is of one piece: threads = \"c3\" is for scheme softrdma; with {scheme} use c1 or c2")]
+    OfOnePiece {
+        /// The scheme.
+        scheme: &'static str,
+    },
     /// The scheme needs a port, and the program was built without DPDK.
     #[error(
         "scheme {scheme} needs a packet port, and this program was built without DPDK; build it with `--features dpdk` \

@@ -105,7 +105,7 @@ pub struct QueuePairCounters {
 }
 
 pub(super) fn collect(device: &Device, driver: &Driver, queue_pairs: &[Arc<QueuePairShared>]) -> DeviceStatistics {
-    let host = driver.inspect(|core| (core.host().statistics(), core.host().endpoint_count()));
+    let host = driver.inspect(|_, host| (host.statistics(), host.endpoint_count()));
     DeviceStatistics {
         device: device.config().name.clone(),
         scheme: device.config().scheme.name(),

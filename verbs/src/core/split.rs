@@ -1,0 +1,254 @@
+//! Receiving and sending under two turns, so that two threads may do one each at the same time (c3).
+//!
+//! What they share is the mail ([`super::mail`]) and what an engine's halves share among themselves. Nobody waits: who finds a
+//! turn taken rings, and whoever is inside works once more. Who leaves a turn sees to it that mail for the other side finds
+//! somebody ([`Split::settle`]).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use softrdma_stack::stream::{
+    Abort, Activity, Engine, EngineStatistics, ReceiveEngine, ReceiveStreams, Source, StreamEvent, StreamId, Streams,
+};
+use softrdma_stack::time::Instant;
+
+use super::mail::{Outbox, ToHost, ToReceive};
+use super::{Host, ReceiveSide, command, transmit_ready};
+use crate::mailbox::Mailbox;
+use crate::turn::Turn;
+
+/// Messages that a mailbox holds without allocating.
+const MAIL: usize = 4096;
+
+/// Messages that are delivered before other work has its turn.
+const MAIL_BUDGET: usize = 1024;
+
+/// How often a thread goes from one turn to the other for mail before it leaves the rest to the RX thread.
+const SETTLE_BUDGET: usize = 6;
+
+/// No deadline.
+const NEVER: u64 = u64::MAX;
+
+/// Both turns. See the module.
+pub(crate) struct Split {
+    receive: Turn<Receiving>,
+    send: Turn<Sending>,
+    to_host: Arc<Mailbox<ToHost>>,
+    to_receive: Arc<Mailbox<ToReceive>>,
+    /// When the send turn has work though nobody has mail for it, in nanoseconds.
+    send_due: AtomicU64,
+}
+
+struct Receiving {
+    engine: Box<dyn ReceiveEngine>,
+    side: ReceiveSide,
+    mail: Arc<Mailbox<ToReceive>>,
+}
+
+/// What is inside the send turn.
+pub(crate) struct Sending {
+    engine: Box<dyn Engine>,
+    host: Host,
+    mail: Arc<Mailbox<ToHost>>,
+}
+
+impl Split {
+    pub(crate) fn new(
+        (receive, send): (Box<dyn ReceiveEngine>, Box<dyn Engine>),
+        mut side: ReceiveSide,
+        mut host: Host,
+    ) -> Self {
+        let (to_host, to_receive) = (Arc::new(Mailbox::new(MAIL)), Arc::new(Mailbox::new(MAIL)));
+        side.to_host = Outbox::Shared(to_host.clone());
+        host.to_receive = Outbox::Shared(to_receive.clone());
+        Self {
+            receive: Turn::new(Receiving { engine: receive, side, mail: to_receive.clone() }),
+            send: Turn::new(Sending { engine: send, host, mail: to_host.clone() }),
+            to_host,
+            to_receive,
+            send_due: AtomicU64::new(NEVER),
+        }
+    }
+
+    /// Receives, if nobody else does, and then sends what that brought, or what is due.
+    pub(crate) fn progress(&self, now: Instant) -> Activity {
+        let mut activity = Activity::default();
+        self.receive.try_enter(|receiving| add(&mut activity, receiving.pass(now)));
+        if self.send_due.load(Ordering::Acquire) <= now.as_nanoseconds() {
+            add(&mut activity, self.ring_send(now));
+        }
+        add(&mut activity, self.settle(now));
+        activity
+    }
+
+    /// Carries out what the application left.
+    pub(crate) fn send(&self, now: Instant) -> Activity {
+        let mut activity = self.ring_send(now);
+        add(&mut activity, self.settle(now));
+        activity
+    }
+
+    /// As [`Self::progress`], but somebody who receives already looks once more.
+    pub(crate) fn receive(&self, now: Instant) -> Activity {
+        let mut activity = Activity::default();
+        self.receive.ring(|receiving| add(&mut activity, receiving.pass(now)));
+        add(&mut activity, self.settle(now));
+        activity
+    }
+
+    /// When [`Self::progress`] has work again even if nothing arrives and nobody asks.
+    pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let due = self.send_due.load(Ordering::Acquire);
+        let mut deadline = (due != NEVER).then(|| Instant::from_nanoseconds(due));
+        self.receive.try_enter(|receiving| {
+            deadline = [deadline, receiving.next_deadline(now)].into_iter().flatten().min();
+        });
+        if self.has_mail() { Some(now) } else { deadline }
+    }
+
+    /// Looks at the send turn, if it is free.
+    pub(crate) fn inspect<T>(&self, look: impl Fn(&Sending) -> T) -> Option<T> {
+        let mut seen = None;
+        self.send.try_enter(|sending| seen = Some(look(sending)));
+        seen
+    }
+
+    /// Whether messages lie somewhere that nobody has been seen to take. Then the RX thread must not sleep.
+    pub(crate) fn has_mail(&self) -> bool {
+        !self.to_host.is_empty() || !self.to_receive.is_empty()
+    }
+
+    /// Has mail seen: by us, or by whoever is inside the turn that it is for and was rung after it was left there. Bounded, so
+    /// that no thread of the application is kept by others' traffic: what is left then is for the RX thread.
+    fn settle(&self, now: Instant) -> Activity {
+        let mut activity = Activity::default();
+        for _ in 0..SETTLE_BUDGET {
+            let mut inside = Activity::default();
+            let was_inside = if !self.to_host.is_empty() {
+                self.send.ring(|sending| add(&mut inside, self.pass_send(sending, now)))
+            } else if !self.to_receive.is_empty() {
+                self.receive.ring(|receiving| add(&mut inside, receiving.pass(now)))
+            } else {
+                break;
+            };
+            add(&mut activity, inside);
+            if !was_inside {
+                break;
+            }
+        }
+        activity
+    }
+
+    fn ring_send(&self, now: Instant) -> Activity {
+        let mut activity = Activity::default();
+        self.send.ring(|sending| add(&mut activity, self.pass_send(sending, now)));
+        activity
+    }
+
+    fn pass_send(&self, sending: &mut Sending, now: Instant) -> Activity {
+        let activity = sending.pass(now);
+        let due = sending.next_deadline(now).map_or(NEVER, Instant::as_nanoseconds);
+        self.send_due.store(due, Ordering::Release);
+        activity
+    }
+}
+
+impl Receiving {
+    fn pass(&mut self, now: Instant) -> Activity {
+        self.drain();
+        let engine = &mut *self.engine;
+        self.side.poll_resumed(|stream| engine.resume(stream));
+        engine.poll(now, &mut Arriving { side: &mut self.side, mail: &self.mail })
+    }
+
+    fn drain(&mut self) {
+        while let Some(message) = self.mail.pop() {
+            self.side.handle_mail(message);
+        }
+    }
+
+    fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
+        if self.side.has_resumed() { Some(now) } else { self.engine.next_deadline(now) }
+    }
+}
+
+/// The receive side as a receiving half sees it.
+struct Arriving<'a> {
+    side: &'a mut ReceiveSide,
+    mail: &'a Mailbox<ToReceive>,
+}
+
+impl ReceiveStreams for Arriving<'_> {
+    fn handle_burst(&mut self) {
+        // What Outbound told before the peer could answer is here by now: it was left before the request could leave.
+        while let Some(message) = self.mail.pop() {
+            self.side.handle_mail(message);
+        }
+    }
+
+    fn handle_bytes(&mut self, stream: StreamId, parts: &[&[u8]]) -> Result<usize, Abort> {
+        self.side.handle_bytes(stream, parts, 0)
+    }
+
+    fn handle_event(&mut self, event: StreamEvent) {
+        self.side.handle_event(event);
+    }
+}
+
+impl Sending {
+    fn pass(&mut self, now: Instant) -> Activity {
+        self.host.set_now(now);
+        let mut events = 0;
+        while events < MAIL_BUDGET
+            && let Some(message) = self.mail.pop()
+        {
+            self.host.handle_mail(message);
+            events += 1;
+        }
+        events += command::execute_all(&mut *self.engine, &mut self.host, now);
+        events += self.host.handle_doorbells();
+        let mut activity = self.engine.poll(now, &mut Leaving(&mut self.host));
+        self.host.handle_timers(now);
+        events += transmit_ready(&mut *self.engine, &mut self.host, now);
+        events += self.host.end_connections(&mut *self.engine, now);
+        activity.events += events;
+        activity
+    }
+
+    fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
+        if self.host.has_ready() {
+            return Some(now);
+        }
+        [self.engine.next_deadline(now), self.host.next_deadline()].into_iter().flatten().min()
+    }
+
+    pub(crate) fn engine_statistics(&self) -> EngineStatistics {
+        self.engine.statistics()
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+}
+
+/// The host as a sending half sees it.
+struct Leaving<'a>(&'a mut Host);
+
+impl Streams for Leaving<'_> {
+    fn handle_bytes(&mut self, _stream: StreamId, _parts: &[&[u8]]) -> Result<usize, Abort> {
+        unreachable!("a sending half receives nothing")
+    }
+
+    fn with_source(&mut self, stream: StreamId, use_source: &mut dyn FnMut(&mut dyn Source)) {
+        self.0.with_source(stream, use_source);
+    }
+
+    fn handle_event(&mut self, event: StreamEvent) {
+        self.0.handle_event(event);
+    }
+}
+
+fn add(activity: &mut Activity, more: Activity) {
+    activity.received += more.received;
+    activity.events += more.events;
+}
