@@ -8,6 +8,7 @@
 //! - [`softrdma`]: an engine of our own over a packet port: one copy, from the packet into memory.
 //! - [`port`]: the face of a packet port, which an engine may stand on.
 //! - [`memory_port`]: a port in memory that loses, repeats, reorders, corrupts and delays by seed.
+//! - [`mailbox`]: messages from one thread to another, for engines whose halves have a thread each.
 //! - [`pcap`]: captures of what an engine receives and sends.
 //! - [`testing`]: an engine for tests, over a wire in memory, that does all that an engine may do.
 //! - [`time`]: time as an argument.
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod kernel;
+pub mod mailbox;
 pub mod memory_port;
 pub mod pcap;
 pub mod port;

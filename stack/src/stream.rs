@@ -298,9 +298,25 @@ pub trait ReceiveEngine: Send {
     fn next_deadline(&mut self, now: Instant) -> Option<Instant>;
 }
 
-/// The two halves of an engine. The second is an engine that receives nothing: [`Engine::poll`] there handles what the other
-/// half told it, runs timers and reports events, and [`Engine::resume`] does nothing.
-pub type Halves = (Box<dyn ReceiveEngine>, Box<dyn Engine>);
+/// Whether one half of an engine has left something for the other, which then has to be polled soon. Asked by any thread.
+pub trait HalvesMail: Send + Sync {
+    /// The receiving half has to look.
+    fn is_for_receive(&self) -> bool;
+
+    /// The sending half has to look.
+    fn is_for_send(&self) -> bool;
+}
+
+/// The two halves of an engine.
+pub struct Halves {
+    /// Receives.
+    pub receive: Box<dyn ReceiveEngine>,
+    /// Does everything else, and receives nothing: [`Engine::poll`] handles what the other half told it, runs timers and
+    /// reports events, and [`Engine::resume`] does nothing.
+    pub send: Box<dyn Engine>,
+    /// What lies between them.
+    pub mail: std::sync::Arc<dyn HalvesMail>,
+}
 
 /// A transport that carries byte streams. All methods return at once.
 pub trait Engine: Send {

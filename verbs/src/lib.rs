@@ -11,7 +11,6 @@ pub mod connection_manager;
 mod core;
 pub mod device;
 mod events;
-mod mailbox;
 mod memory;
 pub mod protection_domain;
 pub mod queue_pair;

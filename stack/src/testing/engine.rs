@@ -11,8 +11,8 @@ use rand::{Rng, SeedableRng};
 use super::PairConfig;
 use super::wire::Wire;
 use crate::stream::{
-    Abort, Activity, ConnectError, Engine, EngineStatistics, Halves, ListenError, ListenerId, ReceiveEngine,
-    ReceiveStreams, ResetReason, Source, StreamEvent, StreamId, Streams, Transmitted,
+    Abort, Activity, ConnectError, Engine, EngineStatistics, Halves, HalvesMail, ListenError, ListenerId,
+    ReceiveEngine, ReceiveStreams, ResetReason, Source, StreamEvent, StreamId, Streams, Transmitted,
 };
 use crate::table::{Name, Table};
 use crate::time::Instant;
@@ -132,8 +132,8 @@ impl PairEngine {
             }
             streams.handle_event(StreamEvent::Connected { stream, local: connection.local });
         }
-        let mut turn = Turn { config: &self.config, random: &mut self.random, statistics: &mut self.statistics };
-        let ending = connection.serve(part, &mut turn, &self.wire, now, stream, streams, activity);
+        let mut turn = Turn { part, config: &self.config, random: &mut self.random, statistics: &mut self.statistics };
+        let ending = connection.serve(&mut turn, &self.wire, now, stream, streams, activity);
         let event = match ending {
             None => return,
             Some(Ending::Closed) => StreamEvent::Closed { stream },
@@ -215,7 +215,8 @@ impl Engine for PairEngine {
 
     fn split(self: Box<Self>) -> Option<Halves> {
         let engine = Arc::new(Mutex::new(*self));
-        Some((Box::new(ReceiveHalf(engine.clone())), Box::new(SendHalf(engine))))
+        let receive = Box::new(ReceiveHalf(engine.clone()));
+        Some(Halves { receive, send: Box::new(SendHalf(engine)), mail: Arc::new(NoMail) })
     }
 
     fn transmit(&mut self, _now: Instant, stream: StreamId, source: &mut dyn Source) -> Transmitted {
@@ -311,6 +312,7 @@ impl Engine for PairEngine {
 
 /// What a connection needs of its engine.
 struct Turn<'a> {
+    part: Part,
     config: &'a PairConfig,
     random: &'a mut SmallRng,
     statistics: &'a mut EngineStatistics,
@@ -330,7 +332,6 @@ impl Connection {
 
     fn serve(
         &mut self,
-        part: Part,
         turn: &mut Turn<'_>,
         wire: &Mutex<Wire>,
         now: Instant,
@@ -338,6 +339,7 @@ impl Connection {
         streams: &mut dyn Streams,
         activity: &mut Activity,
     ) -> Option<Ending> {
+        let part = turn.part;
         if part.receives {
             let fresh = match self.take(turn, &mut lock(wire))? {
                 Ok(fresh) => fresh,
@@ -528,6 +530,19 @@ fn lock(wire: &Mutex<Wire>) -> MutexGuard<'_, Wire> {
 struct ReceiveHalf(Arc<Mutex<PairEngine>>);
 
 struct SendHalf(Arc<Mutex<PairEngine>>);
+
+/// Both halves have to be polled all the time anyway, and say so by their deadlines.
+struct NoMail;
+
+impl HalvesMail for NoMail {
+    fn is_for_receive(&self) -> bool {
+        false
+    }
+
+    fn is_for_send(&self) -> bool {
+        false
+    }
+}
 
 /// A receiving half calls less of what is above it.
 struct Receiving<'a>(&'a mut dyn ReceiveStreams);

@@ -15,11 +15,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use softrdma_mpa_ddp_rdmap::{Inbound, ProtocolError, ToInbound, ToOutbound};
+use softrdma_stack::mailbox::Mailbox;
 use softrdma_stack::stream::{StreamEvent, StreamId};
 
 use super::Host;
 use super::receive::ReceiveSide;
-use crate::mailbox::Mailbox;
 use crate::queue_pair::QueuePairShared;
 
 /// Names a connection to both sides. Either part may be in use again when a message arrives; both together are not.

@@ -7,14 +7,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use softrdma_stack::mailbox::Mailbox;
 use softrdma_stack::stream::{
-    Abort, Activity, Engine, EngineStatistics, ReceiveEngine, ReceiveStreams, Source, StreamEvent, StreamId, Streams,
+    Abort, Activity, Engine, EngineStatistics, Halves, HalvesMail, ReceiveEngine, ReceiveStreams, Source, StreamEvent,
+    StreamId, Streams,
 };
 use softrdma_stack::time::Instant;
 
 use super::mail::{Outbox, ToHost, ToReceive};
 use super::{Host, ReceiveSide, command, transmit_ready};
-use crate::mailbox::Mailbox;
 use crate::turn::Turn;
 
 /// Messages that a mailbox holds without allocating.
@@ -35,6 +36,8 @@ pub(crate) struct Split {
     send: Turn<Sending>,
     to_host: Arc<Mailbox<ToHost>>,
     to_receive: Arc<Mailbox<ToReceive>>,
+    /// The engine's own.
+    engine_mail: Arc<dyn HalvesMail>,
     /// When the send turn has work though nobody has mail for it, in nanoseconds.
     send_due: AtomicU64,
 }
@@ -53,11 +56,8 @@ pub(crate) struct Sending {
 }
 
 impl Split {
-    pub(crate) fn new(
-        (receive, send): (Box<dyn ReceiveEngine>, Box<dyn Engine>),
-        mut side: ReceiveSide,
-        mut host: Host,
-    ) -> Self {
+    pub(crate) fn new(halves: Halves, mut side: ReceiveSide, mut host: Host) -> Self {
+        let Halves { receive, send, mail } = halves;
         let (to_host, to_receive) = (Arc::new(Mailbox::new(MAIL)), Arc::new(Mailbox::new(MAIL)));
         side.to_host = Outbox::Shared(to_host.clone());
         host.to_receive = Outbox::Shared(to_receive.clone());
@@ -66,6 +66,7 @@ impl Split {
             send: Turn::new(Sending { engine: send, host, mail: to_host.clone() }),
             to_host,
             to_receive,
+            engine_mail: mail,
             send_due: AtomicU64::new(NEVER),
         }
     }
@@ -115,7 +116,15 @@ impl Split {
 
     /// Whether messages lie somewhere that nobody has been seen to take. Then the RX thread must not sleep.
     pub(crate) fn has_mail(&self) -> bool {
-        !self.to_host.is_empty() || !self.to_receive.is_empty()
+        self.has_mail_for_send() || self.has_mail_for_receive()
+    }
+
+    fn has_mail_for_send(&self) -> bool {
+        !self.to_host.is_empty() || self.engine_mail.is_for_send()
+    }
+
+    fn has_mail_for_receive(&self) -> bool {
+        !self.to_receive.is_empty() || self.engine_mail.is_for_receive()
     }
 
     /// Has mail seen: by us, or by whoever is inside the turn that it is for and was rung after it was left there. Bounded, so
@@ -124,9 +133,9 @@ impl Split {
         let mut activity = Activity::default();
         for _ in 0..SETTLE_BUDGET {
             let mut inside = Activity::default();
-            let was_inside = if !self.to_host.is_empty() {
+            let was_inside = if self.has_mail_for_send() {
                 self.send.ring(|sending| add(&mut inside, self.pass_send(sending, now)))
-            } else if !self.to_receive.is_empty() {
+            } else if self.has_mail_for_receive() {
                 self.receive.ring(|receiving| add(&mut inside, receiving.pass(now)))
             } else {
                 break;

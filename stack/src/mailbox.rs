@@ -3,9 +3,7 @@
 //! Messages lie in a ring that was allocated once. If the reader is so late that the ring is full, the writer goes on in a
 //! list of its own making behind a lock that is held for one message at a time, and returns to the ring once the reader
 //! has emptied the list: so order is kept, nobody waits for room, and nothing is lost. The protocol bounds the list: no
-//! connection has more on its way than its outstanding Reads, in either direction, and a few messages of its life.
-//!
-//! At a time one thread writes and one reads: both are inside a [`crate::turn::Turn`], each in its own.
+//! connection has more on its way than it can have in flight.
 
 use std::collections::VecDeque;
 #[cfg(not(loom))]
@@ -24,9 +22,9 @@ use loom::sync::{
 #[cfg(loom)]
 use loom_tests::ArrayQueue;
 
-/// See the module.
+/// A queue with one writer and one reader at a time, see the [module](self).
 #[derive(Debug)]
-pub(crate) struct Mailbox<T> {
+pub struct Mailbox<T> {
     ring: ArrayQueue<T>,
     /// Newer than everything in the ring.
     overflow: Mutex<VecDeque<T>>,
@@ -36,7 +34,7 @@ pub(crate) struct Mailbox<T> {
 
 impl<T> Mailbox<T> {
     /// Room for `capacity` messages without the list.
-    pub(crate) fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize) -> Self {
         Self {
             ring: ArrayQueue::new(capacity),
             overflow: Mutex::new(VecDeque::new()),
@@ -44,8 +42,9 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Leaves a message behind all others.
     #[inline]
-    pub(crate) fn push(&self, message: T) {
+    pub fn push(&self, message: T) {
         if self.has_overflown.load(Ordering::Acquire) {
             return self.push_behind(message);
         }
@@ -54,16 +53,18 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// The oldest message.
     #[inline]
-    pub(crate) fn pop(&self) -> Option<T> {
+    pub fn pop(&self) -> Option<T> {
         match self.ring.pop() {
             None if self.has_overflown.load(Ordering::Acquire) => self.pop_behind(),
             message => message,
         }
     }
 
+    /// Whether there is none.
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.ring.is_empty() && !self.has_overflown.load(Ordering::Acquire)
     }
 
