@@ -9,6 +9,7 @@ use softrdma_bins_common::device::DeviceArguments;
 use softrdma_bins_common::size::{SizeList, parse_bytes};
 
 use crate::operation::OperationList;
+use crate::plan::{MAX_DEPTH, MAX_QUEUE_PAIRS};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,8 +68,12 @@ pub(crate) struct ServerArguments {
     /// Ends after one client.
     #[arg(long)]
     pub(crate) once: bool,
-    #[command(flatten)]
-    pub(crate) limits: LimitArguments,
+    /// Most memory that a client may ask for, for messages in one direction; twice as much is made.
+    #[arg(long, default_value = "1G", value_name = "BYTES", value_parser = parse_bytes, help_heading = "Limits")]
+    pub(crate) memory: u64,
+    /// Longest wait for anything that must happen, in seconds.
+    #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = parse_seconds, help_heading = "Limits")]
+    pub(crate) timeout: Duration,
 }
 
 #[derive(Args, Debug)]
@@ -115,13 +120,13 @@ pub(crate) struct TestArguments {
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, conflicts_with = "iterations")]
     pub(crate) duration: Option<Duration>,
     /// Queue pairs.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4000))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_QUEUE_PAIRS)))]
     pub(crate) qps: u32,
     /// Queue pairs that carry traffic, the first ones [default: all].
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=4000))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_QUEUE_PAIRS)))]
     pub(crate) active_qps: Option<u32>,
     /// Requests outstanding on each queue pair while throughput is measured.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=8192))]
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DEPTH)))]
     pub(crate) depth: u32,
     /// Checks every byte that moves, at the side it moves to.
     #[arg(long)]

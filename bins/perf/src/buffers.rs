@@ -51,6 +51,12 @@ impl Layout {
         self.flush_source() + 8
     }
 
+    /// Whether memory laid out like this can be where a peer says that its is.
+    pub(crate) fn check(&self, memory: Remote) -> Result<(), Failure> {
+        let end = memory.address.checked_add(self.length());
+        end.map(|_| ()).ok_or_else(|| Failure::Protocol(format!("{memory:?} runs past the last address")))
+    }
+
     fn length(&self) -> u64 {
         self.flush_sink() + 8
     }

@@ -21,8 +21,8 @@ use crate::server::Server;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Task {
-    /// Serve one client.
-    Serve { device: DevicePlan, listen: SocketAddr, timeout: Duration, verbose: u8 },
+    /// Serve one client, with up to `memory` bytes for messages in one direction.
+    Serve { device: DevicePlan, listen: SocketAddr, memory: u64, timeout: Duration, verbose: u8 },
     /// Answer, or take, plain frames.
     Raw(RawTask),
 }
@@ -156,7 +156,7 @@ pub(crate) fn run() -> ExitCode {
     };
     end_with_parent();
     let outcome = match task {
-        Task::Serve { device, listen, timeout, verbose } => serve(&device, listen, timeout, verbose),
+        Task::Serve { device, listen, memory, timeout, verbose } => serve(&device, listen, memory, timeout, verbose),
         Task::Raw(task) => task.respond(),
     };
     match outcome {
@@ -169,11 +169,11 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-fn serve(device: &DevicePlan, listen: SocketAddr, timeout: Duration, verbose: u8) -> Result<(), Failure> {
+fn serve(device: &DevicePlan, listen: SocketAddr, memory: u64, timeout: Duration, verbose: u8) -> Result<(), Failure> {
     softrdma_bins_common::logging::start(verbose);
     let endpoint = Endpoint::open(device, timeout)?;
     let _page = StatisticsPage::show(&endpoint.device, "softrdma-perf pair (server)");
-    let server = Server::listen(endpoint, listen)?;
+    let server = Server::listen(endpoint, listen, memory)?;
     say(&Saying::Listening(server.address()));
     server.serve_one()
 }

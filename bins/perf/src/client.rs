@@ -188,7 +188,8 @@ pub(crate) fn unexpected(reply: &Reply) -> Failure {
     Failure::Protocol(format!("{reply:?} came unexpected"))
 }
 
-fn session(test: &TestArguments, limits: &LimitArguments) -> Result<Session, Failure> {
+/// The run that was asked for, under a number of its own.
+pub(crate) fn session(test: &TestArguments, limits: &LimitArguments) -> Result<Session, Failure> {
     let active = test.active_qps.unwrap_or(test.qps);
     if active > test.qps {
         return Err(Failure::CommandLine(format!(

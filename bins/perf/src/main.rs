@@ -71,9 +71,9 @@ fn serve(arguments: &ServerArguments) -> Result<(), Failure> {
     logging::start(arguments.device.verbose);
     let plan = plan(&arguments.device, End::Server)?;
     let listen = arguments.listen.map_or_else(|| default_address(&plan, true), |peer| peer.0);
-    let endpoint = Endpoint::open(&plan, arguments.limits.timeout)?;
+    let endpoint = Endpoint::open(&plan, arguments.timeout)?;
     let _page = StatisticsPage::show(&endpoint.device, "softrdma-perf server");
-    let server = Server::listen(endpoint, listen)?;
+    let server = Server::listen(endpoint, listen, arguments.memory)?;
     eprintln!(
         "softrdma-perf: listening on {} ({}, {})",
         server.address(),

@@ -7,7 +7,7 @@ use softrdma_bins_common::statistics_page::StatisticsPage;
 
 use crate::arguments::PairArguments;
 use crate::child::{Child, Task};
-use crate::client::Client;
+use crate::client::{self, Client};
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::network;
@@ -78,7 +78,9 @@ fn two_processes(
         Fabric::Kernel => SocketAddr::from(([127, 0, 0, 1], 0)),
         _ => (End::Server.address(), crate::arguments::DEFAULT_PORT).into(),
     };
-    let child = Child::start(&Task::Serve { device: server, listen, timeout, verbose: arguments.device.verbose })?;
+    let memory = client::session(&arguments.test, &arguments.limits)?.area;
+    let verbose = arguments.device.verbose;
+    let child = Child::start(&Task::Serve { device: server, listen, memory, timeout, verbose })?;
     let address = child.address(timeout)?;
     network::attach(fabric, End::Server, timeout)?;
     let endpoint = Endpoint::open(&client, timeout)?;
@@ -102,7 +104,8 @@ fn one_process(
     let timeout = arguments.limits.timeout;
     let endpoint = Endpoint::open(&plan, timeout)?;
     let listen = (End::Client.address(), crate::arguments::DEFAULT_PORT).into();
-    let server = Server::listen(Endpoint::over(endpoint.device.clone(), timeout)?, listen)?;
+    let memory = client::session(&arguments.test, &arguments.limits)?.area;
+    let server = Server::listen(Endpoint::over(endpoint.device.clone(), timeout)?, listen, memory)?;
     let address = server.address();
     std::thread::scope(|scope| {
         let serving = scope.spawn(move || server.serve_one());

@@ -3,13 +3,24 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use softrdma_bins_common::size::MAX_SIZE;
 
+use crate::failure::Failure;
 use crate::operation::{Mode, Operation};
 use crate::pattern::{Pattern, mix};
 
 /// Most slots of a latency measurement with verification: so many messages are filled and checked at a time, if each can
 /// have a receive of its own.
 const LATENCY_SLOTS: u64 = 63;
+
+/// Most queue pairs of a run.
+pub(crate) const MAX_QUEUE_PAIRS: u32 = 4000;
+
+/// Most requests outstanding on each queue pair.
+pub(crate) const MAX_DEPTH: u32 = 8192;
+
+/// Most memory for messages in one direction, however much a server is allowed: the address space has room for it.
+const MAX_AREA: u64 = 1 << 40;
 
 /// Receives that stay posted on each queue pair: twice the depth, so that one half is refilled while the other is used.
 pub(crate) fn receives_per_queue_pair(depth: u32) -> u32 {
@@ -39,6 +50,24 @@ impl Session {
         let message = stride(max_size);
         let wanted = message.saturating_mul(u64::from(active) * u64::from(depth));
         wanted.min(limit).max(message).max(stride(1) * LATENCY_SLOTS)
+    }
+
+    /// For a server: whether it can serve this, which a client made up, with `memory` bytes for messages in one direction.
+    pub(crate) fn check(&self, memory: u64) -> Result<(), Failure> {
+        let within = |what: &str, value: u64, most: u64, way_out: &str| match value <= most {
+            true => Ok(()),
+            false => Err(Failure::Refused(format!("{what} is {value}; this server takes at most {most}{way_out}"))),
+        };
+        within("--qps", self.queue_pairs.into(), MAX_QUEUE_PAIRS.into(), "")?;
+        within("--depth", self.depth.into(), MAX_DEPTH.into(), "")?;
+        within("the largest of --size", self.max_size, MAX_SIZE, "")?;
+        let way_out = "; give the client a smaller --memory and --size, or the server a larger --memory";
+        within("memory for messages in one direction, in bytes,", self.area, memory.min(MAX_AREA), way_out)?;
+        let is_whole = (1..=self.queue_pairs).contains(&self.active)
+            && self.depth > 0
+            && self.max_size > 0
+            && stride(self.max_size) <= self.area;
+        if is_whole { Ok(()) } else { Err(Failure::Protocol(format!("{self:?} contradicts itself"))) }
     }
 }
 
@@ -84,6 +113,14 @@ impl Plan {
             verify: session.verify,
             seed: mix(session.seed ^ mix(number)),
         }
+    }
+
+    /// For a server: whether this, which a client made up, is what `session` makes of an operation, a mode and a size. Nothing
+    /// of it may lead outside our memory.
+    pub(crate) fn check(&self, session: &Session) -> Result<(), Failure> {
+        let fits = (1..=session.max_size.max(8)).contains(&self.size)
+            && *self == Self { seed: self.seed, ..Self::new(session, 0, self.operation, self.mode, self.size) };
+        if fits { Ok(()) } else { Err(Failure::Protocol(format!("{self:?} does not fit {session:?}"))) }
     }
 
     /// Bytes from one place to the next.

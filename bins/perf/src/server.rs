@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use softrdma_verbs::CmId;
 
+use crate::buffers::Layout;
 use crate::control::{Control, ControlQueues};
 use crate::endpoint::{BUSY, Endpoint, Link, reject};
 use crate::failure::{Context, Failure};
@@ -23,13 +24,16 @@ pub(crate) struct Server {
     /// Keeps listening.
     _listener: CmId,
     address: SocketAddr,
+    /// Most bytes that a client gets for messages in one direction.
+    memory: u64,
 }
 
 impl Server {
-    pub(crate) fn listen(endpoint: Endpoint, address: SocketAddr) -> Result<Self, Failure> {
+    /// Clients may ask for up to `memory` bytes for messages in one direction.
+    pub(crate) fn listen(endpoint: Endpoint, address: SocketAddr, memory: u64) -> Result<Self, Failure> {
         let listener = CmId::new(&endpoint.events);
         let address = listener.listen(address, Some(BACKLOG)).context(|| format!("cannot listen on {address}"))?;
-        Ok(Self { endpoint, _listener: listener, address })
+        Ok(Self { endpoint, _listener: listener, address, memory })
     }
 
     /// Where clients find it.
@@ -82,9 +86,11 @@ impl Server {
         let Request::Open { session, memory } = control.receive("opening request")? else {
             return Err(Failure::Protocol("the first request does not open the run".to_owned()));
         };
-        if session.number != greeting.session || session.active > session.queue_pairs || session.active == 0 {
-            return Err(Failure::Protocol(format!("{session:?} contradicts itself")));
+        if session.number != greeting.session {
+            return Err(Failure::Protocol(format!("run {} opens run {}", greeting.session, session.number)));
         }
+        session.check(self.memory)?;
+        Layout::new(&session).check(memory)?;
         let queues = TrafficQueues::new(&self.endpoint, &session)?;
         control.send(&Reply::Opened { memory: queues.memory() })?;
         let links = self.accept_links(&session, &queues)?;
@@ -215,7 +221,7 @@ impl Run<'_> {
     }
 
     fn start(&mut self, plan: Plan, traffic: &mut Traffic) -> Result<Reply, Failure> {
-        check_plan(&plan, traffic)?;
+        plan.check(traffic.session())?;
         self.usage = usage::of_server(&self.server.endpoint.device, traffic.session().number)?;
         self.next = 0;
         // Without verification nothing is announced: every message may come.
@@ -254,9 +260,10 @@ impl Run<'_> {
     }
 
     fn check(&mut self, first: u64, count: u64, traffic: &mut Traffic) -> Result<Findings, Failure> {
-        let (plan, through) = (traffic.plan, first + count);
-        if self.round != (first..through) {
-            return Err(Failure::Protocol(format!("messages {first} to {through} were not announced")));
+        let plan = traffic.plan;
+        let through = self.round.end;
+        if !plan.verify || self.round.start != first || through - first != count {
+            return Err(Failure::Protocol(format!("{count} messages from {first} on were not announced")));
         }
         if plan.operation.takes_receive() {
             let patience = traffic.patience;
@@ -281,19 +288,6 @@ impl Run<'_> {
     }
 }
 
-/// A plan comes from the other side: nothing of it may lead outside our memory.
-fn check_plan(plan: &Plan, traffic: &Traffic) -> Result<(), Failure> {
-    let session = traffic.session();
-    let fits = plan.size > 0
-        && plan.size <= session.max_size.max(8)
-        && plan.slots > 0
-        && plan.stride().checked_mul(plan.slots).is_some_and(|length| length <= session.area)
-        && plan.active == session.active
-        && plan.depth == session.depth
-        && plan.verify == session.verify;
-    if fits { Ok(()) } else { Err(Failure::Protocol(format!("{plan:?} does not fit {session:?}"))) }
-}
-
 fn check_word(traffic: &mut Traffic, link: usize, expected: u64) -> Result<(), Failure> {
     let found = traffic.buffers.load_word(traffic.buffers.layout().word(link))?;
     if found != expected {
@@ -302,3 +296,7 @@ fn check_word(traffic: &mut Traffic, link: usize, expected: u64) -> Result<(), F
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "server/tests.rs"]
+mod tests;

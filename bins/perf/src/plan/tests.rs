@@ -90,3 +90,71 @@ fn the_two_directions_and_two_plans_have_different_data() {
     assert_ne!(plan.client_pattern(3).word(0), plan.server_pattern(3).word(0));
     assert_ne!(plan.client_pattern(3).word(0), next.client_pattern(3).word(0));
 }
+
+const MEMORY: u64 = 1 << 20;
+
+fn refusal(session: Session) -> String {
+    session.check(MEMORY).expect_err(&format!("{session:?}")).to_string()
+}
+
+#[test]
+fn a_session_that_a_client_asks_for_is_served_if_it_is_within_the_limits() {
+    for (max_size, active, depth) in [(1, 1, 1), (8, 4000, 8192), (3000, 3, 7), (MEMORY, 1, 64)] {
+        session(max_size, active, depth, MEMORY, false).check(MEMORY).unwrap();
+    }
+}
+
+#[test]
+fn a_session_beyond_a_limit_is_refused_by_name() {
+    let good = session(4096, 1, 1, MEMORY, false);
+    assert!(refusal(Session { queue_pairs: u32::MAX, ..good }).contains("--qps is 4294967295"));
+    assert!(refusal(Session { depth: u32::MAX, ..good }).contains("at most 8192"));
+    assert!(refusal(Session { max_size: u64::MAX, ..good }).contains("--size is 18446744073709551615"));
+    assert!(refusal(Session { area: MEMORY + 1, ..good }).contains("the server a larger --memory"));
+    let endless = Session { area: u64::MAX, ..good };
+    assert!(endless.check(u64::MAX).unwrap_err().to_string().contains("in bytes"), "no server has that much");
+}
+
+#[test]
+fn a_session_that_leads_nowhere_is_refused() {
+    let good = session(4096, 2, 2, MEMORY, false);
+    for bad in [
+        // A message larger than its area has no place: the place of a receive would be a remainder by zero.
+        Session { area: 8, ..good },
+        Session { area: 0, ..good },
+        Session { max_size: 4097, area: 4097, ..good },
+        Session { max_size: 0, ..good },
+        Session { active: 0, ..good },
+        Session { active: 3, ..good },
+        Session { queue_pairs: 0, ..good },
+        Session { depth: 0, ..good },
+    ] {
+        assert!(refusal(bad).contains("contradicts itself"), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_plan_that_a_client_asks_for_is_taken_if_it_is_the_sessions() {
+    let session = session(4096, 2, 2, MEMORY, true);
+    for mode in [Mode::Latency, Mode::Throughput] {
+        for operation in Operation::ALL {
+            Plan::new(&session, 7, operation, mode, 4096).check(&session).unwrap();
+        }
+    }
+    let good = Plan::new(&session, 0, Operation::Write, Mode::Throughput, 64);
+    for bad in [
+        Plan { size: 0, ..good },
+        Plan { size: 4097, ..good },
+        Plan { size: u64::MAX, ..good },
+        Plan { slots: 0, ..good },
+        Plan { slots: good.slots + 1, ..good },
+        Plan { slots: u64::MAX, ..good },
+        Plan { active: 1, ..good },
+        Plan { depth: 3, ..good },
+        Plan { verify: false, ..good },
+        // Atomics work on eight bytes.
+        Plan { operation: Operation::FetchAdd, ..good },
+    ] {
+        assert!(bad.check(&session).is_err(), "{bad:?}");
+    }
+}
