@@ -194,7 +194,8 @@ pub(super) struct Pool {
     limit: usize,
     lent: usize,
     free: Vec<Box<[u8]>>,
-    /// Connections that kept a buffer, oldest first. Those that have given it back since are passed over.
+    /// Connections that kept a buffer, oldest first. Those that have given it back since are passed over; see
+    /// [`Self::handle_kept`].
     holders: VecDeque<Name>,
 }
 
@@ -226,9 +227,19 @@ impl Pool {
         }
     }
 
-    /// `holder` keeps its buffer beyond this poll.
-    pub(super) fn handle_kept(&mut self, holder: Name) {
+    /// `holder` keeps its buffer beyond this poll. When most names in the list can hold nothing any more, those for which `holds`
+    /// says so are dropped: connections come and go for ever, and the list must not grow with them.
+    pub(super) fn handle_kept(&mut self, holder: Name, holds: impl FnMut(&Name) -> bool) {
+        if self.holders.len() >= 2 * self.lent {
+            self.holders.retain(holds);
+        }
         self.holders.push_back(holder);
+    }
+
+    /// Names in the list of holders.
+    #[cfg(test)]
+    pub(super) fn listed(&self) -> usize {
+        self.holders.len()
     }
 
     /// Buffers with connections now.

@@ -125,6 +125,18 @@ impl Connection {
         wanted
     }
 
+    /// Whether the ring is the pool's, looked at anew; a connection whose is not leaves the pool's list.
+    pub(super) fn renew_ring_hold(&mut self) -> bool {
+        self.is_ring_holder = self.ring.as_ref().is_some_and(Ring::is_lent);
+        self.is_ring_holder
+    }
+
+    /// The same of the stage.
+    pub(super) fn renew_stage_hold(&mut self) -> bool {
+        self.is_stage_holder = self.stage.as_ref().is_some_and(Stage::is_lent);
+        self.is_stage_holder
+    }
+
     pub(super) fn has_unconsumed(&self) -> bool {
         self.ring.is_some()
     }

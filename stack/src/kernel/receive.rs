@@ -154,11 +154,14 @@ impl KernelEngine {
             return self.rings.give(ring.into_bytes());
         }
         let Some(connection) = self.connections.get_mut(name) else { return self.rings.give(ring.into_bytes()) };
-        if ring.is_lent() && !connection.is_ring_holder {
-            connection.is_ring_holder = true;
-            self.rings.handle_kept(name);
-        }
+        let is_new_holder = ring.is_lent() && !connection.is_ring_holder;
         connection.ring = Some(ring);
+        if is_new_holder {
+            connection.is_ring_holder = true;
+            let connections = &mut self.connections;
+            self.rings
+                .handle_kept(name, |holder| connections.get_mut(*holder).is_some_and(Connection::renew_ring_hold));
+        }
     }
 
     /// A ring of full size that begins with what `small` holds.

@@ -95,7 +95,9 @@ impl KernelEngine {
             None if connection.sending == Sending::Draining => self.shut(name),
             Some(stage) if stage.is_lent() && connection.is_blocked && !connection.is_stage_holder => {
                 connection.is_stage_holder = true;
-                self.stages.handle_kept(name);
+                let connections = &mut self.connections;
+                let holds = |holder: &Name| connections.get_mut(*holder).is_some_and(Connection::renew_stage_hold);
+                self.stages.handle_kept(name, holds);
             }
             _ => {}
         }

@@ -114,6 +114,58 @@ fn leftovers_of_many_connections_share_a_few_buffers() {
 }
 
 #[test]
+fn connections_that_end_with_leftovers_leave_nothing_in_the_list_of_holders() {
+    let mut host = Host::new(KernelConfig { receive_buffers: 2, ..KernelConfig::default() });
+    host.upper.is_sated = true;
+    let address = host.listen();
+    let leave_over = |host: &mut Host| {
+        let mut peer = TcpStream::connect(address).expect("a connection");
+        let before = host.upper.offered.len();
+        peer.write_all(&[7; 100]).expect("room");
+        host.until("the offer", |host| (host.upper.offered.len() > before).then_some(()));
+        (*host.upper.incoming().last().expect("a stream"), peer)
+    };
+    // One that stays has kept a ring once, and has given it back.
+    let (staying, mut peer) = leave_over(&mut host);
+    host.upper.is_sated = false;
+    host.engine.resume(staying);
+    host.until("all bytes", |host| host.upper.received.contains_key(&staying).then_some(()));
+    host.upper.is_sated = true;
+    for round in 0..500 {
+        let (stream, _peer) = leave_over(&mut host);
+        let now = host.now();
+        host.engine.abort(now, stream);
+        assert!(host.engine.rings.listed() <= 4, "{} in round {round}", host.engine.rings.listed());
+    }
+    assert_eq!(host.engine.rings.lent(), 0);
+    // It can still be asked for the ring that it keeps next.
+    host.upper.offered.clear();
+    peer.write_all(&[8; 100]).expect("room");
+    host.until("the offer", |host| host.upper.offered.contains_key(&staying).then_some(()));
+    let _others = [leave_over(&mut host), leave_over(&mut host)];
+    assert_eq!((host.engine.rings.lent(), host.engine.rings.owned()), (2, 2));
+}
+
+#[test]
+fn connections_that_end_with_unsent_bytes_leave_nothing_in_the_list_of_holders() {
+    let mut host = Host::new(KernelConfig { socket_send_bytes: Some(16 << 10), ..KernelConfig::default() });
+    let address = host.listen();
+    for round in 0..50 {
+        let _peer = TcpStream::connect(address).expect("a connection");
+        let count = host.upper.incoming().len();
+        let stream = host.until("a stream", |host| host.upper.incoming().get(count).copied());
+        let mut source = Bytes::new(20_000_000, 5_000);
+        host.until("being refused", |host| {
+            (host.transmit(stream, &mut source) == Transmitted::Blocked && host.engine.stages.lent() > 0).then_some(())
+        });
+        let now = host.now();
+        host.engine.abort(now, stream);
+        assert!(host.engine.stages.listed() <= 4, "{} in round {round}", host.engine.stages.listed());
+    }
+    assert_eq!(host.engine.stages.lent(), 0);
+}
+
+#[test]
 fn peers_that_never_read_hold_only_what_was_taken_for_them() {
     const MANY: usize = 10;
     let mut host =
