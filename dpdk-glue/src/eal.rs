@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::CString;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Lines of DPDK's log that are kept for error messages.
 const KEPT_LOG_LINES: usize = 64;
@@ -116,15 +116,29 @@ impl Eal {
     }
 }
 
-/// Forgets what DPDK logged so far: before a call whose failure is to be explained.
-pub(crate) fn begin_log() {
-    LOG.lock().unwrap_or_else(PoisonError::into_inner).clear();
+/// What of DPDK one thread at a time may use, while this lives: its lists of devices, which it changes without a lock (22.11),
+/// and its log, which does not tell whose call a line is about.
+///
+/// Not to be kept while waiting for a peer: another thread of this process may be about to open it.
+#[derive(Debug)]
+pub(crate) struct Exclusive {
+    _turn: MutexGuard<'static, ()>,
 }
 
-/// What DPDK logged since [`begin_log`], each line after a line break.
-pub(crate) fn logged() -> String {
-    let lines = LOG.lock().unwrap_or_else(PoisonError::into_inner);
-    lines.iter().fold(String::new(), |text, line| text + "\n  " + line)
+impl Exclusive {
+    /// Waits for its turn. What was logged before is forgotten.
+    pub(crate) fn wait() -> Self {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        LOG.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Self { _turn: turn }
+    }
+
+    /// What DPDK has logged since, each line after a line break.
+    pub(crate) fn logged(&self) -> String {
+        let lines = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().fold(String::new(), |text, line| text + "\n  " + line)
+    }
 }
 
 static LOG: Mutex<VecDeque<String>> = Mutex::new(VecDeque::new());
@@ -154,7 +168,7 @@ fn start(config: &EalConfig) -> Result<(), EalError> {
         .iter()
         .map(|argument| CString::new(argument.as_str()).map_err(|_| EalError::Argument { argument: argument.clone() }))
         .collect::<Result<Vec<_>, _>>()?;
-    begin_log();
+    let exclusive = Exclusive::wait();
     dpdk_sys::log::redirect(receive_log);
     // The EAL pins the thread that starts it; that thread is the application's, and the application knows better.
     let affinity = rustix::thread::sched_getaffinity(None);
@@ -166,7 +180,7 @@ fn start(config: &EalConfig) -> Result<(), EalError> {
     outcome.map_err(|error| EalError::Refused {
         arguments: arguments[1..].join(" "),
         reason: dpdk_sys::error_text(error),
-        log: logged(),
+        log: exclusive.logged(),
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use dpdk_sys::bindings;
 use dpdk_sys::pool::Pool;
 
-use crate::eal::{self, Eal};
+use crate::eal::{Eal, Exclusive};
 
 /// How a pool keeps its free buffers. In none of them can a preempted thread make others wait for a scheduler's slice, as it can
 /// in DPDK's default ring.
@@ -93,8 +93,8 @@ impl Mempool {
             return Ok(Self { lent: given_back.swap_remove(index) });
         }
         drop(given_back);
-        eal::begin_log();
-        let refused = |reason| MempoolError::Refused { buffers, bytes: data_room, reason, log: eal::logged() };
+        let exclusive = Exclusive::wait();
+        let refused = |reason| MempoolError::Refused { buffers, bytes: data_room, reason, log: exclusive.logged() };
         let name = CString::new(unique(name)).map_err(|_| refused("the name holds a NUL byte".to_owned()))?;
         match Pool::create(&name, buffers, CACHE_BUFFERS, bytes, operations.name()) {
             Ok(pool) => Ok(Self { lent: Lent { pool, buffers, data_room, operations } }),

@@ -16,7 +16,7 @@ use softrdma_stack::port::{
 };
 
 use crate::configuration::PortConfig;
-use crate::eal::{self, Eal};
+use crate::eal::{Eal, Exclusive};
 use crate::mbuf::{Mbuf, Stock, TransmitFrame};
 use crate::memif::{self, ServerSocket};
 use crate::mempool::Mempool;
@@ -51,20 +51,12 @@ impl EthPort {
         }
         if driver == Driver::Memif {
             gate::install().map_err(|error| PortError::Gate { reason: format!("{error:?}") })?;
-            memif::remove_stale_socket(&config.device)?;
         }
         let mut device = Device::probe(driver, config)?;
         let information = device.information();
         let plan = Plan::new(&device, &information, config)?;
         device.pool = Some(Mempool::new(eal, "softrdma", plan.buffers, plan.data_room, driver.pool_operations())?);
-        device.configure(&plan)?;
-        device.set_mtu(config.mtu, &information)?;
-        for queue in 0..config.receive_queues {
-            device.set_up_receive_queue(queue, plan.receive_descriptors)?;
-        }
-        for queue in 0..config.transmit_queues {
-            device.set_up_transmit_queue(queue, plan.transmit_descriptors)?;
-        }
+        device.set_up(&plan, config.mtu, &information)?;
         device.start(config.peer_wait)?;
         device.readiness = device.receive_descriptor(config.receive_queues).map(Arc::new);
         let transmit_backlog = config.transmit_backlog.max(BURST);
@@ -429,27 +421,31 @@ impl Device {
         let device = || text.clone();
         let arguments = CString::new(text.clone()).map_err(|_| PortError::Device { device: device() })?;
         let name = CString::new(config.device_name()).map_err(|_| PortError::Device { device: device() })?;
+        let exclusive = Exclusive::wait();
+        if driver == Driver::Memif {
+            memif::remove_stale_socket(&config.device)?;
+        }
         let mut id = 0;
         // SAFETY: the name is NUL-terminated, `id` is written on success.
         let mut find = || unsafe { bindings::rte_eth_dev_get_port_by_name(name.as_ptr(), &mut id) == 0 };
         if find() {
             return Err(PortError::InUse { name: config.device_name().to_owned() });
         }
-        eal::begin_log();
-        // SAFETY: the arguments are NUL-terminated and copied by DPDK.
-        let outcome = unsafe { bindings::rte_dev_probe(arguments.as_ptr()) };
+        // SAFETY: the arguments are NUL-terminated and copied by DPDK; no other thread of ours changes its lists of devices
+        // meanwhile, nor does the interrupt thread use what the driver adds to.
+        let outcome = undisturbed(driver, || unsafe { bindings::rte_dev_probe(arguments.as_ptr()) });
         if outcome < 0 {
             let reason = dpdk_sys::error_text(outcome);
             return Err(PortError::Probe {
                 device: device(),
                 reason,
                 advice: driver::advice(driver),
-                log: eal::logged(),
+                log: exclusive.logged(),
             });
         }
         // A driver may fail and its bus still report success: what counts is the port.
         if !find() {
-            return Err(PortError::NoPort { device: device(), log: eal::logged() });
+            return Err(PortError::NoPort { device: device(), log: exclusive.logged() });
         }
         let indices = config.receive_queues.max(config.transmit_queues);
         let counters = (0..indices).map(|_| Counters::default()).collect();
@@ -466,7 +462,22 @@ impl Device {
         information
     }
 
-    fn configure(&self, plan: &Plan) -> Result<(), PortError> {
+    /// Gives the device its configuration and its queues.
+    fn set_up(&self, plan: &Plan, mtu: usize, information: &rte_eth_dev_info) -> Result<(), PortError> {
+        let exclusive = Exclusive::wait();
+        let check = |step, outcome| self.check(step, outcome, &exclusive);
+        check("take its configuration", self.configure(plan))?;
+        self.set_mtu(mtu, information)?;
+        for queue in 0..plan.receive_queues {
+            check("set up a receive queue", self.set_up_receive_queue(queue, plan.receive_descriptors))?;
+        }
+        for queue in 0..plan.transmit_queues {
+            check("set up a transmit queue", self.set_up_transmit_queue(queue, plan.transmit_descriptors))?;
+        }
+        Ok(())
+    }
+
+    fn configure(&self, plan: &Plan) -> i32 {
         let mut configuration = rte_eth_conf::default();
         configuration.rxmode.mtu = plan.configured_mtu;
         configuration.rxmode.offloads = plan.receive_offloads;
@@ -478,10 +489,7 @@ impl Device {
         configuration.rx_adv_conf.rss_conf.rss_hf = plan.rss;
         configuration.intr_conf.set_rxq(u32::from(self.driver.has_descriptors()));
         // SAFETY: the structure is read and copied.
-        let outcome = unsafe {
-            bindings::rte_eth_dev_configure(self.id, plan.receive_queues, plan.transmit_queues, &configuration)
-        };
-        self.check(outcome, "take its configuration")
+        unsafe { bindings::rte_eth_dev_configure(self.id, plan.receive_queues, plan.transmit_queues, &configuration) }
     }
 
     /// Tells the device its MTU where it wants to know; the drivers that carry any length do not.
@@ -503,23 +511,21 @@ impl Device {
         Err(PortError::Mtu { device: self.text.clone(), mtu, limit, reason: dpdk_sys::error_text(outcome) })
     }
 
-    fn set_up_receive_queue(&self, queue: u16, descriptors: u16) -> Result<(), PortError> {
+    fn set_up_receive_queue(&self, queue: u16, descriptors: u16) -> i32 {
         let pool = self.pool.as_ref().map_or(null_mut(), |pool| pool.pool().as_ptr());
         // SAFETY: the port is configured with this queue; the pool outlives the device; null asks for the defaults.
-        let outcome = unsafe {
+        unsafe {
             let socket = bindings::rte_eth_dev_socket_id(self.id).max(0) as u32;
             bindings::rte_eth_rx_queue_setup(self.id, queue, descriptors, socket, std::ptr::null(), pool)
-        };
-        self.check(outcome, "set up a receive queue")
+        }
     }
 
-    fn set_up_transmit_queue(&self, queue: u16, descriptors: u16) -> Result<(), PortError> {
+    fn set_up_transmit_queue(&self, queue: u16, descriptors: u16) -> i32 {
         // SAFETY: the port is configured with this queue; null asks for the defaults.
-        let outcome = unsafe {
+        unsafe {
             let socket = bindings::rte_eth_dev_socket_id(self.id).max(0) as u32;
             bindings::rte_eth_tx_queue_setup(self.id, queue, descriptors, socket, std::ptr::null())
-        };
-        self.check(outcome, "set up a transmit queue")
+        }
     }
 
     /// Starts the port. A memif client connects here, until the link is up: its server may not listen yet, or listen and
@@ -527,22 +533,25 @@ impl Device {
     fn start(&self, peer_wait: Duration) -> Result<(), PortError> {
         let begin = Instant::now();
         loop {
-            eal::begin_log();
+            let exclusive = Exclusive::wait();
             // SAFETY: the port is configured and its queues are set up.
-            let outcome = self.undisturbed(|| unsafe { bindings::rte_eth_dev_start(self.id) });
+            let outcome = undisturbed(self.driver, || unsafe { bindings::rte_eth_dev_start(self.id) });
             if !self.is_client() {
-                return self.check(outcome, "start");
+                return self.check("start", outcome, &exclusive);
             }
+            let log = exclusive.logged();
+            drop(exclusive);
             if outcome == 0 && self.wait_for_link(CONNECT_WAIT) {
                 return Ok(());
             }
             if begin.elapsed() >= peer_wait {
                 let waited_ms = begin.elapsed().as_millis();
-                return Err(PortError::NoPeer { device: self.text.clone(), waited_ms, log: eal::logged() });
+                return Err(PortError::NoPeer { device: self.text.clone(), waited_ms, log });
             }
             if outcome == 0 {
+                let _exclusive = Exclusive::wait();
                 // SAFETY: the port was started and has no user yet.
-                self.undisturbed(|| unsafe { bindings::rte_eth_dev_stop(self.id) });
+                undisturbed(self.driver, || unsafe { bindings::rte_eth_dev_stop(self.id) });
             }
             std::thread::sleep(PEER_POLL);
         }
@@ -589,22 +598,14 @@ impl Device {
         (self.driver == Driver::Memif).then(Visitor::new)
     }
 
-    /// Runs `work` while the interrupt thread leaves the device alone.
-    fn undisturbed<T>(&self, work: impl FnOnce() -> T) -> T {
-        match self.driver {
-            Driver::Memif => gate::with_interrupts_parked(work),
-            _ => work(),
-        }
-    }
-
-    fn check(&self, outcome: i32, step: &'static str) -> Result<(), PortError> {
+    fn check(&self, step: &'static str, outcome: i32, exclusive: &Exclusive) -> Result<(), PortError> {
         match outcome {
             0 => Ok(()),
             _ => Err(PortError::Setup {
                 device: self.text.clone(),
                 step,
                 reason: dpdk_sys::error_text(outcome),
-                log: eal::logged(),
+                log: exclusive.logged(),
             }),
         }
     }
@@ -614,9 +615,11 @@ impl Drop for Device {
     fn drop(&mut self) {
         let device = self.information().device;
         let listener = self.listener.take();
-        self.undisturbed(|| {
-            // SAFETY: queues hold the device, so no burst is under way or will come; the interrupt thread is parked. Stopping a
-            // port that did not start is harmless. Removing closes the port and gives its name free.
+        let _exclusive = Exclusive::wait();
+        undisturbed(self.driver, || {
+            // SAFETY: queues hold the device, so no burst is under way or will come; the interrupt thread is parked, and no other
+            // thread of ours changes DPDK's lists of devices. Stopping a port that did not start is harmless. Removing closes
+            // the port and gives its name free.
             unsafe {
                 bindings::rte_eth_dev_stop(self.id);
                 if device.is_null() || bindings::rte_dev_remove(device) != 0 {
@@ -626,5 +629,13 @@ impl Drop for Device {
             // Before a client finds what the driver forgot to close.
             drop(listener);
         });
+    }
+}
+
+/// Runs `work` while the interrupt thread leaves devices of that driver alone.
+fn undisturbed<T>(driver: Driver, work: impl FnOnce() -> T) -> T {
+    match driver {
+        Driver::Memif => gate::with_interrupts_parked(work),
+        _ => work(),
     }
 }

@@ -237,6 +237,39 @@ fn a_port_opens_and_closes_many_times_on_the_same_memory() {
 }
 
 #[test]
+fn ports_open_and_close_on_several_threads_at_once() {
+    alone("ports_open_and_close_on_several_threads_at_once", || {
+        let eal = eal();
+        let open_and_close = || {
+            for round in 0..300 {
+                drop(
+                    EthPort::open(&eal, &PortConfig::null(64)).unwrap_or_else(|error| panic!("round {round}: {error}")),
+                );
+            }
+        };
+        thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(open_and_close))));
+    });
+}
+
+#[test]
+fn an_error_ends_in_what_was_logged_about_its_own_port_only() {
+    alone("an_error_ends_in_what_was_logged_about_its_own_port_only", || {
+        let eal = eal();
+        let names = ["net_no_such_thing0", "net_nothing_like_it1"];
+        let fail = |own: &str, other: &str| {
+            for _ in 0..300 {
+                let error = EthPort::open(&eal, &PortConfig::new(own)).expect_err("no such driver").to_string();
+                assert!(error.lines().count() > 1 && !error.contains(other), "{own}: {error}");
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| fail(names[0], names[1]));
+            scope.spawn(|| fail(names[1], names[0]));
+        });
+    });
+}
+
+#[test]
 fn af_packet_ports_exchange_frames_over_a_veth_pair() {
     alone_in_namespace("af_packet_ports_exchange_frames_over_a_veth_pair", || {
         ip("link add left mtu 9000 type veth peer name right mtu 9000");
