@@ -72,8 +72,11 @@ pub enum EalError {
         /// Which.
         argument: String,
     },
-    /// DPDK refused to start.
-    #[error("DPDK did not start with `{arguments}`: {reason}{log}")]
+    /// DPDK refused to start, now or when it was tried first.
+    #[error(
+        "DPDK did not start with `{arguments}`: {reason}. It can be tried once in the life of a process: correct the \
+         configuration (`[eal]`) and start the process anew{log}"
+    )]
     Refused {
         /// What it was started with.
         arguments: String,
@@ -93,16 +96,23 @@ pub struct Eal {
 impl Eal {
     /// Starts the EAL, or takes the one that this process has already, whoever started it: `config` is then not looked at.
     ///
+    /// It starts once: what DPDK refused is refused for ever ([`EalError::Refused`]), whatever a later `config` says. Other errors
+    /// come before anything was started, and leave it open.
+    ///
     /// The calling thread keeps its CPU affinity. No signal handler is installed and nothing is left in the file system
     /// but an empty run-time folder, removed at once.
     pub fn init(config: &EalConfig) -> Result<Self, EalError> {
-        static STARTED_BY_US: Mutex<bool> = Mutex::new(false);
-        let mut started_by_us = STARTED_BY_US.lock().unwrap_or_else(PoisonError::into_inner);
-        if !dpdk_sys::environment::is_initialised() {
-            start(config)?;
-            *started_by_us = true;
+        static OUTCOME: Mutex<Option<Result<Eal, EalError>>> = Mutex::new(None);
+        let mut outcome = OUTCOME.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(outcome) = &*outcome {
+            return outcome.clone();
         }
-        Ok(Self { started_by_us: *started_by_us })
+        // Asked before the first start of ours: after it DPDK calls itself initialised even if it failed half way.
+        if dpdk_sys::environment::is_initialised() {
+            return outcome.insert(Ok(Self { started_by_us: false })).clone();
+        }
+        let start = Start::new(config)?;
+        outcome.insert(start.run().map(|()| Self { started_by_us: true })).clone()
     }
 
     /// Whether [`Self::init`] started the EAL; else the application did, in its own way.
@@ -161,27 +171,42 @@ fn receive_log(level: u32, text: &str) {
     lines.push_back(text.to_owned());
 }
 
-fn start(config: &EalConfig) -> Result<(), EalError> {
-    let prefix = config.file_prefix.clone().unwrap_or_else(|| format!("softrdma-{}", std::process::id()));
-    let arguments = arguments(config, &prefix, use_huge_pages(config)?);
-    let given = arguments
-        .iter()
-        .map(|argument| CString::new(argument.as_str()).map_err(|_| EalError::Argument { argument: argument.clone() }))
-        .collect::<Result<Vec<_>, _>>()?;
-    let exclusive = Exclusive::wait();
-    dpdk_sys::log::redirect(receive_log);
-    // The EAL pins the thread that starts it; that thread is the application's, and the application knows better.
-    let affinity = rustix::thread::sched_getaffinity(None);
-    let outcome = dpdk_sys::environment::initialise(given);
-    if let Ok(affinity) = affinity {
-        let _ = rustix::thread::sched_setaffinity(None, &affinity);
+/// A start that DPDK has not seen yet.
+struct Start {
+    prefix: String,
+    arguments: Vec<String>,
+    given: Vec<CString>,
+}
+
+impl Start {
+    fn new(config: &EalConfig) -> Result<Self, EalError> {
+        let prefix = config.file_prefix.clone().unwrap_or_else(|| format!("softrdma-{}", std::process::id()));
+        let arguments = arguments(config, &prefix, use_huge_pages(config)?);
+        let given = arguments
+            .iter()
+            .map(|argument| {
+                CString::new(argument.as_str()).map_err(|_| EalError::Argument { argument: argument.clone() })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { prefix, arguments, given })
     }
-    remove_run_folder(&prefix);
-    outcome.map_err(|error| EalError::Refused {
-        arguments: arguments[1..].join(" "),
-        reason: dpdk_sys::error_text(error),
-        log: exclusive.logged(),
-    })
+
+    fn run(self) -> Result<(), EalError> {
+        let exclusive = Exclusive::wait();
+        dpdk_sys::log::redirect(receive_log);
+        // The EAL pins the thread that starts it; that thread is the application's, and the application knows better.
+        let affinity = rustix::thread::sched_getaffinity(None);
+        let outcome = dpdk_sys::environment::initialise(self.given);
+        if let Ok(affinity) = affinity {
+            let _ = rustix::thread::sched_setaffinity(None, &affinity);
+        }
+        remove_run_folder(&self.prefix);
+        outcome.map_err(|error| EalError::Refused {
+            arguments: self.arguments[1..].join(" "),
+            reason: dpdk_sys::error_text(error),
+            log: exclusive.logged(),
+        })
+    }
 }
 
 fn arguments(config: &EalConfig, prefix: &str, huge: bool) -> Vec<String> {

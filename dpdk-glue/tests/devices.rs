@@ -195,6 +195,22 @@ fn an_environment_that_the_application_started_is_used() {
 }
 
 #[test]
+fn an_environment_that_failed_to_start_stays_failed_and_says_that_the_process_must_start_anew() {
+    alone("an_environment_that_failed_to_start_stays_failed_and_says_that_the_process_must_start_anew", || {
+        let good = EalConfig { huge_pages: HugePages::Off, memory_mib: 256, ..EalConfig::default() };
+        let nul = EalConfig { extra_arguments: vec!["--a\0b".to_owned()], ..good.clone() };
+        assert!(matches!(Eal::init(&nul), Err(EalError::Argument { .. })), "DPDK has not seen this one");
+        let wrong = EalConfig { extra_arguments: vec!["--no-such-argument".to_owned()], ..good.clone() };
+        let error = Eal::init(&wrong).expect_err("there is no such argument");
+        assert!(error.to_string().contains("--no-such-argument") && error.to_string().contains("anew"), "{error}");
+        // DPDK has counted its threads by now, and calls itself initialised.
+        assert!(dpdk_sys::environment::is_initialised());
+        assert_eq!(Eal::init(&good).expect_err("it cannot be started twice"), error);
+        assert_eq!(Eal::init(&good).expect_err("for ever"), error);
+    });
+}
+
+#[test]
 fn errors_name_the_thing_and_the_way_out() {
     alone("errors_name_the_thing_and_the_way_out", || {
         let huge = EalConfig { huge_pages: HugePages::On, memory_mib: 1 << 30, ..EalConfig::default() };

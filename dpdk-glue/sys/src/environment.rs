@@ -4,7 +4,8 @@ use std::ffi::{CStr, CString, c_char};
 
 use crate::bindings;
 
-/// Whether the EAL of this process runs already, whoever started it.
+/// Whether the EAL of this process was started already, whoever did it. A start that failed counts too: DPDK does not tell the
+/// two apart.
 pub fn is_initialised() -> bool {
     // SAFETY: it reads an integer that is zero until rte_eal_init has run.
     unsafe { bindings::rte_lcore_count() > 0 }
