@@ -79,7 +79,11 @@ impl End {
 }
 
 fn connect(seed: u64, own_core: bool) -> [End; 2] {
-    let (first, second) = pair(PairConfig::new(seed));
+    connect_over(PairConfig::new(seed), own_core)
+}
+
+fn connect_over(config: PairConfig, own_core: bool) -> [End; 2] {
+    let (first, second) = pair(config);
     let mut client = End::new("client", first, own_core);
     let mut server = End::new("server", second, own_core);
     let listener = CmId::new(&server.channel);
@@ -174,7 +178,9 @@ fn both_directions_carry_the_right_bytes_with_a_receive_thread_of_its_own() {
 #[test]
 fn after_an_error_everything_is_flushed_once_and_nothing_is_placed_any_more() {
     for seed in 1..=6 {
-        let [writer, target] = connect(seed, seed % 2 == 0);
+        // The writer changes its buffer while that is being sent.
+        let config = PairConfig { checks_rewrites: false, ..PairConfig::new(seed) };
+        let [writer, target] = connect_over(config, seed % 2 == 0);
         let (stag, base) = target.key();
         let source = SegmentList::new(&[writer.region.segment(0, BLOCK as u32)]).unwrap();
         let written = std::thread::scope(|scope| {
