@@ -295,6 +295,11 @@ impl Outbound {
             && !matches!(self.ending, Ending::Due(_))
     }
 
+    /// Whether [`Self::write`] can still be asked for something: FPDUs are committed that the peer has not acknowledged.
+    pub fn has_unacknowledged(&self) -> bool {
+        !self.records.is_empty()
+    }
+
     /// Whether [`Self::next`] would give something, or complete something, room permitting.
     pub fn has_work(&self) -> bool {
         !self.records.is_full()

@@ -60,7 +60,7 @@ pub(super) enum Receiving {
 /// How a connection is to be ended, by whoever holds the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// FIN behind everything sent.
+    /// FIN behind everything sent; RST if the peer has not acknowledged it all.
     Close,
     /// RST.
     Abort,
@@ -172,8 +172,11 @@ impl Source for EndpointSource<'_> {
         if let (Some(queue_pair), Some(outbound)) =
             (self.endpoint.queue_pair.as_deref(), self.endpoint.phase.outbound_mut())
         {
-            outbound.write(start, out, queue_pair.memory());
+            return outbound.write(start, out, queue_pair.memory());
         }
+        debug_assert!(false, "bytes from {start} on are asked for after their source has gone");
+        // A packet buffer holds what was in it before, and that may be another's.
+        out.fill(0);
     }
 
     fn handle_acknowledged(&mut self, through: u64) {

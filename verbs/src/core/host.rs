@@ -379,7 +379,10 @@ impl Host {
             let Some(endpoint) = self.endpoint_mut(slot) else { continue };
             let Some(ending) = endpoint.ending.take() else { continue };
             let stream = endpoint.stream;
-            match ending {
+            // The requests complete now, and their memory is the application's again: what the peer does not have yet could
+            // not be sent once more as it was.
+            let cuts_off = endpoint.phase.outbound_mut().is_some_and(|outbound| outbound.has_unacknowledged());
+            match if cuts_off { Ending::Abort } else { ending } {
                 Ending::Close => {
                     // Flushes before the peer's end is seen: nothing refers to the application's memory any more.
                     self.finish(slot, CmEventKind::Disconnected);
@@ -559,6 +562,8 @@ impl Host {
                 let idle = outbound.is_idle();
                 self.end(slot, if idle { Ending::Close } else { Ending::Abort });
             }
+            // The peer can still hear why the connection ends; then it is closed.
+            Phase::Terminating(outbound) if !outbound.is_terminated() => {}
             Phase::Draining(_) | Phase::Terminating(_) | Phase::Closing | Phase::Rejecting => {
                 self.end(slot, Ending::Close);
             }
