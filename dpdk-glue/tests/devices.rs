@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -252,18 +253,33 @@ fn a_port_opens_and_closes_many_times_on_the_same_memory() {
     });
 }
 
+/// Runs `work` on a thread for each of `subjects`, `rounds` times, all at the same time in each round: left alone, a thread would
+/// be done before the next one starts.
+fn in_step<S: Sync>(subjects: &[S], rounds: usize, work: impl Fn(&S) -> Result<(), String> + Sync) {
+    let together = Barrier::new(subjects.len());
+    let run = |subject| {
+        let failures = (0..rounds).filter_map(|round| {
+            together.wait();
+            work(subject).err().map(|error| format!("round {round}: {error}"))
+        });
+        // To the end: the others would wait for ever for a thread that leaves.
+        failures.fold(None, |first, failure| first.or(Some(failure)))
+    };
+    let run = &run;
+    let failures: Vec<String> = thread::scope(|scope| {
+        let threads: Vec<_> = subjects.iter().map(|subject| scope.spawn(move || run(subject))).collect();
+        threads.into_iter().filter_map(|thread| thread.join().expect("it does not panic")).collect()
+    });
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
 #[test]
 fn ports_open_and_close_on_several_threads_at_once() {
     alone("ports_open_and_close_on_several_threads_at_once", || {
         let eal = eal();
-        let open_and_close = || {
-            for round in 0..300 {
-                drop(
-                    EthPort::open(&eal, &PortConfig::null(64)).unwrap_or_else(|error| panic!("round {round}: {error}")),
-                );
-            }
-        };
-        thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(open_and_close))));
+        in_step(&[(); 4], 500, |()| {
+            EthPort::open(&eal, &PortConfig::null(64)).map(drop).map_err(|error| error.to_string())
+        });
     });
 }
 
@@ -272,15 +288,10 @@ fn an_error_ends_in_what_was_logged_about_its_own_port_only() {
     alone("an_error_ends_in_what_was_logged_about_its_own_port_only", || {
         let eal = eal();
         let names = ["net_no_such_thing0", "net_nothing_like_it1"];
-        let fail = |own: &str, other: &str| {
-            for _ in 0..300 {
-                let error = EthPort::open(&eal, &PortConfig::new(own)).expect_err("no such driver").to_string();
-                assert!(error.lines().count() > 1 && !error.contains(other), "{own}: {error}");
-            }
-        };
-        thread::scope(|scope| {
-            scope.spawn(|| fail(names[0], names[1]));
-            scope.spawn(|| fail(names[1], names[0]));
+        in_step(&names, 4000, |own| {
+            let error = EthPort::open(&eal, &PortConfig::new(*own)).expect_err("no such driver").to_string();
+            let is_about_others = names.iter().any(|name| name != own && error.contains(name));
+            if error.lines().count() > 1 && !is_about_others { Ok(()) } else { Err(error) }
         });
     });
 }
