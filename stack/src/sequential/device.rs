@@ -8,6 +8,7 @@ use smoltcp::phy::{Checksum, ChecksumCapabilities, Device, DeviceCapabilities, M
 use super::checksum;
 use super::headers::{
     ETHERNET_HEADER, Handshake, Kind, classify, is_ipv4_fragment, make_pure_acknowledgement, tcp_place,
+    told_of_neighbour,
 };
 use crate::pcap::{FrameDirection, FrameSink};
 use crate::port::{
@@ -90,6 +91,7 @@ impl<P: Port> PortDevice<P> {
                 dropped_frames: 0,
                 watches_handshakes: false,
                 sent_handshakes: Vec::new(),
+                is_unsent: false,
                 answer: None,
                 capture,
             },
@@ -196,7 +198,9 @@ impl<P: Port> Device for PortDevice<P> {
     }
 
     fn transmit(&mut self, _now: smoltcp::time::Instant) -> Option<TransmitToken<'_, P::Transmit>> {
-        self.transmit.has_room().then_some(TransmitToken { side: &mut self.transmit, answers: false })
+        let has_room = self.transmit.has_room();
+        self.transmit.is_unsent = has_room;
+        has_room.then_some(TransmitToken { side: &mut self.transmit, answers: false })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -231,7 +235,14 @@ impl<T: TransmitQueue> TxToken for TransmitToken<'_, T> {
         F: FnOnce(&mut [u8]) -> R,
     {
         if !self.answers {
-            return self.side.build(length, f);
+            let mut is_unsent = false;
+            let result = self.side.build(length, |frame| {
+                let result = f(frame);
+                is_unsent = told_of_neighbour(frame).is_some();
+                result
+            });
+            self.side.is_unsent = is_unsent;
+            return result;
         }
         let mut answer = None;
         let result = self.side.build(length, |frame| {
@@ -261,6 +272,9 @@ pub(super) struct TransmitSide<T: TransmitQueue> {
     watches_handshakes: bool,
     /// Handshake segments that left, while they are watched.
     sent_handshakes: Vec<Handshake>,
+    /// A socket was given room for a frame, and its neighbour was asked for instead, or not even that: see
+    /// [`Self::take_unsent`].
+    is_unsent: bool,
     /// What the last frame that answered a received one acknowledged, if it was TCP.
     answer: Option<u32>,
     capture: Option<Box<dyn FrameSink>>,
@@ -287,6 +301,12 @@ impl<T: TransmitQueue> TransmitSide<T> {
     /// What the last answer to a received frame acknowledged, if there was one since the last call and it was TCP.
     pub(super) fn take_answer(&mut self) -> Option<u32> {
         self.answer.take()
+    }
+
+    /// Whether the socket that was visited last had something to send, and it did not leave because its neighbour is not known:
+    /// smoltcp asks for neighbours, no more than once a second for all sockets, and tells nobody who waits.
+    pub(super) fn take_unsent(&mut self) -> bool {
+        std::mem::take(&mut self.is_unsent)
     }
 
     /// Starts or stops noting the handshake segments that leave.

@@ -14,6 +14,7 @@ pub(super) const IPV6_HEADER: usize = 40;
 pub(super) const TCP_HEADER: usize = 20;
 
 const TCP_PROTOCOL: u8 = 6;
+const ICMPV6_PROTOCOL: u8 = 58;
 const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
@@ -96,19 +97,36 @@ pub(super) enum Kind {
         /// What it acknowledges, if it does.
         acknowledged: Option<u32>,
     },
-    /// ARP or ICMPv6, from which neighbours are learned.
-    Neighbour,
+    /// ARP or ICMPv6, from which neighbours are learned, to this address.
+    Neighbour { told: IpAddr },
     /// Anything else.
     Other,
 }
 
 /// Looks at `frame`.
 pub(super) fn classify(frame: &[u8]) -> Kind {
-    segment(frame).unwrap_or_else(|| match frame.get(12..14) {
-        Some([0x08, 0x06]) => Kind::Neighbour,
-        Some([0x86, 0xdd]) => Kind::Neighbour,
-        _ => Kind::Other,
-    })
+    segment(frame).or_else(|| told_of_neighbour(frame).map(|told| Kind::Neighbour { told })).unwrap_or(Kind::Other)
+}
+
+/// Whom a frame tells about its sender's Ethernet address: the target of ARP (RFC 826), the destination of a neighbour
+/// solicitation or advertisement (RFC 4861 §4.3, §4.4). `None` for all other frames.
+pub(super) fn told_of_neighbour(frame: &[u8]) -> Option<IpAddr> {
+    const TARGET_PROTOCOL_ADDRESS: usize = 24;
+    const SOLICITATION: u8 = 135;
+    const ADVERTISEMENT: u8 = 136;
+    let packet = frame.get(ETHERNET_HEADER..)?;
+    match frame.get(12..14)? {
+        [0x08, 0x06] => {
+            let target = packet.get(TARGET_PROTOCOL_ADDRESS..TARGET_PROTOCOL_ADDRESS + 4)?;
+            Some(Ipv4Addr::from(<[u8; 4]>::try_from(target).ok()?).into())
+        }
+        [0x86, 0xdd] if *packet.get(6)? == ICMPV6_PROTOCOL => {
+            let is_discovery = matches!(*packet.get(IPV6_HEADER)?, SOLICITATION | ADVERTISEMENT);
+            let (_, destination) = addresses(frame, true)?;
+            is_discovery.then_some(destination)
+        }
+        _ => None,
+    }
 }
 
 fn segment(frame: &[u8]) -> Option<Kind> {

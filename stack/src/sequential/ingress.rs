@@ -27,10 +27,11 @@ impl<P: Port> SequentialEngine<P> {
                         None => self.show_nobody(now),
                     }
                 }
-                Kind::Neighbour => {
+                Kind::Neighbour { told } => {
                     self.show_nobody(now);
-                    // A socket may have waited for this very neighbour.
-                    self.sockets.mark_all();
+                    if self.is_ours(told) || told.is_multicast() {
+                        self.sockets.mark_unsent();
+                    }
                 }
                 Kind::Other => self.show_nobody(now),
             }

@@ -190,9 +190,7 @@ impl<P: Port> SequentialEngine<P> {
             self.timer = None;
         }
         while self.sockets.is_any_due() && self.device.transmit_side().sent_frames() - before < EGRESS_FRAMES {
-            self.sockets.send_one_each(now, &mut self.interface, &mut self.device, |device| {
-                device.transmit_side().is_blocked()
-            });
+            self.sockets.send_one_each(now, &mut self.interface, &mut self.device);
             if self.device.transmit_side().is_blocked() {
                 break;
             }

@@ -5,10 +5,11 @@
 //! rest cost nothing.
 
 use smoltcp::iface::{Interface, PollResult, SocketHandle, SocketSet};
-use smoltcp::phy::Device;
 use smoltcp::socket::tcp;
 
+use super::device::PortDevice;
 use super::{TIMER_TICK, smoltcp_time};
+use crate::port::Port;
 use crate::time::Instant;
 
 /// Sockets by the index of their slots.
@@ -19,12 +20,18 @@ pub(super) struct Sockets {
     timers: Vec<Instant>,
     /// Sockets that may have something to send, each once.
     due: Vec<u32>,
+    /// Sockets that had something to send when their neighbour was not known, each once. Those that have sent it since are taken
+    /// out when the list is gone through.
+    unsent: Vec<u32>,
 }
 
 struct Entry {
     set: SocketSet<'static>,
     handle: Option<SocketHandle>,
     is_due: bool,
+    /// It had something to send when its neighbour was not known.
+    is_unsent: bool,
+    is_unsent_listed: bool,
 }
 
 const NEVER: Instant = Instant::from_nanoseconds(u64::MAX);
@@ -33,7 +40,8 @@ impl Sockets {
     /// Puts `socket` at `index`, where there is none. It counts as due.
     pub(super) fn put(&mut self, index: usize, socket: tcp::Socket<'static>) {
         while self.entries.len() <= index {
-            self.entries.push(Entry { set: SocketSet::new(Vec::with_capacity(1)), handle: None, is_due: false });
+            let set = SocketSet::new(Vec::with_capacity(1));
+            self.entries.push(Entry { set, handle: None, is_due: false, is_unsent: false, is_unsent_listed: false });
             self.timers.push(NEVER);
         }
         let entry = &mut self.entries[index];
@@ -48,6 +56,7 @@ impl Sockets {
             entry.set.remove(handle);
         }
         self.timers[index] = NEVER;
+        entry.is_unsent = false;
     }
 
     /// The socket at `index`: there is one in every slot that is not free.
@@ -74,12 +83,26 @@ impl Sockets {
         }
     }
 
-    /// Every socket may have something to send.
-    pub(super) fn mark_all(&mut self) {
-        for index in 0..self.entries.len() {
-            if self.entries[index].handle.is_some() {
-                self.mark(index);
+    /// A neighbour has become known: those that wait for one may have something to send. Which of them wait for this one, smoltcp
+    /// finds out.
+    pub(super) fn mark_unsent(&mut self) {
+        let mut unsent = std::mem::take(&mut self.unsent);
+        unsent.retain(|&index| {
+            let entry = &mut self.entries[index as usize];
+            entry.is_unsent_listed = entry.is_unsent;
+            if entry.is_unsent {
+                self.mark(index as usize);
             }
+            self.entries[index as usize].is_unsent
+        });
+        self.unsent = unsent;
+    }
+
+    fn note_unsent(&mut self, index: usize) {
+        let entry = &mut self.entries[index];
+        entry.is_unsent = true;
+        if !std::mem::replace(&mut entry.is_unsent_listed, true) {
+            self.unsent.push(index as u32);
         }
     }
 
@@ -102,25 +125,31 @@ impl Sockets {
         self.timers.iter().copied().min().filter(|timer| *timer != NEVER)
     }
 
-    /// Lets every due socket send one packet. Sockets that have nothing more are not due any longer; while `is_blocked`
-    /// says so of the device, nobody is done.
-    pub(super) fn send_one_each<D: Device>(
+    /// Lets every due socket send one packet. Sockets that have nothing more are not due any longer; while the device is blocked,
+    /// nobody is done.
+    pub(super) fn send_one_each<P: Port>(
         &mut self,
         now: Instant,
         interface: &mut Interface,
-        device: &mut D,
-        is_blocked: impl Fn(&mut D) -> bool,
+        device: &mut PortDevice<P>,
     ) {
         let mut kept = 0;
         for place in 0..self.due.len() {
             let index = self.due[place] as usize;
-            let Entry { set, handle, is_due } = &mut self.entries[index];
-            let sent = interface.poll_egress(smoltcp_time(now), device, set);
-            if handle.is_some() && (sent == PollResult::SocketStateChanged || is_blocked(device)) {
+            let Entry { set, handle, .. } = &mut self.entries[index];
+            let sent = interface.poll_egress(smoltcp_time(now), device, set) == PollResult::SocketStateChanged;
+            let is_kept = handle.is_some() && (sent || device.transmit_side().is_blocked());
+            if device.transmit_side().take_unsent() {
+                self.note_unsent(index);
+            } else if sent {
+                self.entries[index].is_unsent = false;
+            }
+            if is_kept {
                 self.due[kept] = index as u32;
                 kept += 1;
                 continue;
             }
+            let Entry { set, is_due, .. } = &mut self.entries[index];
             *is_due = false;
             self.timers[index] = interface.poll_at(smoltcp_time(now), set).map_or(NEVER, |at| {
                 let at = u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000);

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, EthernetFrame, EthernetProtocol, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr,
-    IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr,
+    ArpOperation, ArpPacket, EthernetAddress, EthernetFrame, EthernetProtocol, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet,
+    Icmpv6Repr, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr, TcpControl, TcpPacket, TcpRepr,
 };
 
-use super::bare::{Bare, ITS, OURS, arp};
+use super::bare::{Bare, ITS, OURS, arp, segment};
 use super::world::{Host, Plan, World, config};
 use crate::memory_port::{Impairments, wire};
 use crate::pcap::PcapWriter;
@@ -155,6 +155,56 @@ fn what_is_on_no_network_of_ours_goes_to_the_gateway() {
     assert_eq!(frame.dst_addr(), OURS);
     let packet = Ipv4Packet::new_checked(frame.payload()).expect("IPv4");
     assert_eq!(packet.dst_addr().octets(), [192, 168, 99, 99]);
+}
+
+/// The destinations of the IPv4 packets among `frames`.
+fn destinations(frames: &[Vec<u8>]) -> Vec<[u8; 4]> {
+    let ipv4 = frames.iter().filter(|frame| frame[12..14] == [0x08, 0x00]);
+    ipv4.map(|frame| Ipv4Packet::new_unchecked(&frame[14..]).dst_addr().octets()).collect()
+}
+
+#[test]
+fn each_connection_that_waits_for_a_neighbour_goes_on_when_its_own_is_known() {
+    let mut bare = Bare::new(config(&["10.0.0.2/24"], 1), Impairments::default());
+    for remote in ["10.0.0.3:80", "10.0.0.4:80"] {
+        bare.engine.connect(bare.now, remote.parse().expect("an address"), None).expect("a beginning");
+    }
+    assert_eq!(destinations(&bare.answers()), [[0; 4]; 0], "nobody is known");
+    bare.send(ITS, EthernetProtocol::Arp, &arp(ArpOperation::Reply, [10, 0, 0, 4]));
+    assert_eq!(destinations(&bare.answers()), [[10, 0, 0, 4]]);
+    bare.send(ITS, EthernetProtocol::Arp, &arp(ArpOperation::Reply, [10, 0, 0, 3]));
+    assert_eq!(destinations(&bare.answers()), [[10, 0, 0, 3]], "and it was not forgotten");
+}
+
+#[test]
+fn frames_about_neighbours_wake_no_connection_that_waits_for_none() {
+    const MANY: u16 = 20;
+    let mut bare = Bare::new(config(&["10.0.0.2/24", "fd00::2/64"], 1), Impairments::default());
+    bare.engine.listen(bare.now, "10.0.0.2:7".parse().expect("an address"), MANY.into()).expect("a listener");
+    bare.introduce();
+    for port in 1000..1000 + MANY {
+        bare.send_segment(&segment(port, TcpControl::Syn, 99));
+        let answers = bare.answers();
+        let theirs = TcpPacket::new_checked(&answers[0][34..]).expect("a SYN-ACK").seq_number();
+        bare.send_segment(&TcpRepr { ack_number: Some(theirs + 1), ..segment(port, TcpControl::None, 100) });
+        bare.answers();
+    }
+    assert_eq!(bare.nobody.events.len(), usize::from(MANY), "all are established");
+    let mut for_another = arp(ArpOperation::Request, [10, 0, 0, 1]);
+    for_another[24..28].copy_from_slice(&[10, 0, 0, 77]);
+    let mut datagram = [0; 48];
+    (datagram[0], datagram[5], datagram[6], datagram[7]) = (0x60, 8, 17, 64);
+    for (kind, payload) in [
+        (EthernetProtocol::Arp, for_another.as_slice()),
+        (EthernetProtocol::Arp, &arp(ArpOperation::Request, [10, 0, 0, 1])),
+        (EthernetProtocol::Ipv6, &datagram),
+    ] {
+        assert!(!bare.engine.sockets.is_any_due());
+        bare.send(EthernetAddress::BROADCAST, kind, payload);
+        bare.engine.poll(bare.now, &mut bare.nobody);
+        assert!(!bare.engine.sockets.is_any_due(), "{kind} makes sockets be looked at");
+        bare.answers();
+    }
 }
 
 #[test]
