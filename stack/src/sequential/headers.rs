@@ -94,6 +94,8 @@ pub(super) enum Kind {
     Segment {
         /// Its source and destination.
         ends: (SocketAddr, SocketAddr),
+        /// Its sequence number.
+        sequence: u32,
         /// What it acknowledges, if it does.
         acknowledged: Option<u32>,
     },
@@ -147,7 +149,7 @@ fn segment(frame: &[u8]) -> Option<Kind> {
         }));
     }
     let acknowledged = (flags & (RST | ACK) == ACK).then(|| acknowledgement_number(tcp));
-    Some(Kind::Segment { ends: (source, destination), acknowledged })
+    Some(Kind::Segment { ends: (source, destination), sequence: sequence_number(tcp), acknowledged })
 }
 
 /// Turns a TCP packet into a pure acknowledgement at `sequence`: its payload is cut off, all else stays. The checksums are

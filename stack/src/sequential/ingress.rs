@@ -21,9 +21,9 @@ impl<P: Port> SequentialEngine<P> {
         while self.device.load_next() {
             match self.device.current_kind() {
                 Kind::Handshake(handshake) => self.handle_handshake(now, handshake),
-                Kind::Segment { ends: (remote, local), acknowledged } => {
+                Kind::Segment { ends: (remote, local), sequence, acknowledged } => {
                     match self.slots.find(&Tuple::new(local, remote)) {
-                        Some(index) => self.handle_segment(now, index, acknowledged),
+                        Some(index) => self.handle_segment(now, index, sequence, acknowledged),
                         None => self.show_nobody(now),
                     }
                 }
@@ -52,13 +52,23 @@ impl<P: Port> SequentialEngine<P> {
         self.interface.poll_ingress_single(smoltcp_time(now), &mut self.device, set);
     }
 
-    fn handle_segment(&mut self, now: Instant, index: usize, acknowledged: Option<u32>) {
+    fn handle_segment(&mut self, now: Instant, index: usize, sequence: u32, acknowledged: Option<u32>) {
         self.show(now, index);
         let Some(next_expected) = self.device.transmit_side().take_answer() else { return };
-        if acknowledged.is_some_and(|acknowledged| self.is_acknowledgement_ignored(index, acknowledged)) {
+        if self.is_recent(index, next_expected.wrapping_sub(sequence))
+            && acknowledged.is_some_and(|acknowledged| self.is_acknowledgement_ignored(index, acknowledged))
+        {
             self.device.reduce_current(next_expected);
             self.show(now, index);
         }
+    }
+
+    /// Whether a segment that begins `age` bytes before what is expected next may be a repetition of what the socket has had, or,
+    /// with none, what a window of zero keeps out. Only such a segment's acknowledgement is believed though smoltcp ignored it:
+    /// one from anywhere else is dropped whole (RFC 9293 §3.10.7.4), or a stranger who guesses no sequence number could
+    /// release bytes (RFC 5961 §5).
+    fn is_recent(&self, index: usize, age: u32) -> bool {
+        age as usize <= self.sockets.get(index).recv_capacity()
     }
 
     /// Whether a segment acknowledges something that its socket still counts as unacknowledged.

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use smoltcp::wire::{EthernetProtocol, TcpControl, TcpPacket, TcpSeqNumber};
+use smoltcp::wire::{EthernetProtocol, TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
 
 use super::bare::{Bare, ITS, segment};
 use super::world::{Plan, World, config, seeds};
 use crate::memory_port::Impairments;
 use crate::pcap::{FrameDirection, FrameSink};
-use crate::stream::{Engine, StreamEvent};
+use crate::stream::{Engine, Record, Source, StreamEvent};
 use crate::time::Instant;
 
 /// Collects what is received.
@@ -126,4 +126,57 @@ fn a_first_flight_larger_than_the_buffer_overruns_nothing() {
     let taken = last.ack_number() - TcpSeqNumber(100);
     assert!((8900 * 10..=131_071).contains(&taken), "{taken} bytes acknowledged");
     assert_eq!(bare.engine.statistics().connections, 1);
+}
+
+/// Zeros without end.
+struct Zeros {
+    committed: u64,
+    end: u64,
+}
+
+impl Source for Zeros {
+    fn next(&mut self, room: usize) -> Option<Record> {
+        let length = (self.end - self.committed).min(room as u64).min(1000);
+        let record = Record { start: self.committed, length: length as u32 };
+        self.committed += length;
+        (length > 0).then_some(record)
+    }
+
+    fn write(&mut self, _start: u64, out: &mut [u8]) {
+        out.fill(0);
+    }
+
+    fn handle_acknowledged(&mut self, _through: u64) {}
+}
+
+#[test]
+fn an_acknowledgement_from_far_outside_the_window_releases_nothing() {
+    const SENT: usize = 5000;
+    /// The engine repeats its acknowledgement no more often than once a second.
+    const PAUSE: Duration = Duration::from_secs(2);
+    let mut bare = Bare::new(config(&["10.0.0.2/24"], 1), Impairments::default());
+    bare.engine.listen(Instant::ZERO, "10.0.0.2:7".parse().expect("an address"), 1).expect("a listener");
+    bare.introduce();
+    bare.send_segment(&segment(1000, TcpControl::Syn, 99));
+    let answers = bare.answers();
+    let first = TcpPacket::new_checked(&answers[0][34..]).expect("a SYN-ACK").seq_number() + 1;
+    bare.send_segment(&TcpRepr { ack_number: Some(first), ..segment(1000, TcpControl::None, 100) });
+    bare.answers();
+    let [StreamEvent::Incoming { stream, .. }] = bare.nobody.events[..] else { panic!("{:?}", bare.nobody.events) };
+    bare.engine.transmit(bare.now, stream, &mut Zeros { committed: 0, end: SENT as u64 });
+    bare.answers();
+    // They expect 100. The whole of what was sent is acknowledged, by a segment that begins elsewhere.
+    let mut unacknowledged_after = |sequence: i32| {
+        bare.now = bare.now + PAUSE;
+        let mut blind = segment(1000, TcpControl::Psh, sequence);
+        (blind.ack_number, blind.payload) = (Some(first + SENT), &[7; 50]);
+        bare.send_segment(&blind);
+        bare.answers();
+        bare.engine.sockets.get(stream.index as usize).send_queue()
+    };
+    for sequence in [100 + (1 << 30), 100 + 200_000, 100 - 200_000, 100 - (1 << 30), i32::MIN] {
+        assert_eq!(unacknowledged_after(sequence), SENT, "sequence number {sequence}");
+    }
+    // A repetition of what they have had: see the losses of both sides in `transfer`.
+    assert_eq!(unacknowledged_after(50), 0);
 }
