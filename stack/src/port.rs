@@ -136,7 +136,7 @@ pub struct PortStatistics {
 }
 
 /// A port: an address, capabilities, and queues that are taken out once each.
-pub trait Port: Send {
+pub trait Port: Send + 'static {
     /// Its receive queues.
     type Receive: ReceiveQueue;
     /// Its transmit queues.

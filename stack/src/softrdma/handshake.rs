@@ -2,18 +2,19 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use rand::Rng;
 
-use super::SoftrdmaEngine;
 use super::listeners::Listener;
-use super::receive_half::{Phase, ReceiveFlow};
+use super::receive_half::PacketOf;
 use super::receiver::Receiver;
 use super::segment::{
     ACK, FIN, IPV4_HEADER, IPV6_HEADER, Options, RST, SYN, Segment, Stamp, SynOptions, TCP_HEADER, TIMESTAMPS_OPTION,
 };
 use super::send_half::{Fin, SendPhase};
-use super::shared::{Owed, SharedFlow};
+use super::sending::{Connection, Phase, Sending};
+use super::shared::{Announcement, Installed, Owed, Report, SharedFlow, ToReceive};
 use super::time_wait::Verdict;
 use super::tuple::Tuple;
 use crate::port::Port;
@@ -30,7 +31,7 @@ const DEFAULT_SEGMENT_IPV6: u16 = 1220;
 /// A peer that asks for smaller segments than this gets these: smaller ones are only good for wasting our time.
 const SMALLEST_SEGMENT: u16 = 128;
 
-impl<P: Port> SoftrdmaEngine<P> {
+impl<P: Port> Sending<P> {
     pub(super) fn begin_connection(
         &mut self,
         now: Instant,
@@ -38,7 +39,7 @@ impl<P: Port> SoftrdmaEngine<P> {
         local: Option<IpAddr>,
     ) -> Result<StreamId, ConnectError> {
         let limit = self.limits.max_connections;
-        if self.receive.flows.is_full() {
+        if self.connections.is_full() {
             return Err(ConnectError::TooManyConnections { limit });
         }
         if remote.port() == 0 {
@@ -50,11 +51,8 @@ impl<P: Port> SoftrdmaEngine<P> {
             reason: format!("all ports from {} are taken", EPHEMERAL_PORTS.start()),
         })?;
         self.time_wait.remove(&tuple);
-        let receiver = Receiver::new(0, self.limits.receive_window, None);
-        let name = self
-            .receive
-            .insert(ReceiveFlow::new(tuple, Phase::SynSent, receiver))
-            .ok_or(ConnectError::TooManyConnections { limit })?;
+        let (name, shared) =
+            self.insert(tuple, Phase::SynSent, None).ok_or(ConnectError::TooManyConnections { limit })?;
         let offer = SynOptions {
             maximum_segment: Some(self.largest_segment(local)),
             window_shift: Some(self.limits.window_shift),
@@ -62,15 +60,13 @@ impl<P: Port> SoftrdmaEngine<P> {
             timestamps: self.limits.timestamps,
         };
         let initial = self.initial_sequence(now, &tuple);
-        let mut flow = self.send.new_flow(tuple, initial, SendPhase::SynSent, offer);
+        let mut flow = self.send.new_flow((tuple, shared), initial, SendPhase::SynSent, offer);
         flow.give_up = now + self.limits.connect_timeout;
         flow.clock_offset = self.clock_offset(&tuple);
         let window = u32::try_from(self.limits.receive_window).unwrap_or(u32::MAX);
-        let shared = self.reset_shared(name);
         // The window in a SYN counts from the number behind the peer's SYN, whichever that will be.
-        shared.announcement.edge = window;
-        let shared = &mut self.shared[name.index as usize];
-        self.send.open(now, name, flow, shared);
+        flow.shared.announce(Announcement { next: 0, edge: window }, 0);
+        self.send.open(now, name, flow);
         Ok(name.into())
     }
 
@@ -127,7 +123,7 @@ impl<P: Port> SoftrdmaEngine<P> {
         let listener =
             self.listeners.find(local).filter(|_| segment.flags & (SYN | ACK | FIN) == SYN && source.port() != 0);
         let Some(listener) = listener else { return self.refuse(now, segment) };
-        if self.receive.flows.is_full() {
+        if self.connections.is_full() {
             self.refused_connections += 1;
             return self.refuse(now, segment);
         }
@@ -163,19 +159,32 @@ impl<P: Port> SoftrdmaEngine<P> {
         };
         let window = self.window_for(&options);
         let receiver = Receiver::new(segment.sequence, window, recent_timestamp(segment, &offer));
-        let flow = ReceiveFlow::new(tuple, Phase::SynReceived(Some(listener)), receiver);
-        let Some(name) = self.receive.insert(flow) else { return };
+        let Some((name, shared)) = self.insert(tuple, Phase::SynReceived(Some(listener)), Some(receiver)) else {
+            return;
+        };
         let initial = self.initial_sequence(now, &tuple);
-        let mut flow = self.send.new_flow(tuple, initial, SendPhase::SynReceived, offer);
+        let mut flow = self.send.new_flow((tuple, shared), initial, SendPhase::SynReceived, offer);
         flow.give_up = now + self.limits.half_open_timeout;
         flow.clock_offset = self.clock_offset(&tuple);
         flow.is_scaled = options.window_shift.is_some();
         flow.peer_shift = options.window_shift.unwrap_or(0);
         flow.has_timestamps = offer.timestamps;
         flow.segment_size = self.segment_size_for(tuple.local().ip(), &options, offer.timestamps);
-        self.reset_shared(name);
         self.announce(name);
-        self.send.open(now, name, flow, &mut self.shared[name.index as usize]);
+        self.send.open(now, name, flow);
+    }
+
+    fn insert(
+        &mut self,
+        tuple: Tuple,
+        phase: Phase,
+        receiver: Option<Receiver<PacketOf<P>>>,
+    ) -> Option<(Name, Arc<SharedFlow>)> {
+        let shared = Arc::default();
+        let connection = Connection { tuple, phase, receiver, shared: Arc::clone(&shared), peer_end: None };
+        let name = self.connections.insert(connection)?;
+        self.tuples.insert(tuple, name);
+        Some((name, shared))
     }
 
     /// A segment for a connection whose handshake is not done. Whether the rest of the segment counts, and how many
@@ -188,7 +197,7 @@ impl<P: Port> SoftrdmaEngine<P> {
         options: SynOptions,
         streams: &mut dyn Streams,
     ) -> (bool, usize) {
-        match self.receive.flows.get(name).map(|flow| flow.phase) {
+        match self.connections.get(name).map(|connection| connection.phase) {
             Some(Phase::SynSent) => (false, self.handle_syn_sent(now, name, segment, options, streams)),
             Some(Phase::SynReceived(listener)) => self.handle_syn_received(now, name, listener, segment, streams),
             _ => (false, 0),
@@ -229,8 +238,8 @@ impl<P: Port> SoftrdmaEngine<P> {
             return self.establish(now, name, segment, streams);
         }
         // Both sides connect to each other: RFC 9293 §3.5, figure 8.
-        if let Some(flow) = self.receive.flows.get_mut(name) {
-            flow.phase = Phase::SynReceived(None);
+        if let Some(connection) = self.connections.get_mut(name) {
+            connection.phase = Phase::SynReceived(None);
         }
         if let Some(flow) = self.send.flow_mut(name.index) {
             flow.phase = SendPhase::SynReceived;
@@ -240,7 +249,7 @@ impl<P: Port> SoftrdmaEngine<P> {
                 flow.offer.window_shift = None;
             }
         }
-        self.send.repeat_handshake(now, name.index, &mut self.shared[name.index as usize]);
+        self.send.repeat_handshake(now, name.index);
         0
     }
 
@@ -257,8 +266,8 @@ impl<P: Port> SoftrdmaEngine<P> {
         flow.segment_size = segment_size;
         flow.offer.sack &= options.sack;
         let recent = segment.timestamps.filter(|_| has_timestamps).map(|(value, _)| value);
-        if let Some(flow) = self.receive.flows.get_mut(name) {
-            flow.receiver = Receiver::new(segment.sequence, window, recent);
+        if let Some(connection) = self.connections.get_mut(name) {
+            connection.receiver = Some(Receiver::new(segment.sequence, window, recent));
         }
         self.announce(name);
     }
@@ -272,26 +281,26 @@ impl<P: Port> SoftrdmaEngine<P> {
         segment: &Segment,
         streams: &mut dyn Streams,
     ) -> (bool, usize) {
-        let (Some(flow), Some(sending)) = (self.receive.flows.get(name), self.send.flow(name.index)) else {
+        let connection = self.connections.get(name).and_then(|connection| connection.receiver.as_ref());
+        let (Some(receiver), Some(sending)) = (connection, self.send.flow(name.index)) else {
             return (false, 0);
         };
         let expected = sending.initial.wrapping_add(1);
-        let shared = &mut self.shared[name.index as usize];
-        if segment.flags & (SYN | ACK | RST) == SYN && flow.receiver.distance(segment.sequence) == -1 {
+        if segment.flags & (SYN | ACK | RST) == SYN && receiver.distance(segment.sequence) == -1 {
             // The same SYN again: our answer was lost.
-            self.send.repeat_handshake(now, name.index, shared);
+            self.send.repeat_handshake(now, name.index);
             return (false, 0);
         }
-        if !flow.receiver.is_acceptable(segment.sequence, segment.sequence_length()) {
+        if !receiver.is_acceptable(segment.sequence, segment.sequence_length()) {
             if !segment.has(RST) {
-                self.send.send_acknowledgement(now, name.index, shared);
+                self.send.send_acknowledgement(now, name.index);
             }
             return (false, 0);
         }
         if segment.has(RST) {
             // RFC 5961 §3: only the very number that is expected.
-            if flow.receiver.distance(segment.sequence) != 0 {
-                self.send.send_acknowledgement(now, name.index, shared);
+            if receiver.distance(segment.sequence) != 0 {
+                self.send.send_acknowledgement(now, name.index);
                 return (false, 0);
             }
             self.forget(name);
@@ -302,7 +311,7 @@ impl<P: Port> SoftrdmaEngine<P> {
             return (false, usize::from(listener.is_none()));
         }
         if segment.has(SYN) {
-            self.send.send_acknowledgement(now, name.index, shared);
+            self.send.send_acknowledgement(now, name.index);
             return (false, 0);
         }
         if !segment.has(ACK) {
@@ -316,7 +325,7 @@ impl<P: Port> SoftrdmaEngine<P> {
             && self.listeners.get(listener).is_none()
         {
             // The listener was closed meanwhile.
-            self.send.send_reset(now, name.index, shared);
+            self.send.send_reset(now, name.index);
             self.forget(name);
             return (false, 0);
         }
@@ -326,12 +335,15 @@ impl<P: Port> SoftrdmaEngine<P> {
     /// Both SYNs are acknowledged.
     fn establish(&mut self, now: Instant, name: Name, segment: &Segment, streams: &mut dyn Streams) -> usize {
         let index = name.index;
-        let Some(flow) = self.receive.flows.get(name) else { return 0 };
-        let (phase, tuple) = (flow.phase, flow.tuple);
         let Some(flow) = self.send.flow(index) else { return 0 };
         let (options, segment_size) = (flow.offer, flow.segment_size);
-        self.send.establish(now, index, (options, segment_size), segment.window, &mut self.shared[index as usize]);
-        self.receive.synchronise(name, segment_size);
+        let Some(connection) = self.connections.get_mut(name) else { return 0 };
+        let Some(mut receiver) = connection.receiver.take() else { return 0 };
+        let (phase, tuple) = (connection.phase, connection.tuple);
+        connection.phase = Phase::Synchronised;
+        receiver.segment_size = segment_size;
+        let installed = Installed { name, tuple, receiver, shared: connection.shared.clone() };
+        self.send.establish(now, index, (options, segment_size), segment.window);
         let stream = StreamId::from(name);
         let (local, remote) = (tuple.local(), tuple.remote());
         match phase {
@@ -342,13 +354,15 @@ impl<P: Port> SoftrdmaEngine<P> {
                 streams.handle_event(StreamEvent::Incoming { listener, stream, local, remote });
             }
             _ => {
-                self.receive.owe(name, Owed::Now);
+                self.send.handle_owed(now, index, Owed::Now, Report::default());
                 streams.handle_event(StreamEvent::Connected { stream, local });
             }
         }
+        // The layer above knows the stream; its bytes may come.
+        self.to_receive.push(ToReceive::Install(Box::new(installed)));
         let mut events = 1;
         let is_closing = self.send.flow(index).is_some_and(|flow| flow.fin == Fin::Due);
-        let has_room = self.send.retry(now, name, &mut self.shared[index as usize], streams);
+        let has_room = self.send.retry(now, name, streams);
         if !is_closing {
             events += self.tell_writable(name, has_room, streams);
         }
@@ -363,18 +377,12 @@ impl<P: Port> SoftrdmaEngine<P> {
 
     /// Publishes what the receiver announces.
     fn announce(&mut self, name: Name) {
-        if let Some(flow) = self.receive.flows.get_mut(name) {
-            self.shared[name.index as usize].announcement = flow.receiver.announce();
+        if let Some(connection) = self.connections.get_mut(name)
+            && let Some(receiver) = &mut connection.receiver
+        {
+            let (announcement, _) = receiver.announce();
+            connection.shared.announce(announcement, receiver.recent_timestamp.unwrap_or(0));
         }
-    }
-
-    fn reset_shared(&mut self, name: Name) -> &mut SharedFlow {
-        let index = name.index as usize;
-        if index >= self.shared.len() {
-            self.shared.resize(index + 1, SharedFlow::default());
-        }
-        self.shared[index] = SharedFlow::default();
-        &mut self.shared[index]
     }
 
     /// Largest segment that we take: what we announce.
@@ -438,9 +446,9 @@ impl<P: Port> SoftrdmaEngine<P> {
         let ports = || (start..=*EPHEMERAL_PORTS.end()).chain(*EPHEMERAL_PORTS.start()..start);
         let free = |port: &u16| !self.listeners.is_port_taken(*port);
         let tuple = |port: u16| Tuple::new(SocketAddr::new(local, port), remote);
-        let mut tuples = ports().filter(free).map(tuple).filter(|tuple| !self.receive.is_known(tuple));
+        let mut tuples = ports().filter(free).map(tuple).filter(|tuple| !self.tuples.contains_key(tuple));
         let rested = tuples.find(|tuple| self.time_wait.get(tuple).is_none());
-        rested.or_else(|| ports().filter(free).map(tuple).find(|tuple| !self.receive.is_known(tuple)))
+        rested.or_else(|| ports().filter(free).map(tuple).find(|tuple| !self.tuples.contains_key(tuple)))
     }
 }
 

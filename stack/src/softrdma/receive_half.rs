@@ -1,19 +1,24 @@
 //! The receive half: a port's receive queue, the connections by their ends, and what each of them has received.
 //!
 //! It judges segments of synchronised connections (RFC 9293 §3.10.7.4, RFC 5961, RFC 7323 §5), keeps their payload where
-//! it arrived, lends it to the layer above, and tells the send half what was acknowledged and what is owed. Handshakes are
-//! the engine's own work (`handshake`), since they need both halves.
+//! it arrived, lends it to the layer above, and tells the send half what was acknowledged and what is owed. Packets of no
+//! connection that it knows go to the send half as they are, which does handshakes (`handshake`) and everything that is not
+//! TCP, and has connections installed here once they are synchronised.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::capture::Capture;
 use super::receiver::{Offered, Receiver};
 use super::segment::{ACK, FIN, RST, SYN, Segment};
-use super::shared::{Acknowledgement, Message, Owed, SharedFlow};
+use super::shared::{
+    Acknowledgement, Installed, Outbox, Owed, PeerEnd, ReceiveCounters, SharedFlow, ToReceive, ToSend, add,
+};
 use super::tuple::{Tuple, TupleHash};
-use crate::port::{BURST, Port, ReceiveQueue};
-use crate::stream::{Abort, ListenerId, Sink, StreamId, Streams};
-use crate::table::{Name, Table};
+use crate::port::{BURST, Packet, Port, ReceiveQueue};
+use crate::stream::{Abort, ReceiveStreams, Sink, StreamEvent, StreamId};
+use crate::table::Name;
 use crate::time::Instant;
 
 /// RFC 5961 §7: acknowledgements that challenge suspicious segments, in each [`CHALLENGE_PERIOD`], for all connections.
@@ -24,54 +29,53 @@ pub(super) type PacketOf<P> = <<P as Port>::Receive as ReceiveQueue>::Packet;
 
 /// What has been received.
 pub(super) struct ReceiveHalf<P: Port> {
-    pub(super) queue: P::Receive,
-    /// What was received and not looked at yet, the next one last.
-    pub(super) burst: Vec<PacketOf<P>>,
-    pub(super) flows: Table<ReceiveFlow<PacketOf<P>>>,
+    queue: P::Receive,
+    /// What was received and not looked at yet.
+    burst: Vec<PacketOf<P>>,
+    /// By slot.
+    flows: Vec<Option<ReceiveFlow<PacketOf<P>>>>,
     tuples: HashMap<Tuple, Name, TupleHash>,
     /// The connection of the last packet: the next one is mostly its as well.
     last: Option<(Tuple, Name)>,
     /// Connections to be looked at when the burst is through, each once.
-    pub(super) touched: Vec<Name>,
+    touched: Vec<Name>,
+    /// A field to keep its memory.
+    serving: Vec<Name>,
+    pub(super) to_send: Outbox<ToSend<PacketOf<P>>>,
     held_packets: usize,
     max_held_packets: usize,
     challenges: u32,
     challenges_since: Instant,
-    pub(super) received_bytes: u64,
-    pub(super) copied_bytes: u64,
+    pub(super) hardware: [u8; 6],
+    /// Checksums of received packets count.
+    pub(super) verifies: bool,
+    pub(super) capture: Option<Capture>,
+    pub(super) counters: Arc<ReceiveCounters>,
 }
 
 /// One connection, as the receive half knows it.
-pub(super) struct ReceiveFlow<K> {
-    pub(super) tuple: Tuple,
-    pub(super) phase: Phase,
-    pub(super) receiver: Receiver<K>,
+struct ReceiveFlow<K> {
+    name: Name,
+    tuple: Tuple,
+    receiver: Receiver<K>,
+    shared: Arc<SharedFlow>,
     /// The acknowledgement that the burst asked for.
     owed: Owed,
+    /// What the burst said about our direction, as far as the send half was not told.
+    said: Option<Acknowledgement>,
     /// In the list of touched connections.
     is_touched: bool,
     /// There are bytes that were not offered yet, or are to be offered again.
     is_offer_due: bool,
     /// The peer's end was reported to the layer above.
-    pub(super) is_end_reported: bool,
+    is_end_reported: bool,
     /// What the last segment acknowledged, and its window.
     last_acknowledgement: (u32, u16),
 }
 
-/// How far the handshake is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Our SYN has no answer.
-    SynSent,
-    /// The peer's SYN was answered; whoever listened for it.
-    SynReceived(Option<ListenerId>),
-    /// Done.
-    Synchronised,
-}
-
 /// What a segment does to its connection beyond its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+enum Effect {
     /// Nothing.
     None,
     /// The peer reset it.
@@ -79,12 +83,16 @@ pub(super) enum Effect {
 }
 
 impl<K> ReceiveFlow<K> {
-    pub(super) const fn new(tuple: Tuple, phase: Phase, receiver: Receiver<K>) -> Self {
+    fn new(installed: Installed<K>) -> Self {
+        let Installed { name, tuple, receiver, shared } = installed;
         Self {
+            name,
             tuple,
-            phase,
             receiver,
+            shared,
+            // The peer may wait for the last word of the handshake. The send half knows whether it was said.
             owed: Owed::Nothing,
+            said: None,
             is_touched: false,
             is_offer_due: false,
             is_end_reported: false,
@@ -94,21 +102,59 @@ impl<K> ReceiveFlow<K> {
 }
 
 impl<P: Port> ReceiveHalf<P> {
-    pub(super) fn new(queue: P::Receive, max_connections: usize, max_held_packets: usize, hash: TupleHash) -> Self {
+    pub(super) fn new(queue: P::Receive, max_held_packets: usize, hash: TupleHash) -> Self {
         Self {
             queue,
             burst: Vec::with_capacity(BURST),
-            flows: Table::new(max_connections),
+            flows: Vec::new(),
             tuples: HashMap::with_hasher(hash),
             last: None,
             touched: Vec::new(),
+            serving: Vec::new(),
+            to_send: Outbox::new(),
             held_packets: 0,
             max_held_packets,
             challenges: 0,
             challenges_since: Instant::ZERO,
-            received_bytes: 0,
-            copied_bytes: 0,
+            hardware: [0; 6],
+            verifies: true,
+            capture: None,
+            counters: Arc::default(),
         }
+    }
+
+    /// Receives one burst; how many packets.
+    pub(super) fn receive(&mut self) -> usize {
+        self.queue.receive(&mut self.burst)
+    }
+
+    /// Handles what [`Self::receive`] brought.
+    pub(super) fn handle_burst(&mut self, now: Instant, streams: &mut (impl ReceiveStreams + ?Sized)) -> usize {
+        let mut burst = std::mem::take(&mut self.burst);
+        let mut events = 0;
+        for packet in burst.drain(..) {
+            if let Some(capture) = &self.capture {
+                capture.handle_received(now, &packet);
+            }
+            events += self.handle_packet(now, packet, streams);
+        }
+        self.burst = burst;
+        events
+    }
+
+    /// What the send half has to say.
+    pub(super) fn handle_message(
+        &mut self,
+        now: Instant,
+        message: ToReceive<PacketOf<P>>,
+        streams: &mut (impl ReceiveStreams + ?Sized),
+    ) -> usize {
+        match message {
+            ToReceive::Install(installed) => self.install(*installed),
+            ToReceive::Packet(packet) => return self.handle_packet(now, packet, streams),
+            ToReceive::Remove(name) => self.remove(name),
+        }
+        0
     }
 
     /// The connection between the ends of `tuple`.
@@ -124,54 +170,81 @@ impl<P: Port> ReceiveHalf<P> {
         Some(name)
     }
 
-    pub(super) fn is_known(&self, tuple: &Tuple) -> bool {
-        self.tuples.contains_key(tuple)
-    }
-
-    /// Adds a connection; `None` when the limit is reached.
-    pub(super) fn insert(&mut self, flow: ReceiveFlow<PacketOf<P>>) -> Option<Name> {
-        let tuple = flow.tuple;
-        let name = self.flows.insert(flow)?;
+    fn install(&mut self, installed: Installed<PacketOf<P>>) {
+        let (name, tuple) = (installed.name, installed.tuple);
+        let index = name.index as usize;
+        if index >= self.flows.len() {
+            self.flows.resize_with(index + 1, || None);
+        }
+        self.flows[index] = Some(ReceiveFlow::new(installed));
         self.tuples.insert(tuple, name);
-        Some(name)
+        self.last = None;
     }
 
-    pub(super) fn remove(&mut self, name: Name) -> Option<ReceiveFlow<PacketOf<P>>> {
-        let mut flow = self.flows.remove(name)?;
+    fn remove(&mut self, name: Name) {
+        if self.flow_mut(name).is_none() {
+            return;
+        }
+        let Some(mut flow) = self.flows[name.index as usize].take() else { return };
         self.tuples.remove(&flow.tuple);
         self.last = None;
         self.held_packets -= flow.receiver.clear();
-        Some(flow)
+    }
+
+    #[inline]
+    fn flow_mut(&mut self, name: Name) -> Option<&mut ReceiveFlow<PacketOf<P>>> {
+        self.flows.get_mut(name.index as usize)?.as_mut().filter(|flow| flow.name == name)
     }
 
     /// Has a connection looked at when the burst is through.
-    pub(super) fn touch(&mut self, name: Name) {
-        if let Some(flow) = self.flows.get_mut(name)
+    fn touch(&mut self, name: Name) {
+        if let Some(flow) = self.flow_mut(name)
             && !std::mem::replace(&mut flow.is_touched, true)
         {
             self.touched.push(name);
         }
     }
 
+    /// Connections wait for [`Self::serve_touched`].
+    pub(super) const fn has_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     /// Offers again what the layer above left.
     pub(super) fn resume(&mut self, name: Name) {
-        if let Some(flow) = self.flows.get_mut(name) {
+        if let Some(flow) = self.flow_mut(name) {
             flow.is_offer_due = true;
             self.touch(name);
         }
     }
 
-    /// Handles a segment without SYN for a synchronised connection, RFC 9293 §3.10.7.4.
+    /// Handles a segment for a connection that is synchronised; how many events there were.
+    #[inline]
     pub(super) fn handle_segment(
         &mut self,
         now: Instant,
         name: Name,
         segment: &Segment,
         packet: PacketOf<P>,
-        shared: &mut SharedFlow,
-        messages: &mut Vec<Message>,
-    ) -> Effect {
-        let Some(flow) = self.flows.get_mut(name) else { return Effect::None };
+        streams: &mut (impl ReceiveStreams + ?Sized),
+    ) -> usize {
+        match self.judge(now, name, segment, packet) {
+            Effect::None => 0,
+            Effect::Reset => {
+                // What came before the reset arrived.
+                let events = self.serve(name, streams);
+                self.to_send.push(ToSend::Reset(name));
+                self.remove(name);
+                events
+            }
+        }
+    }
+
+    /// Handles a segment for a synchronised connection, RFC 9293 §3.10.7.4.
+    fn judge(&mut self, now: Instant, name: Name, segment: &Segment, packet: PacketOf<P>) -> Effect {
+        // Not `flow_mut`: the lists beside the flows are needed as well.
+        let flow = self.flows.get_mut(name.index as usize).and_then(Option::as_mut);
+        let Some(flow) = flow.filter(|flow| flow.name == name) else { return Effect::None };
         if !std::mem::replace(&mut flow.is_touched, true) {
             self.touched.push(name);
         }
@@ -187,11 +260,11 @@ impl<P: Port> ReceiveHalf<P> {
                 return Effect::None;
             }
         }
-        shared.heard = now;
+        flow.shared.set_heard(now);
         if !receiver.is_acceptable(segment.sequence, segment.sequence_length()) {
             let is_reset = segment.has(RST);
             if !is_reset {
-                return self.handle_unacceptable(now, name, segment, packet, shared, messages);
+                return self.handle_unacceptable(now, name, segment, packet);
             }
             return Effect::None;
         }
@@ -199,16 +272,16 @@ impl<P: Port> ReceiveHalf<P> {
             return self.handle_suspicious(now, name, segment);
         }
         // RFC 5961 §5.2: what acknowledges too little or too much comes from somebody who guesses.
-        let progress = &shared.progress;
-        let ahead = progress.next.wrapping_sub(segment.acknowledgement);
-        let in_flight = progress.next.wrapping_sub(progress.oldest);
-        if ahead > in_flight.saturating_add(progress.largest_window) {
+        let (oldest, next) = flow.shared.in_flight();
+        let ahead = next.wrapping_sub(segment.acknowledgement);
+        let in_flight = next.wrapping_sub(oldest);
+        if ahead > in_flight.saturating_add(flow.shared.largest_window()) {
             self.challenge(now, name);
             return Effect::None;
         }
         let length = segment.payload_length();
-        Self::note_timestamp(flow, segment, shared);
-        Self::note_acknowledgement(name, flow, segment, shared, messages);
+        flow.note_timestamp(segment);
+        flow.note_acknowledgement(segment, oldest == next, &mut self.to_send);
         if length == 0 && !segment.has(FIN) {
             return Effect::None;
         }
@@ -221,68 +294,15 @@ impl<P: Port> ReceiveHalf<P> {
         Effect::None
     }
 
-    /// RFC 7323 §4.3: a segment that covers what was acknowledged last brings the timestamp to echo.
-    #[inline]
-    fn note_timestamp(flow: &mut ReceiveFlow<PacketOf<P>>, segment: &Segment, shared: &SharedFlow) {
-        if let (Some(recent), Some((value, _))) = (&mut flow.receiver.recent_timestamp, segment.timestamps)
-            && (segment.sequence.wrapping_sub(shared.progress.acknowledged) as i32) <= 0
-        {
-            *recent = value;
-        }
-    }
-
-    /// Tells the send half what the segment acknowledges.
-    #[inline]
-    fn note_acknowledgement(
-        name: Name,
-        flow: &mut ReceiveFlow<PacketOf<P>>,
-        segment: &Segment,
-        shared: &SharedFlow,
-        messages: &mut Vec<Message>,
-    ) {
-        let carries_data = segment.sequence_length() > 0;
-        let said = (segment.acknowledgement, segment.window);
-        let is_news = said != flow.last_acknowledgement || !segment.sack.is_empty();
-        // One that says nothing new counts only where it may be a duplicate (RFC 5681 §2).
-        if !is_news && (carries_data || shared.progress.oldest == shared.progress.next) {
-            return;
-        }
-        flow.last_acknowledgement = said;
-        let acknowledgement = Acknowledgement {
-            sequence: segment.acknowledgement,
-            window: segment.window,
-            sack: segment.sack,
-            carries_data,
-        };
-        // Of several in one burst that only move on, the last says it all.
-        if let Some(Message::Acknowledged(last_name, last)) = messages.last_mut()
-            && *last_name == name
-            && last.sack.is_empty()
-            && segment.sack.is_empty()
-            && (segment.acknowledgement.wrapping_sub(last.sequence) as i32) > 0
-        {
-            *last = acknowledgement;
-            return;
-        }
-        messages.push(Message::Acknowledged(name, acknowledgement));
-    }
-
     /// RFC 9293 §3.10.7.4, first: a segment outside the window is answered with an acknowledgement. With a closed window,
     /// what it acknowledges counts nevertheless.
-    fn handle_unacceptable(
-        &mut self,
-        now: Instant,
-        name: Name,
-        segment: &Segment,
-        packet: PacketOf<P>,
-        shared: &SharedFlow,
-        messages: &mut Vec<Message>,
-    ) -> Effect {
-        let Some(flow) = self.flows.get_mut(name) else { return Effect::None };
+    fn handle_unacceptable(&mut self, now: Instant, name: Name, segment: &Segment, packet: PacketOf<P>) -> Effect {
+        let flow = self.flows.get_mut(name.index as usize).and_then(Option::as_mut);
+        let Some(flow) = flow else { return Effect::None };
         flow.owed = Owed::Pure;
-        let progress = &shared.progress;
-        let ahead = progress.next.wrapping_sub(segment.acknowledgement);
-        let in_flight = progress.next.wrapping_sub(progress.oldest);
+        let (oldest, next) = flow.shared.in_flight();
+        let ahead = next.wrapping_sub(segment.acknowledgement);
+        let in_flight = next.wrapping_sub(oldest);
         if segment.flags & (SYN | ACK) == SYN {
             // RFC 5961 §4: perhaps the peer has forgotten us; then the acknowledgement makes it reset.
             flow.owed = Owed::Nothing;
@@ -290,17 +310,11 @@ impl<P: Port> ReceiveHalf<P> {
         } else if segment.flags & (SYN | ACK) == ACK && ahead <= in_flight {
             // What lies before the window has arrived already; what it acknowledges is judged by itself. So both sides
             // hear each other though both repeat themselves.
-            Self::note_acknowledgement(name, flow, segment, shared, messages);
-            if flow.receiver.distance(segment.sequence) < 0 && segment.payload_length() > 0 {
+            flow.note_acknowledgement(segment, oldest == next, &mut self.to_send);
+            let length = segment.payload_length();
+            if flow.receiver.distance(segment.sequence) < 0 && length > 0 {
                 // Only to report that it arrived twice (RFC 2883).
-                let accepted = flow.receiver.accept(
-                    packet,
-                    segment.payload,
-                    segment.sequence,
-                    segment.payload_length(),
-                    false,
-                    false,
-                );
+                let accepted = flow.receiver.accept(packet, segment.payload, segment.sequence, length, false, false);
                 self.held_packets = self.held_packets.saturating_add_signed(accepted.held);
             }
         }
@@ -309,7 +323,7 @@ impl<P: Port> ReceiveHalf<P> {
 
     /// RFC 5961 §3 and §4: a RST or SYN inside the window, or a segment that acknowledges nothing.
     fn handle_suspicious(&mut self, now: Instant, name: Name, segment: &Segment) -> Effect {
-        let Some(flow) = self.flows.get_mut(name) else { return Effect::None };
+        let Some(flow) = self.flow_mut(name) else { return Effect::None };
         if segment.has(RST) {
             // Only the very number that is expected next resets at once.
             if flow.receiver.distance(segment.sequence) == 0 {
@@ -323,53 +337,54 @@ impl<P: Port> ReceiveHalf<P> {
     }
 
     /// RFC 5961 §7: asks the peer, at a limited rate, whether it meant that.
-    pub(super) fn challenge(&mut self, now: Instant, name: Name) {
+    fn challenge(&mut self, now: Instant, name: Name) {
         if now.saturating_since(self.challenges_since) >= CHALLENGE_PERIOD {
             self.challenges_since = now;
             self.challenges = 0;
         }
-        if self.challenges < CHALLENGES
-            && let Some(flow) = self.flows.get_mut(name)
-        {
-            self.challenges += 1;
+        if self.challenges >= CHALLENGES {
+            return;
+        }
+        if let Some(flow) = self.flow_mut(name) {
             flow.owed = Owed::Pure;
+            self.challenges += 1;
             self.touch(name);
         }
     }
 
-    /// An acknowledgement is owed whatever the segment was.
-    pub(super) fn owe(&mut self, name: Name, owed: Owed) {
-        if let Some(flow) = self.flows.get_mut(name) {
-            flow.owed = flow.owed.max(owed);
-            self.touch(name);
+    /// Tells the send half what the burst acknowledged.
+    pub(super) fn tell_acknowledgements(&mut self) {
+        for name in &self.touched {
+            if let Some(Some(flow)) = self.flows.get_mut(name.index as usize)
+                && let Some(said) = flow.said.take()
+            {
+                self.to_send.push(ToSend::Acknowledged(flow.name, said));
+            }
         }
     }
 
-    /// The handshake is done: bytes of the peer count from `initial` on.
-    pub(super) fn synchronise(&mut self, name: Name, segment_size: usize) {
-        if let Some(flow) = self.flows.get_mut(name) {
-            flow.phase = Phase::Synchronised;
-            flow.receiver.segment_size = segment_size;
+    /// Offers what arrived; how many events there were.
+    pub(super) fn serve_touched(&mut self, streams: &mut (impl ReceiveStreams + ?Sized)) -> usize {
+        let mut events = 0;
+        let mut touched = std::mem::replace(&mut self.touched, std::mem::take(&mut self.serving));
+        for name in touched.drain(..) {
+            events += self.serve(name, streams);
         }
+        self.serving = touched;
+        events
     }
 
-    /// Offers what arrived for a touched connection, announces its state and says what it owes. Whether the peer's end is
-    /// to be reported now.
-    pub(super) fn serve(
-        &mut self,
-        name: Name,
-        shared: &mut SharedFlow,
-        streams: &mut dyn Streams,
-        messages: &mut Vec<Message>,
-    ) -> bool {
-        let Some(flow) = self.flows.get_mut(name) else { return false };
+    /// Offers what arrived for a touched connection, announces its state and says what it owes; how many events there were.
+    fn serve(&mut self, name: Name, streams: &mut (impl ReceiveStreams + ?Sized)) -> usize {
+        let flow = self.flows.get_mut(name.index as usize).and_then(Option::as_mut);
+        let Some(flow) = flow.filter(|flow| flow.name == name) else { return 0 };
         flow.is_touched = false;
-        if flow.phase != Phase::Synchronised {
-            return false;
+        if let Some(said) = flow.said.take() {
+            self.to_send.push(ToSend::Acknowledged(name, said));
         }
         if std::mem::take(&mut flow.is_offer_due) && flow.receiver.is_holding() {
             let mut outcome = Offered::default();
-            let mut sink = StreamSink { stream: name.into(), streams };
+            let mut sink = StreamSink { stream: name.into(), streams: &mut *streams };
             // A layer above that cannot go on is not asked again; the receiver remembers.
             let _ = flow.receiver.offer(&mut sink, &mut outcome);
             let pressed = self.held_packets.saturating_add_signed(outcome.held) > self.max_held_packets;
@@ -377,29 +392,75 @@ impl<P: Port> ReceiveHalf<P> {
                 flow.receiver.copy_together(&mut outcome);
             }
             self.held_packets = self.held_packets.saturating_add_signed(outcome.held);
-            self.received_bytes += outcome.new_bytes;
-            self.copied_bytes += outcome.copied_bytes;
+            add(&self.counters.bytes, outcome.new_bytes);
+            if outcome.copied_bytes > 0 {
+                add(&self.counters.copied_bytes, outcome.copied_bytes);
+            }
         }
-        let progress = &shared.progress;
-        let owed = flow.receiver.owed(progress.acknowledged, progress.announced_edge).max(flow.owed);
+        let told = flow.shared.told();
+        let owed = flow.receiver.owed(told.next, told.edge).max(flow.owed);
         flow.owed = Owed::Nothing;
-        shared.announcement = flow.receiver.announce();
+        let (announcement, report) = flow.receiver.announce();
+        flow.shared.announce(announcement, flow.receiver.recent_timestamp.unwrap_or(0));
         if owed != Owed::Nothing {
-            messages.push(Message::Owed(name, owed));
+            self.to_send.push(ToSend::Owed(name, owed, report));
         }
-        let is_end_due = flow.receiver.is_drained() && !flow.is_end_reported;
-        flow.is_end_reported |= is_end_due;
-        is_end_due
+        if !flow.receiver.is_drained() || std::mem::replace(&mut flow.is_end_reported, true) {
+            return 0;
+        }
+        let end = PeerEnd { next: announcement.next, recent_timestamp: flow.receiver.recent_timestamp };
+        streams.handle_event(StreamEvent::PeerClosed { stream: name.into() });
+        self.to_send.push(ToSend::Ended(name, end));
+        1
+    }
+}
+
+impl<K: Packet> ReceiveFlow<K> {
+    /// RFC 7323 §4.3: a segment that covers what was acknowledged last brings the timestamp to echo.
+    #[inline]
+    fn note_timestamp(&mut self, segment: &Segment) {
+        if let (Some(recent), Some((value, _))) = (&mut self.receiver.recent_timestamp, segment.timestamps)
+            && (segment.sequence.wrapping_sub(self.shared.told().next) as i32) <= 0
+        {
+            *recent = value;
+        }
+    }
+
+    /// Notes what the segment acknowledges, for the send half. `is_quiet`: nothing of ours is in flight.
+    #[inline]
+    fn note_acknowledgement(&mut self, segment: &Segment, is_quiet: bool, to_send: &mut Outbox<ToSend<K>>) {
+        let carries_data = segment.sequence_length() > 0;
+        let said = (segment.acknowledgement, segment.window);
+        let is_news = said != self.last_acknowledgement || !segment.sack.is_empty();
+        // One that says nothing new counts only where it may be a duplicate (RFC 5681 §2).
+        if !is_news && (carries_data || is_quiet) {
+            return;
+        }
+        self.last_acknowledgement = said;
+        let acknowledgement = Acknowledgement {
+            sequence: segment.acknowledgement,
+            window: segment.window,
+            sack: segment.sack,
+            carries_data,
+        };
+        // Of several in one burst that only move on, the last says it all.
+        if let Some(last) = self.said.replace(acknowledgement)
+            && !(last.sack.is_empty()
+                && segment.sack.is_empty()
+                && (segment.acknowledgement.wrapping_sub(last.sequence) as i32) > 0)
+        {
+            to_send.push(ToSend::Acknowledged(self.name, last));
+        }
     }
 }
 
 /// The layer above, as the sink of one stream.
-struct StreamSink<'a> {
+struct StreamSink<'a, S: ?Sized> {
     stream: StreamId,
-    streams: &'a mut dyn Streams,
+    streams: &'a mut S,
 }
 
-impl Sink for StreamSink<'_> {
+impl<S: ReceiveStreams + ?Sized> Sink for StreamSink<'_, S> {
     #[inline]
     fn handle_bytes(&mut self, parts: &[&[u8]]) -> Result<usize, Abort> {
         self.streams.handle_bytes(self.stream, parts)

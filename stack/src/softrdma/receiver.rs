@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::reassembly::{Piece, Reassembly};
 use super::segment::SequenceSpace;
-use super::shared::{Announcement, Owed, SackBlocks};
+use super::shared::{Announcement, Owed, Report, SackBlocks};
 use crate::port::Packet;
 use crate::stream::{Abort, Sink};
 
@@ -93,11 +93,6 @@ impl<K: Packet> Receiver<K> {
     /// Whether the peer's last byte and its FIN are here and all bytes were consumed.
     pub(super) fn is_drained(&self) -> bool {
         self.has_ended && self.held.is_empty()
-    }
-
-    /// Whether the peer's FIN is in sequence.
-    pub(super) const fn has_ended(&self) -> bool {
-        self.has_ended
     }
 
     /// The sequence number expected next. RFC 9293 §3.4: the FIN takes one.
@@ -363,23 +358,19 @@ impl<K: Packet> Receiver<K> {
         held + self.behind_gaps.clear()
     }
 
-    /// What is announced to the peer from now on. Announcing reports what arrived twice, once.
-    pub(super) fn announce(&mut self) -> Announcement {
+    /// What is announced to the peer from now on, and what is reported beside it. Announcing reports what arrived twice, once.
+    pub(super) fn announce(&mut self) -> (Announcement, Report) {
         self.edge = self.edge.max(self.consumed + self.window);
-        let next = self.next_sequence();
-        let mut sack = SackBlocks::default();
+        let announcement = Announcement { next: self.next_sequence(), edge: self.space.sequence(self.edge) };
+        let mut report = Report::default();
         if let Some(duplicate) = self.duplicate.take() {
-            sack.push(self.space.sequence(duplicate.start), self.space.sequence(duplicate.end));
+            report.has_duplicate = true;
+            report.blocks.push(self.space.sequence(duplicate.start), self.space.sequence(duplicate.end));
         }
         if !self.behind_gaps.is_empty() {
-            self.report_stretches(&mut sack);
+            self.report_stretches(&mut report.blocks);
         }
-        Announcement {
-            next,
-            edge: self.space.sequence(self.edge),
-            recent_timestamp: self.recent_timestamp.unwrap_or(0),
-            sack,
-        }
+        (announcement, report)
     }
 
     fn report_stretches(&self, sack: &mut SackBlocks) {

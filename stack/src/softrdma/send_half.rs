@@ -8,18 +8,20 @@ mod flow;
 mod output;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use flow::Want;
 pub(super) use flow::{Fin, SendFlow, SendPhase};
 use output::Output;
 
+use super::capture::Capture;
 use super::neighbours::{LONGEST_QUESTION, Lookup, Neighbours};
 use super::segment::{ACK, Checksums, FIN, HeaderTemplate, Options, PSH, RST, SYN, Segment, Stamp, SynOptions};
 use super::sender::{Acknowledged, Established, Sender, SenderConfig, TimeoutOutcome, Transmission};
-use super::shared::{Acknowledgement, Owed, SharedFlow};
+use super::shared::{Acknowledgement, Owed, Report, SharedFlow};
 use super::timer_wheel::TimerWheel;
 use super::tuple::Tuple;
-use crate::pcap::FrameSink;
 use crate::port::Port;
 use crate::sequential::contains;
 use crate::stream::{Source, StreamId, Streams, Transmitted};
@@ -52,8 +54,10 @@ pub(super) struct SendHalf<P: Port> {
     flows: Vec<Option<Box<SendFlow>>>,
     /// Flows that owe an acknowledgement, each once.
     owing: Vec<u32>,
-    /// Flows that could not send for want of a frame or of a neighbour's address, each once.
+    /// Flows that could not send for want of a frame, each once.
     starved: Vec<u32>,
+    /// Flows that could not send for want of a neighbour's address, each once.
+    unresolved: Vec<u32>,
     serving: Vec<u32>,
     wheel: TimerWheel,
     pub(super) neighbours: Neighbours,
@@ -76,17 +80,13 @@ pub(super) enum Expired {
 }
 
 impl<P: Port> SendHalf<P> {
-    pub(super) fn new(
-        queue: P::Transmit,
-        settings: SendSettings,
-        capture: Option<Box<dyn FrameSink>>,
-        now: Instant,
-    ) -> Self {
+    pub(super) fn new(queue: P::Transmit, settings: SendSettings, capture: Option<Capture>, now: Instant) -> Self {
         Self {
             output: Output::new(queue, capture),
             flows: Vec::new(),
             owing: Vec::new(),
             starved: Vec::new(),
+            unresolved: Vec::new(),
             serving: Vec::new(),
             wheel: TimerWheel::new(now),
             neighbours: Neighbours::new(settings.hardware),
@@ -106,16 +106,15 @@ impl<P: Port> SendHalf<P> {
     }
 
     /// Adds a connection whose SYN, or SYN with ACK, is to be sent; it is given up at `give_up`.
-    pub(super) fn open(&mut self, now: Instant, name: Name, flow: SendFlow, shared: &mut SharedFlow) {
+    pub(super) fn open(&mut self, now: Instant, name: Name, flow: SendFlow) {
         let index = name.index as usize;
         if index >= self.flows.len() {
             self.flows.resize_with(index + 1, || None);
         }
-        shared.progress.oldest = flow.initial;
-        shared.progress.next = flow.initial.wrapping_add(1);
+        flow.shared.set_in_flight(flow.initial, flow.initial.wrapping_add(1));
         self.flows[index] = Some(Box::new(flow));
-        self.send_handshake(now, name.index, shared);
-        self.arm(name.index, shared);
+        self.send_handshake(now, name.index);
+        self.arm(name.index);
     }
 
     /// Ends a connection here, without a word.
@@ -123,8 +122,14 @@ impl<P: Port> SendHalf<P> {
         self.wheel.set(index, None);
         if let Some(flow) = self.flows.get_mut(index as usize).and_then(Option::take) {
             self.retransmitted_segments += flow.retransmitted_segments();
-            self.owing.retain(|other| *other != index);
-            self.starved.retain(|other| *other != index);
+            if flow.is_owing {
+                self.owing.retain(|other| *other != index);
+            }
+            match flow.wants {
+                Some(Want::Frame) => self.starved.retain(|other| *other != index),
+                Some(Want::Neighbour) => self.unresolved.retain(|other| *other != index),
+                None => {}
+            }
         }
     }
 
@@ -143,10 +148,16 @@ impl<P: Port> SendHalf<P> {
     }
 
     /// A new flow's headers and route.
-    pub(super) fn new_flow(&self, tuple: Tuple, initial: u32, phase: SendPhase, offer: SynOptions) -> SendFlow {
+    pub(super) fn new_flow(
+        &self,
+        (tuple, shared): (Tuple, Arc<SharedFlow>),
+        initial: u32,
+        phase: SendPhase,
+        offer: SynOptions,
+    ) -> SendFlow {
         let next_hop = self.next_hop(tuple.remote().ip()).unwrap_or(tuple.remote().ip());
         let header = HeaderTemplate::new(&tuple, self.settings.hardware, [0; 6]);
-        SendFlow::new(tuple, initial, phase, offer, header, next_hop)
+        SendFlow::new((tuple, shared), initial, phase, offer, header, next_hop)
     }
 
     /// The handshake is done: `window` is the peer's, as on the wire.
@@ -156,7 +167,6 @@ impl<P: Port> SendHalf<P> {
         index: u32,
         (options, segment_size): (SynOptions, usize),
         window: u16,
-        shared: &mut SharedFlow,
     ) {
         let settings = self.settings.sender;
         let Some(flow) = self.flow_mut(index) else { return };
@@ -165,48 +175,49 @@ impl<P: Port> SendHalf<P> {
         flow.phase = SendPhase::Open;
         flow.segment_size = segment_size;
         let window_bytes = u64::from(window) << shift;
-        shared.progress.largest_window = window_bytes as u32;
-        shared.progress.oldest = flow.initial.wrapping_add(1);
-        shared.heard = now;
+        flow.shared.note_window(window_bytes as u32);
+        flow.shared.set_oldest(flow.initial.wrapping_add(1));
+        flow.shared.set_heard(now);
         let established = Established { segment_size, window_bytes, sack: options.sack, first_round_trip };
         flow.sender = Some(Sender::new(&settings, now, established));
-        self.arm(index, shared);
+        self.arm(index);
     }
 
     /// Sends or repeats the SYN, or the SYN with ACK.
-    fn send_handshake(&mut self, now: Instant, index: u32, shared: &mut SharedFlow) {
+    fn send_handshake(&mut self, now: Instant, index: u32) {
         if let Some(flow) = self.flow_mut(index) {
             flow.probed = now;
         }
-        if !self.output.has_room() || !self.resolve(now, index) {
-            return self.starve(index);
+        if !self.is_ready(now, index) {
+            return;
         }
         let checksums = self.settings.checksums;
         let Some(flow) = self.flows.get_mut(index as usize).and_then(Option::as_deref_mut) else { return };
         let is_answer = flow.phase == SendPhase::SynReceived;
         let clock = flow.clock(now);
+        let announcement = flow.shared.announcement();
         let stamp = Stamp {
             sequence: flow.initial,
-            acknowledgement: if is_answer { shared.announcement.next } else { 0 },
+            acknowledgement: if is_answer { announcement.next } else { 0 },
             flags: if is_answer { SYN | ACK } else { SYN },
             // RFC 7323 §2.2: the window of a SYN is never scaled.
-            window: shared.announcement.edge.wrapping_sub(shared.announcement.next).min(0xffff) as u16,
-            options: Options::Syn(&flow.offer, (clock, shared.announcement.recent_timestamp)),
+            window: announcement.edge.wrapping_sub(announcement.next).min(0xffff) as u16,
+            options: Options::Syn(&flow.offer, (clock, flow.shared.recent_timestamp())),
         };
         let header = flow.header.length() + stamp.options.length();
         if self.output.build(now, header, |frame| flow.header.stamp(frame, &stamp, checksums)) {
             flow.attempts += 1;
             flow.handshake_sent = now;
-            flow.note_sent(shared, false);
+            flow.note_sent(announcement, false);
         } else {
-            self.starve(index);
+            self.starve(index, Want::Frame);
         }
     }
 
     /// Repeats the SYN with ACK: the peer did not hear it.
-    pub(super) fn repeat_handshake(&mut self, now: Instant, index: u32, shared: &mut SharedFlow) {
-        self.send_handshake(now, index, shared);
-        self.arm(index, shared);
+    pub(super) fn repeat_handshake(&mut self, now: Instant, index: u32) {
+        self.send_handshake(now, index);
+        self.arm(index);
     }
 
     /// Sees to it that the flow knows its next hop's Ethernet address.
@@ -242,22 +253,35 @@ impl<P: Port> SendHalf<P> {
         is_resolved
     }
 
-    fn starve(&mut self, index: u32) {
-        if let Some(flow) = self.flow_mut(index)
-            && !std::mem::replace(&mut flow.is_starved, true)
-        {
-            self.starved.push(index);
+    /// Has the flow tried again once it can have what it wants.
+    fn starve(&mut self, index: u32, want: Want) {
+        let Some(flow) = self.flow_mut(index) else { return };
+        if flow.wants.is_some() {
+            return;
+        }
+        flow.wants = Some(want);
+        match want {
+            Want::Frame => self.starved.push(index),
+            Want::Neighbour => self.unresolved.push(index),
         }
     }
 
+    /// Whether a frame can be sent for the flow now. If not, it is tried again.
+    #[inline]
+    fn is_ready(&mut self, now: Instant, index: u32) -> bool {
+        if !self.output.has_room() {
+            self.starve(index, Want::Frame);
+            return false;
+        }
+        if !self.resolve(now, index) {
+            self.starve(index, Want::Neighbour);
+            return false;
+        }
+        true
+    }
+
     /// Takes records from `source` and sends them, see [`crate::stream::Engine::transmit`].
-    pub(super) fn transmit(
-        &mut self,
-        now: Instant,
-        index: u32,
-        shared: &mut SharedFlow,
-        source: &mut dyn Source,
-    ) -> Transmitted {
+    pub(super) fn transmit(&mut self, now: Instant, index: u32, source: &mut dyn Source) -> Transmitted {
         let Some(flow) = self.flow_mut(index) else { return Transmitted::Gone };
         if flow.fin != Fin::None {
             return Transmitted::Gone;
@@ -267,25 +291,18 @@ impl<P: Port> SendHalf<P> {
             return Transmitted::Blocked;
         }
         let before = flow.committed;
-        let outcome = self.take_records(now, index, shared, source);
+        let outcome = self.take_records(now, index, source);
         let Some(flow) = self.flow_mut(index) else { return Transmitted::Gone };
         flow.is_blocked = outcome == Transmitted::Blocked;
         let taken = flow.committed - before;
         self.transmitted_bytes += taken;
-        self.arm(index, shared);
+        self.arm(index);
         outcome
     }
 
-    fn take_records(
-        &mut self,
-        now: Instant,
-        index: u32,
-        shared: &mut SharedFlow,
-        source: &mut dyn Source,
-    ) -> Transmitted {
+    fn take_records(&mut self, now: Instant, index: u32, source: &mut dyn Source) -> Transmitted {
         loop {
-            if !self.output.has_room() || !self.resolve(now, index) {
-                self.starve(index);
+            if !self.is_ready(now, index) {
                 return Transmitted::Blocked;
             }
             let Some(flow) = self.flow_mut(index) else { return Transmitted::Gone };
@@ -293,7 +310,7 @@ impl<P: Port> SendHalf<P> {
             let room = match sender.poll_segment(now) {
                 None => return Transmitted::Blocked,
                 Some(Transmission::Retransmit { start, length }) => {
-                    if !self.send_range(now, index, shared, (start, length), source) {
+                    if !self.send_range(now, index, (start, length), source) {
                         return Transmitted::Blocked;
                     }
                     continue;
@@ -317,7 +334,7 @@ impl<P: Port> SendHalf<P> {
                 }
             }
             let length = (flow.committed - next).min(room as u64) as u32;
-            if !self.send_range(now, index, shared, (next, length), source) {
+            if !self.send_range(now, index, (next, length), source) {
                 return Transmitted::Blocked;
             }
         }
@@ -325,13 +342,7 @@ impl<P: Port> SendHalf<P> {
 
     /// Sends what is due and needs nothing new from the layer above: lost segments, the rest of a record, FIN. Whether the
     /// flow has room for more.
-    pub(super) fn pump(
-        &mut self,
-        now: Instant,
-        name: Name,
-        shared: &mut SharedFlow,
-        streams: &mut dyn Streams,
-    ) -> bool {
+    pub(super) fn pump(&mut self, now: Instant, name: Name, streams: &mut dyn Streams) -> bool {
         let index = name.index;
         loop {
             let Some(flow) = self.flow_mut(index) else { return false };
@@ -348,18 +359,17 @@ impl<P: Port> SendHalf<P> {
                     (next, (end - next).min(room as u64) as u32)
                 }
             };
-            if !self.output.has_room() || !self.resolve(now, index) {
-                self.starve(index);
+            if !self.is_ready(now, index) {
                 return false;
             }
             let flow_end = self.flow(index).map_or(0, |flow| flow.committed);
             let mut sent = false;
             if start >= flow_end {
                 // Nothing but the FIN.
-                sent = self.send_range(now, index, shared, (start, length), &mut NoSource);
+                sent = self.send_range(now, index, (start, length), &mut NoSource);
             } else {
                 streams.with_source(StreamId::from(name), &mut |source| {
-                    sent = self.send_range(now, index, shared, (start, length), source);
+                    sent = self.send_range(now, index, (start, length), source);
                 });
             }
             if !sent {
@@ -369,14 +379,7 @@ impl<P: Port> SendHalf<P> {
     }
 
     /// Sends `length` places of the stream from `start` on; the last may be the FIN's. Whether they left.
-    fn send_range(
-        &mut self,
-        now: Instant,
-        index: u32,
-        shared: &mut SharedFlow,
-        (start, length): (u64, u32),
-        source: &mut dyn Source,
-    ) -> bool {
+    fn send_range(&mut self, now: Instant, index: u32, (start, length): (u64, u32), source: &mut dyn Source) -> bool {
         let settings = &self.settings;
         let Some(flow) = self.flows.get_mut(index as usize).and_then(Option::as_deref_mut) else { return false };
         let end = start + u64::from(length);
@@ -389,8 +392,10 @@ impl<P: Port> SendHalf<P> {
         if end >= flow.committed || payload < flow.segment_size {
             flags |= PSH;
         }
-        let options = flow.data_options(now, shared);
-        let stamp = flow.stamp(start, flags, options, shared, settings.window_shift);
+        let options = flow.data_options(now);
+        let announcement = flow.shared.announcement();
+        let stamp = flow.stamp(start, flags, options, announcement, settings.window_shift);
+        flow.note_leaving(end);
         let header = flow.header.length() + options.length();
         let template = &flow.header;
         let sent = self.output.build(now, header + payload, |frame| {
@@ -400,7 +405,7 @@ impl<P: Port> SendHalf<P> {
             template.stamp(frame, &stamp, settings.checksums)
         });
         if !sent {
-            self.starve(index);
+            self.starve(index, Want::Frame);
             return false;
         }
         let Some(sender) = &mut flow.sender else { return false };
@@ -412,7 +417,7 @@ impl<P: Port> SendHalf<P> {
         if has_fin {
             flow.fin = Fin::Sent;
         }
-        flow.note_sent(shared, true);
+        flow.note_sent(announcement, true);
         true
     }
 
@@ -422,22 +427,22 @@ impl<P: Port> SendHalf<P> {
         now: Instant,
         name: Name,
         said: &Acknowledgement,
-        shared: &mut SharedFlow,
         streams: &mut dyn Streams,
     ) -> bool {
         let Some(flow) = self.flow_mut(name.index) else { return false };
-        let Some((source_through, before)) = flow.handle_acknowledgement(now, said, shared) else { return false };
+        let Some((source_through, before)) = flow.handle_acknowledgement(now, said) else { return false };
         if source_through > before {
             streams.with_source(StreamId::from(name), &mut |source| source.handle_acknowledged(source_through));
         }
-        let has_room = self.pump(now, name, shared, streams);
-        self.arm(name.index, shared);
+        let has_room = self.pump(now, name, streams);
+        self.arm(name.index);
         has_room
     }
 
     /// The flow owes an acknowledgement.
-    pub(super) fn handle_owed(&mut self, now: Instant, index: u32, owed: Owed) {
+    pub(super) fn handle_owed(&mut self, now: Instant, index: u32, owed: Owed, report: Report) {
         let Some(flow) = self.flow_mut(index) else { return };
+        flow.report = report;
         if flow.owed == Owed::Nothing {
             flow.owed_since = now;
             flow.owed_polls = 0;
@@ -450,7 +455,7 @@ impl<P: Port> SendHalf<P> {
 
     /// Sends the acknowledgements that nothing carried. One that may wait is sent once it has waited long enough; `polled`
     /// says that a poll has begun.
-    pub(super) fn send_owed(&mut self, now: Instant, shared: &mut [SharedFlow], polled: bool) {
+    pub(super) fn send_owed(&mut self, now: Instant, polled: bool) {
         if self.owing.is_empty() {
             return;
         }
@@ -462,8 +467,7 @@ impl<P: Port> SendHalf<P> {
             flow.owed_polls = flow.owed_polls.saturating_add(u8::from(polled));
             let waits = flow.owed == Owed::Soon
                 && (flow.owed_polls < GRACE_POLLS || now.saturating_since(flow.owed_since) < delay);
-            let is_done = flow.owed == Owed::Nothing
-                || (!waits && self.send_acknowledgement(now, index, &mut shared[index as usize]));
+            let is_done = flow.owed == Owed::Nothing || (!waits && self.send_acknowledgement(now, index));
             if is_done {
                 if let Some(flow) = self.flow_mut(index) {
                     flow.is_owing = false;
@@ -484,33 +488,35 @@ impl<P: Port> SendHalf<P> {
     }
 
     /// Sends a segment without data now.
-    pub(super) fn send_acknowledgement(&mut self, now: Instant, index: u32, shared: &mut SharedFlow) -> bool {
+    pub(super) fn send_acknowledgement(&mut self, now: Instant, index: u32) -> bool {
         if !self.output.has_room() || !self.resolve(now, index) {
             return false;
         }
         let settings = &self.settings;
         let Some(flow) = self.flows.get_mut(index as usize).and_then(Option::as_deref_mut) else { return false };
-        let sack = shared.announcement.sack;
-        let options = Options::Sack(flow.timestamps(now, shared), &sack);
-        let stamp = flow.stamp(flow.next_place(), ACK, options, shared, settings.window_shift);
+        let sack = flow.report.blocks;
+        let announcement = flow.shared.announcement();
+        let options = Options::Sack(flow.timestamps(now), &sack);
+        let stamp = flow.stamp(flow.next_place(), ACK, options, announcement, settings.window_shift);
         let header = flow.header.length() + options.length();
         let template = &flow.header;
         if !self.output.build(now, header, |frame| template.stamp(frame, &stamp, settings.checksums)) {
             return false;
         }
-        flow.note_sent(shared, false);
+        flow.note_sent(announcement, false);
         true
     }
 
     /// RFC 9293 §3.8.4: a segment that the peer has to answer, with a number that it has acknowledged already.
-    fn send_probe(&mut self, now: Instant, index: u32, shared: &mut SharedFlow) {
+    fn send_probe(&mut self, now: Instant, index: u32) {
         if !self.output.has_room() || !self.resolve(now, index) {
             return;
         }
         let settings = &self.settings;
         let Some(flow) = self.flows.get_mut(index as usize).and_then(Option::as_deref_mut) else { return };
-        let options = flow.data_options(now, shared);
-        let mut stamp = flow.stamp(flow.next_place(), ACK, options, shared, settings.window_shift);
+        let options = flow.data_options(now);
+        let announcement = flow.shared.announcement();
+        let mut stamp = flow.stamp(flow.next_place(), ACK, options, announcement, settings.window_shift);
         stamp.sequence = flow.oldest_sequence().wrapping_sub(1);
         let header = flow.header.length() + options.length();
         let template = &flow.header;
@@ -518,7 +524,7 @@ impl<P: Port> SendHalf<P> {
     }
 
     /// Resets the peer's end of a connection, as far as a frame can be had.
-    pub(super) fn send_reset(&mut self, now: Instant, index: u32, shared: &mut SharedFlow) {
+    pub(super) fn send_reset(&mut self, now: Instant, index: u32) {
         if !self.output.has_room() || !self.resolve(now, index) {
             return;
         }
@@ -527,7 +533,8 @@ impl<P: Port> SendHalf<P> {
         if flow.phase == SendPhase::SynSent {
             return;
         }
-        let stamp = flow.stamp(flow.next_place(), RST | ACK, Options::None, shared, settings.window_shift);
+        let stamp =
+            flow.stamp(flow.next_place(), RST | ACK, Options::None, flow.shared.announcement(), settings.window_shift);
         let template = &flow.header;
         self.output.build(now, template.length(), |frame| template.stamp(frame, &stamp, settings.checksums));
     }
@@ -544,7 +551,7 @@ impl<P: Port> SendHalf<P> {
     }
 
     /// Ends our direction behind everything taken so far.
-    pub(super) fn close(&mut self, now: Instant, index: u32, shared: &mut SharedFlow) {
+    pub(super) fn close(&mut self, now: Instant, index: u32) {
         let Some(flow) = self.flow_mut(index) else { return };
         if flow.fin != Fin::None {
             return;
@@ -559,25 +566,31 @@ impl<P: Port> SendHalf<P> {
             && self.resolve(now, index)
         {
             let start = self.flow(index).map_or(0, |flow| flow.committed);
-            self.send_range(now, index, shared, (start, 1), &mut NoSource);
+            self.send_range(now, index, (start, 1), &mut NoSource);
         } else {
-            self.starve(index);
+            self.starve(index, Want::Frame);
         }
-        self.arm(index, shared);
+        self.arm(index);
     }
 
-    /// Whether a flow that waited for frames or a neighbour should try again.
+    /// Flows that waited and should try again: for frames, once there are any; for a neighbour, once something is known that
+    /// was not.
     pub(super) fn take_starved(&mut self) -> Option<Vec<u32>> {
-        let is_news =
-            std::mem::replace(&mut self.served_version, self.neighbours.version()) != self.neighbours.version();
-        if self.starved.is_empty() || !(is_news || self.output.has_room()) {
+        let version = self.neighbours.version();
+        let is_news = std::mem::replace(&mut self.served_version, version) != version;
+        self.serving.clear();
+        if !self.starved.is_empty() && self.output.has_room() {
+            self.serving.append(&mut self.starved);
+        }
+        if is_news {
+            self.serving.append(&mut self.unresolved);
+        }
+        if self.serving.is_empty() {
             return None;
         }
-        self.serving.clear();
-        std::mem::swap(&mut self.serving, &mut self.starved);
         for &index in &self.serving {
             if let Some(flow) = self.flows.get_mut(index as usize).and_then(Option::as_deref_mut) {
-                flow.is_starved = false;
+                flow.wants = None;
             }
         }
         Some(std::mem::take(&mut self.serving))
@@ -589,21 +602,15 @@ impl<P: Port> SendHalf<P> {
     }
 
     /// Tries a starved flow again; whether it has room for more.
-    pub(super) fn retry(
-        &mut self,
-        now: Instant,
-        name: Name,
-        shared: &mut SharedFlow,
-        streams: &mut dyn Streams,
-    ) -> bool {
+    pub(super) fn retry(&mut self, now: Instant, name: Name, streams: &mut dyn Streams) -> bool {
         let Some(flow) = self.flow_mut(name.index) else { return false };
         let has_room = if flow.sender.is_none() {
-            self.send_handshake(now, name.index, shared);
+            self.send_handshake(now, name.index);
             false
         } else {
-            self.pump(now, name, shared, streams)
+            self.pump(now, name, streams)
         };
-        self.arm(name.index, shared);
+        self.arm(name.index);
         has_room
     }
 
@@ -615,13 +622,7 @@ impl<P: Port> SendHalf<P> {
     }
 
     /// Serves a flow whose deadline has come; whether it has room for more besides.
-    pub(super) fn handle_deadline(
-        &mut self,
-        now: Instant,
-        name: Name,
-        shared: &mut SharedFlow,
-        streams: &mut dyn Streams,
-    ) -> (Expired, bool) {
+    pub(super) fn handle_deadline(&mut self, now: Instant, name: Name, streams: &mut dyn Streams) -> (Expired, bool) {
         let index = name.index;
         let Some(flow) = self.flow_mut(index) else { return (Expired::Served, false) };
         if flow.sender.is_none() {
@@ -629,9 +630,9 @@ impl<P: Port> SendHalf<P> {
                 return (Expired::GaveUp { unreachable: flow.attempts == 0 }, false);
             }
             if flow.attempts == 0 || now >= flow.handshake_deadline() {
-                self.send_handshake(now, index, shared);
+                self.send_handshake(now, index);
             }
-            self.arm(index, shared);
+            self.arm(index);
             return (Expired::Served, false);
         }
         let outcome = flow.sender.as_mut().map_or(TimeoutOutcome::Nothing, |sender| sender.handle_timeout(now));
@@ -644,43 +645,43 @@ impl<P: Port> SendHalf<P> {
                     let next_hop = flow.next_hop;
                     self.neighbours.doubt(next_hop);
                 }
-                has_room = self.pump(now, name, shared, streams);
+                has_room = self.pump(now, name, streams);
             }
             TimeoutOutcome::Nothing => {}
         }
-        if self.keep_alive(now, index, shared) {
+        if self.keep_alive(now, index) {
             return (Expired::GaveUp { unreachable: false }, false);
         }
-        self.arm(index, shared);
+        self.arm(index);
         (Expired::Served, has_room)
     }
 
     /// RFC 9293 §3.8.4 and §3.8.6.1: probes a peer that has been silent, or whose window is closed. Whether it is dead.
-    fn keep_alive(&mut self, now: Instant, index: u32, shared: &mut SharedFlow) -> bool {
+    fn keep_alive(&mut self, now: Instant, index: u32) -> bool {
         let (interval, user_timeout) = (self.settings.keep_alive_interval, self.settings.user_timeout);
         let Some(flow) = self.flow_mut(index) else { return false };
-        let Some(at) = flow.probe_deadline(shared, interval) else { return false };
+        let Some(at) = flow.probe_deadline(interval) else { return false };
         if at > now {
             return false;
         }
-        let silent = now.saturating_since(shared.heard);
+        let silent = now.saturating_since(flow.shared.heard());
         if silent >= user_timeout && flow.probes > 1 {
             return true;
         }
         flow.probes = flow.probes.saturating_add(1);
         flow.probed = now;
-        self.send_probe(now, index, shared);
+        self.send_probe(now, index);
         false
     }
 
     /// Sets the flow's deadline to the earliest that it has.
-    fn arm(&mut self, index: u32, shared: &SharedFlow) {
+    fn arm(&mut self, index: u32) {
         let interval = self.settings.keep_alive_interval;
         let Some(flow) = self.flows.get(index as usize).and_then(Option::as_deref) else { return };
         let at = match &flow.sender {
             None => Some(flow.give_up.min(flow.handshake_deadline())),
             Some(sender) => {
-                let probe = flow.probe_deadline(shared, interval);
+                let probe = flow.probe_deadline(interval);
                 [sender.next_deadline(), probe].into_iter().flatten().min()
             }
         };
@@ -692,7 +693,7 @@ impl<P: Port> SendHalf<P> {
         self.wheel.next()
     }
 
-    /// Flows wait for a frame or a neighbour.
+    /// Flows wait for a frame.
     pub(super) fn is_starved(&self) -> bool {
         !self.starved.is_empty()
     }

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{HANDSHAKE_TIMEOUT, acknowledged};
 use crate::softrdma::segment::{HeaderTemplate, Options, SequenceSpace, Stamp, SynOptions};
 use crate::softrdma::sender::Sender;
-use crate::softrdma::shared::{Acknowledgement, Owed, SackBlocks, SharedFlow};
+use crate::softrdma::shared::{Acknowledgement, Announcement, Owed, Report, SackBlocks, SharedFlow};
 use crate::softrdma::tuple::Tuple;
 use crate::time::Instant;
 
@@ -36,9 +37,19 @@ pub(in crate::softrdma) enum Fin {
     Sent,
 }
 
+/// What a flow cannot send without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Memory for a frame, or room in the port's queue.
+    Frame,
+    /// The Ethernet address of the next hop.
+    Neighbour,
+}
+
 /// One connection.
 pub(in crate::softrdma) struct SendFlow {
     pub(in crate::softrdma) tuple: Tuple,
+    pub(in crate::softrdma) shared: Arc<SharedFlow>,
     /// The sequence number of our SYN.
     pub(in crate::softrdma) initial: u32,
     space: SequenceSpace,
@@ -68,12 +79,15 @@ pub(in crate::softrdma) struct SendFlow {
     /// The peer ended its direction before we ended ours: then TIME-WAIT is the peer's.
     pub(in crate::softrdma) is_passive_close: bool,
     pub(super) owed: Owed,
+    /// What the next acknowledgement reports beside it.
+    pub(super) report: Report,
     pub(super) owed_since: Instant,
     pub(super) owed_polls: u8,
     pub(super) is_owing: bool,
     /// The layer above was refused: it is told when there is room.
     pub(in crate::softrdma) is_blocked: bool,
-    pub(super) is_starved: bool,
+    /// What it waits for, in a list of those that do.
+    pub(super) wants: Option<Want>,
     /// Handshake segments sent.
     pub(super) attempts: u32,
     pub(super) handshake_sent: Instant,
@@ -88,7 +102,7 @@ pub(in crate::softrdma) struct SendFlow {
 
 impl SendFlow {
     pub(super) fn new(
-        tuple: Tuple,
+        (tuple, shared): (Tuple, Arc<SharedFlow>),
         initial: u32,
         phase: SendPhase,
         offer: SynOptions,
@@ -97,6 +111,7 @@ impl SendFlow {
     ) -> Self {
         Self {
             tuple,
+            shared,
             initial,
             space: SequenceSpace::new(initial),
             phase,
@@ -116,11 +131,12 @@ impl SendFlow {
             fin: Fin::None,
             is_passive_close: false,
             owed: Owed::Nothing,
+            report: Report::default(),
             owed_since: Instant::ZERO,
             owed_polls: 0,
             is_owing: false,
             is_blocked: false,
-            is_starved: false,
+            wants: None,
             attempts: 0,
             handshake_sent: Instant::ZERO,
             give_up: Instant::ZERO,
@@ -146,13 +162,13 @@ impl SendFlow {
     }
 
     /// Our clock and the echo of the peer's, if both sides agreed to that.
-    pub(super) fn timestamps(&self, now: Instant, shared: &SharedFlow) -> Option<(u32, u32)> {
-        self.has_timestamps.then(|| (self.clock(now), shared.announcement.recent_timestamp))
+    pub(super) fn timestamps(&self, now: Instant) -> Option<(u32, u32)> {
+        self.has_timestamps.then(|| (self.clock(now), self.shared.recent_timestamp()))
     }
 
     /// The options of a segment with data.
-    pub(super) fn data_options(&self, now: Instant, shared: &SharedFlow) -> Options<'static> {
-        match self.timestamps(now, shared) {
+    pub(super) fn data_options(&self, now: Instant) -> Options<'static> {
+        match self.timestamps(now) {
             Some((value, echo)) => Options::Timestamps(value, echo),
             None => Options::None,
         }
@@ -174,10 +190,9 @@ impl SendFlow {
         place: u64,
         flags: u8,
         options: Options<'a>,
-        shared: &SharedFlow,
+        announcement: Announcement,
         shift: u8,
     ) -> Stamp<'a> {
-        let announcement = &shared.announcement;
         let window = announcement.edge.wrapping_sub(announcement.next);
         let shift = if self.is_scaled { shift } else { 0 };
         Stamp {
@@ -189,27 +204,27 @@ impl SendFlow {
         }
     }
 
-    /// A segment has left: what it announced is known, and how far we are.
+    /// A segment that ends at `place` is about to leave.
     #[inline]
-    pub(super) fn note_sent(&mut self, shared: &mut SharedFlow, with_data: bool) {
-        let SharedFlow { announcement, progress, .. } = shared;
-        progress.acknowledged = announcement.next;
-        progress.announced_edge = announcement.edge;
-        if let Some(sender) = &self.sender {
-            progress.next = self.space.sequence(sender.next_offset());
-        }
+    pub(super) fn note_leaving(&self, place: u64) {
+        self.shared.set_next(self.space.sequence(place));
+    }
+
+    /// A segment has left that said `announcement`.
+    #[inline]
+    pub(super) fn note_sent(&mut self, announcement: Announcement, with_data: bool) {
+        self.shared.set_told(announcement);
         if !(with_data && self.owed == Owed::Pure) {
             self.owed = Owed::Nothing;
+        }
+        if !with_data {
+            // RFC 2883 §4: each duplicate is reported once.
+            self.report = self.report.without_duplicate();
         }
     }
 
     /// Takes in what a received segment said: up to where the source can let go now, and could before. `None`: nothing.
-    pub(super) fn handle_acknowledgement(
-        &mut self,
-        now: Instant,
-        said: &Acknowledgement,
-        shared: &mut SharedFlow,
-    ) -> Option<(u64, u64)> {
+    pub(super) fn handle_acknowledgement(&mut self, now: Instant, said: &Acknowledgement) -> Option<(u64, u64)> {
         let sender = self.sender.as_mut()?;
         let near = sender.acknowledged();
         let through = u64::try_from(self.space.offset(said.sequence, near)).ok()?;
@@ -231,8 +246,8 @@ impl SendFlow {
             self.timeouts = 0;
         }
         self.probes = 0;
-        shared.progress.oldest = self.space.sequence(sender.acknowledged());
-        shared.progress.largest_window = shared.progress.largest_window.max(window.min(u64::from(u32::MAX)) as u32);
+        self.shared.set_oldest(self.space.sequence(sender.acknowledged()));
+        self.shared.note_window(window.min(u64::from(u32::MAX)) as u32);
         let before = self.released;
         self.released = sender.acknowledged().min(self.committed);
         Some((self.released, before))
@@ -264,7 +279,7 @@ impl SendFlow {
     }
 
     /// When the peer is to be probed: because it has been silent, or because its window is closed.
-    pub(super) fn probe_deadline(&self, shared: &SharedFlow, interval: Duration) -> Option<Instant> {
+    pub(super) fn probe_deadline(&self, interval: Duration) -> Option<Instant> {
         let sender = self.sender.as_ref()?;
         if !sender.is_idle() {
             return None;
@@ -273,11 +288,11 @@ impl SendFlow {
         if wants_room && self.is_window_small() {
             // RFC 9293 §3.8.6.1: after a timeout at first, then ever more seldom.
             let pause = (sender.retransmission_timeout() * (1 << self.probes.min(16))).min(LONGEST_PAUSE);
-            return Some(self.probed.max(shared.heard) + pause);
+            return Some(self.probed.max(self.shared.heard()) + pause);
         }
         if interval.is_zero() {
             return None;
         }
-        Some(self.probed.max(shared.heard) + interval)
+        Some(self.probed.max(self.shared.heard()) + interval)
     }
 }

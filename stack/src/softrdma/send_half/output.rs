@@ -1,7 +1,7 @@
 //! Frames into the port's queue.
 
-use crate::pcap::{FrameDirection, FrameSink};
 use crate::port::{Frame, TransmitOffload, TransmitQueue};
+use crate::softrdma::capture::Capture;
 use crate::time::Instant;
 
 /// A port's transmit queue, and the one frame that it did not take.
@@ -10,11 +10,11 @@ pub(in crate::softrdma) struct Output<T: TransmitQueue> {
     held: Option<(T::Frame, TransmitOffload)>,
     /// Frames are in the port's queue that it may not have taken.
     is_queued: bool,
-    capture: Option<Box<dyn FrameSink>>,
+    capture: Option<Capture>,
 }
 
 impl<T: TransmitQueue> Output<T> {
-    pub(super) const fn new(queue: T, capture: Option<Box<dyn FrameSink>>) -> Self {
+    pub(super) const fn new(queue: T, capture: Option<Capture>) -> Self {
         Self { queue, held: None, is_queued: false, capture }
     }
 
@@ -44,8 +44,8 @@ impl<T: TransmitQueue> Output<T> {
         }
         let Some(mut frame) = self.queue.frame(length) else { return false };
         let offload = fill(frame.bytes_mut());
-        if let Some(capture) = &mut self.capture {
-            capture.handle_frame(now, FrameDirection::Transmitted, &[frame.bytes_mut()]);
+        if let Some(capture) = &self.capture {
+            capture.handle_transmitted(now, frame.bytes_mut());
         }
         if let Err(frame) = self.queue.send(frame, offload) {
             self.held = Some((frame, offload));
@@ -78,13 +78,5 @@ impl<T: TransmitQueue> Output<T> {
     /// The port has not taken everything yet.
     pub(in crate::softrdma) const fn is_waiting(&self) -> bool {
         self.is_queued
-    }
-
-    /// Shows a received frame to the capture.
-    pub(in crate::softrdma) fn capture_received<'a>(&mut self, now: Instant, parts: impl Iterator<Item = &'a [u8]>) {
-        if let Some(capture) = &mut self.capture {
-            let parts: Vec<&[u8]> = parts.collect();
-            capture.handle_frame(now, FrameDirection::Received, &parts);
-        }
     }
 }
