@@ -100,7 +100,7 @@ pub enum ThreadsName {
     C1,
     /// Run to completion in the application's polls.
     C2,
-    /// Receive and transmit on threads of their own (not in this version).
+    /// Receive on the stack's thread, transmit on the application's (softrdma).
     C3,
 }
 
@@ -281,7 +281,7 @@ impl DeviceArguments {
         match self.threads {
             Some(ThreadsName::C1) => config.threads = Threads::C1,
             Some(ThreadsName::C2) => config.threads = Threads::C2,
-            Some(ThreadsName::C3) => return Err(not_in_this_version("--threads", "c3", "c1 and c2 are")),
+            Some(ThreadsName::C3) => config.threads = Threads::C3,
             None => {}
         }
         let is_port = config.scheme != Scheme::KernelSocket;

@@ -143,18 +143,19 @@ fn name_problem(config: &DeviceConfig) -> Option<Problem> {
 }
 
 fn version_problem(config: &DeviceConfig) -> Option<Problem> {
-    let not_in_this_version = |key, value: &str| {
-        Some(Problem { key, value: format!("{value:?} (not in this version)"), accepted: accepted_now(key) })
-    };
     match (config.scheme, config.threads) {
-        (Scheme::Rnic, _) => not_in_this_version("scheme", "rnic"),
-        (_, Threads::C3) => not_in_this_version("threads", "c3"),
-        (Scheme::KernelSocket | Scheme::Sequential | Scheme::Softrdma, Threads::C1 | Threads::C2) => None,
+        (Scheme::Rnic, _) => Some(Problem {
+            key: "scheme",
+            value: "\"rnic\" (not in this version)".to_owned(),
+            accepted: "\"kernel-socket\", \"sequential\", \"softrdma\"".to_owned(),
+        }),
+        (Scheme::KernelSocket | Scheme::Sequential, Threads::C3) => Some(Problem {
+            key: "threads",
+            value: format!("\"c3\" for scheme {:?}", config.scheme.name()),
+            accepted: "\"c1\", \"c2\", or scheme = \"softrdma\", whose engine is two halves".to_owned(),
+        }),
+        (Scheme::Softrdma, _) | (_, Threads::C1 | Threads::C2) => None,
     }
-}
-
-fn accepted_now(key: &str) -> String {
-    if key == "scheme" { "\"kernel-socket\", \"sequential\", \"softrdma\"" } else { "\"c1\", \"c2\"" }.to_owned()
 }
 
 fn relation_problem(config: &DeviceConfig) -> Option<Problem> {

@@ -36,9 +36,13 @@ fn a_dpdk_fabric_or_port_means_sequential() {
 
 #[test]
 fn what_is_not_in_this_version_says_so() {
-    for line in ["--scheme rnic", "--threads c3"] {
-        assert!(refusal(line).contains("not in this version"), "{line}: {}", refusal(line));
-    }
+    assert!(refusal("--scheme rnic").contains("not in this version"), "{}", refusal("--scheme rnic"));
+}
+
+#[test]
+fn receive_and_transmit_threads_are_for_softrdma() {
+    let text = refusal("--scheme kernel-socket --threads c3");
+    assert!(text.contains("kernel-socket") && text.contains("softrdma"), "{text}");
 }
 
 #[test]
