@@ -4,7 +4,7 @@
 set -euo pipefail
 . "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/common.sh"
 
-SOFTRDMA_SKIPPED=$(mktemp)  # tests that cannot run here add a line (softrdma_tests::skip)
+SOFTRDMA_SKIPPED=$(mktemp)  # what cannot run here adds a line (skip in common.sh, softrdma_tests::skip)
 export SOFTRDMA_SKIPPED
 trap 'rm -f "$SOFTRDMA_SKIPPED"' EXIT
 
@@ -16,7 +16,7 @@ if have_dpdk; then
 	step "cargo test with DPDK" cargo test --workspace \
 		--exclude softrdma-stack --exclude softrdma-mpa-ddp-rdmap --features dpdk
 else
-	echo "everything over DPDK ports: no libdpdk $DPDK_VERSION or no libclang (tests/setup.sh dpdk)" >>"$SOFTRDMA_SKIPPED"
+	skip "everything over DPDK ports" "no libdpdk $DPDK_VERSION or no libclang (tests/setup.sh dpdk)"
 fi
 
 printf '\nmake test: passed in %s s' $((SECONDS - started))

@@ -34,3 +34,9 @@ step() { # TITLE COMMAND...
 	"$@" || die "$title: failed (exit status $?)"
 	printf '== %s: ok, %s s\n' "$title" $((SECONDS - started))
 }
+
+# Says that WHAT does not run here; under check.sh the end of the run says it again.
+skip() { # WHAT WHY
+	say "skipped: $1: $2"
+	if [[ -n ${SOFTRDMA_SKIPPED:-} ]]; then echo "$1: $2" >>"$SOFTRDMA_SKIPPED"; fi
+}

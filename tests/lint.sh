@@ -8,7 +8,11 @@ shell_syntax() {
 	for script in .ci/run bench/*.sh tests/*.sh; do
 		[[ ! -e $script ]] || bash -n "$script" || return
 	done
-	! have shellcheck || shellcheck --severity=warning .ci/run tests/*.sh
+	if have shellcheck; then
+		shellcheck --severity=warning .ci/run tests/*.sh
+	else
+		skip shellcheck "not installed"
+	fi
 }
 
 lint_rust() { # CARGO-SELECTION...
@@ -20,10 +24,14 @@ lint_rust() { # CARGO-SELECTION...
 step "shell syntax" shell_syntax
 if cargo fmt --version >/dev/null 2>&1; then
 	step "rustfmt" cargo fmt --all --check
+else
+	skip rustfmt "the toolchain lacks it (rustup component add rustfmt)"
 fi
 if cargo clippy --version >/dev/null 2>&1; then
 	step "clippy, rustdoc" lint_rust
 	if have_dpdk; then
 		step "clippy, rustdoc with DPDK" lint_rust --workspace --features dpdk
 	fi
+else
+	skip "clippy, rustdoc" "the toolchain lacks clippy (rustup component add clippy)"
 fi
