@@ -143,13 +143,19 @@ fn collect_numbers(table: &toml::Table, prefix: &str, each: &mut dyn FnMut(&str)
 }
 
 #[test]
-fn schemes_and_threads_of_later_versions_say_so() {
+fn a_scheme_of_a_later_version_says_so() {
     let text = message("scheme = \"rnic\"\n");
     assert!(text.starts_with("device.toml:1: scheme: \"rnic\" (not in this version)"), "{text}");
     assert!(text.contains("accepted: \"kernel-socket\", \"sequential\""), "{text}");
+}
+
+#[test]
+fn an_engine_of_one_piece_is_not_driven_by_two_threads() {
     let text = message("threads = \"c3\"\n");
-    assert!(text.contains("not in this version)"), "{text}");
-    assert!(text.contains("accepted: \"c1\", \"c2\""), "{text}");
+    assert!(text.starts_with("device.toml:1: threads: \"c3\" for scheme \"kernel-socket\""), "{text}");
+    assert!(text.contains("accepted: \"c1\", \"c2\", or scheme = \"softrdma\""), "{text}");
+    let two_halves = SEQUENTIAL.replace("\"sequential\"", "\"softrdma\"\nthreads = \"c3\"");
+    assert_eq!(DeviceConfig::from_toml(&two_halves, "device.toml").expect("it parses").threads, Threads::C3);
 }
 
 #[test]
