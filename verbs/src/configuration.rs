@@ -148,7 +148,8 @@ pub struct DeviceLimits {
     pub max_half_open: u32,
     /// Listeners. Default 64.
     pub max_listeners: u32,
-    /// Connections that wait for a listener, where the application names no number. Default 128.
+    /// Connections that wait for a listener, where the application names no number. Over a port it is also the most that may be
+    /// half-open at one listener, whatever number the application names (sequential and softrdma). Default 128.
     pub backlog: u32,
     /// Queue pairs. Default 4096.
     pub max_queue_pairs: u32,

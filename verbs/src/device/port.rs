@@ -21,25 +21,7 @@ const BUFFER_OVERHEAD: usize = 18 + 128;
 pub(super) fn sequential(config: &DeviceConfig, now: Instant) -> Result<Box<dyn Engine>, OpenError> {
     let port_config = config.port.as_ref().ok_or(OpenError::NoPort { scheme: config.scheme.name() })?;
     let port = open(config, port_config)?;
-    let timing = &config.timing;
-    let engine = SequentialEngine::new(
-        port,
-        SequentialConfig {
-            addresses: config.addresses.iter().map(|address| (address.address, address.prefix)).collect(),
-            gateways: config.gateways.clone(),
-            mtu: Some(config.mtu as usize),
-            max_connections: config.limits.max_connections as usize,
-            max_listeners: config.limits.max_listeners as usize,
-            socket_buffer_bytes: config.limits.socket_buffer_bytes as usize,
-            random_seed: config.random_seed.unwrap_or_else(rand::random),
-            checksum: config.checksum,
-            connect_timeout: Duration::from_millis(timing.connect_timeout_ms.into()),
-            half_open_timeout: Duration::from_millis(timing.handshake_timeout_ms.into()),
-            capture: config.capture.as_ref().map(|capture| open_capture(capture, now)).transpose()?,
-            ..SequentialConfig::default()
-        },
-        now,
-    );
+    let engine = SequentialEngine::new(port, sequential_config(config, capture(config, now)?), now);
     Ok(Box::new(engine.map_err(|error| OpenError::Engine(error.to_string()))?))
 }
 
@@ -47,28 +29,52 @@ pub(super) fn sequential(config: &DeviceConfig, now: Instant) -> Result<Box<dyn 
 pub(super) fn softrdma(config: &DeviceConfig, now: Instant) -> Result<Box<dyn Engine>, OpenError> {
     let port_config = config.port.as_ref().ok_or(OpenError::NoPort { scheme: config.scheme.name() })?;
     let port = open(config, port_config)?;
-    let timing = &config.timing;
-    let engine = SoftrdmaEngine::new(
-        port,
-        SoftrdmaConfig {
-            addresses: config.addresses.iter().map(|address| (address.address, address.prefix)).collect(),
-            gateways: config.gateways.clone(),
-            mtu: Some(config.mtu as usize),
-            max_connections: config.limits.max_connections as usize,
-            max_listeners: config.limits.max_listeners as usize,
-            receive_window_bytes: config.limits.socket_buffer_bytes as usize,
-            // The rest of the pool is for what is on its way in and out.
-            max_held_packets: (port_config.pool_packets / 4).max(1) as usize,
-            random_seed: config.random_seed.unwrap_or_else(rand::random),
-            checksum: config.checksum,
-            connect_timeout: Duration::from_millis(timing.connect_timeout_ms.into()),
-            half_open_timeout: Duration::from_millis(timing.handshake_timeout_ms.into()),
-            capture: config.capture.as_ref().map(|capture| open_capture(capture, now)).transpose()?,
-            ..SoftrdmaConfig::default()
-        },
-        now,
-    );
+    let engine = SoftrdmaEngine::new(port, softrdma_config(config, port_config, capture(config, now)?), now);
     Ok(Box::new(engine.map_err(|error| OpenError::Engine(error.to_string()))?))
+}
+
+fn sequential_config(config: &DeviceConfig, capture: Option<Box<dyn FrameSink>>) -> SequentialConfig {
+    let (limits, timing) = (&config.limits, &config.timing);
+    SequentialConfig {
+        addresses: config.addresses.iter().map(|address| (address.address, address.prefix)).collect(),
+        gateways: config.gateways.clone(),
+        mtu: Some(config.mtu as usize),
+        max_connections: limits.max_connections as usize,
+        max_listeners: limits.max_listeners as usize,
+        max_backlog: limits.backlog as usize,
+        socket_buffer_bytes: limits.socket_buffer_bytes as usize,
+        random_seed: config.random_seed.unwrap_or_else(rand::random),
+        checksum: config.checksum,
+        connect_timeout: milliseconds(timing.connect_timeout_ms),
+        half_open_timeout: milliseconds(timing.handshake_timeout_ms),
+        capture,
+        ..SequentialConfig::default()
+    }
+}
+
+fn softrdma_config(
+    config: &DeviceConfig,
+    port: &PortConfigText,
+    capture: Option<Box<dyn FrameSink>>,
+) -> SoftrdmaConfig {
+    let (limits, timing) = (&config.limits, &config.timing);
+    SoftrdmaConfig {
+        addresses: config.addresses.iter().map(|address| (address.address, address.prefix)).collect(),
+        gateways: config.gateways.clone(),
+        mtu: Some(config.mtu as usize),
+        max_connections: limits.max_connections as usize,
+        max_listeners: limits.max_listeners as usize,
+        max_backlog: limits.backlog as usize,
+        receive_window_bytes: limits.socket_buffer_bytes as usize,
+        // The rest of the pool is for what is on its way in and out.
+        max_held_packets: (port.pool_packets / 4).max(1) as usize,
+        random_seed: config.random_seed.unwrap_or_else(rand::random),
+        checksum: config.checksum,
+        connect_timeout: milliseconds(timing.connect_timeout_ms),
+        half_open_timeout: milliseconds(timing.handshake_timeout_ms),
+        capture,
+        ..SoftrdmaConfig::default()
+    }
 }
 
 fn open(config: &DeviceConfig, port: &PortConfigText) -> Result<glue::EthPort, OpenError> {
@@ -83,7 +89,7 @@ fn open(config: &DeviceConfig, port: &PortConfigText) -> Result<glue::EthPort, O
     let data_room = port.data_room_bytes as usize;
     port_config.data_room = (data_room >= config.mtu as usize + BUFFER_OVERHEAD).then_some(data_room);
     port_config.offloads = port.offload;
-    port_config.peer_wait = Duration::from_millis(config.timing.peer_wait_ms.into());
+    port_config.peer_wait = milliseconds(config.timing.peer_wait_ms);
     let eal = glue::Eal::init(&eal_config(config, &port.device)).map_err(|error| OpenError::Port(error.to_string()))?;
     glue::EthPort::open(&eal, &port_config).map_err(|error| OpenError::Port(error.to_string()))
 }
@@ -134,6 +140,10 @@ fn eal_config(config: &DeviceConfig, device: &PortDevice) -> glue::EalConfig {
     }
 }
 
+fn milliseconds(count: u32) -> Duration {
+    Duration::from_millis(count.into())
+}
+
 /// A pcap file that ends at a size.
 struct BoundedCapture {
     writer: PcapWriter<BufWriter<File>>,
@@ -153,6 +163,10 @@ impl FrameSink for BoundedCapture {
     }
 }
 
+fn capture(config: &DeviceConfig, now: Instant) -> Result<Option<Box<dyn FrameSink>>, OpenError> {
+    config.capture.as_ref().map(|capture| open_capture(capture, now)).transpose()
+}
+
 fn open_capture(capture: &Capture, now: Instant) -> Result<Box<dyn FrameSink>, OpenError> {
     let failed = |error: std::io::Error| OpenError::Port(format!("capture file {}: {error}", capture.file.display()));
     let file = File::create(&capture.file).map_err(failed)?;
@@ -162,3 +176,6 @@ fn open_capture(capture: &Capture, now: Instant) -> Result<Box<dyn FrameSink>, O
     let room = u64::from(capture.max_file_mib) << 20;
     Ok(Box::new(BoundedCapture { writer, room, frame_bytes: capture.frame_bytes.into() }))
 }
+
+#[cfg(test)]
+mod tests;
