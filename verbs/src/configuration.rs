@@ -42,6 +42,8 @@ pub struct DeviceConfig {
     pub listen_addresses: Vec<IpAddr>,
     /// Largest IP packet in bytes (sequential and softrdma). Default 1500.
     pub mtu: u32,
+    /// How TCP finds out how much the network takes (sequential and softrdma; the kernel has its own). Default cubic.
+    pub congestion_control: CongestionControl,
     /// Seed of sequence numbers and ports, to reproduce a run; unset: from the system's randomness.
     pub random_seed: Option<u64>,
     /// Writes what the port sends and receives into a pcap file (sequential and softrdma).
@@ -111,6 +113,19 @@ impl Threads {
     }
 }
 
+/// How TCP finds out how much the network takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CongestionControl {
+    /// Not at all: only the peer's window counts. For links between two hosts, with scheme sequential.
+    Off,
+    /// Reno (RFC 5681).
+    Reno,
+    /// CUBIC (RFC 9438).
+    #[default]
+    Cubic,
+}
+
 /// What is offered when a connection is made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -151,6 +166,9 @@ pub struct DeviceLimits {
     /// Connections that wait for a listener, where the application names no number. Over a port it is also the most that may be
     /// half-open at one listener, whatever number the application names (sequential and softrdma). Default 128.
     pub backlog: u32,
+    /// Ended connections that are remembered at a time, for TCP's TIME-WAIT (RFC 9293 §3.6.1); the oldest is forgotten for the
+    /// next. Unset: 64 with sequential, where each keeps its buffers, and 4096 with softrdma.
+    pub max_time_wait: Option<u32>,
     /// Queue pairs. Default 4096.
     pub max_queue_pairs: u32,
     /// Protection domains. Default 1024.
@@ -201,6 +219,21 @@ pub struct Timing {
     pub accept_timeout_ms: u32,
     /// How long a port that connects to a serving one (memif, virtio_user) may wait for it, in milliseconds. Default 5000.
     pub peer_wait_ms: u32,
+    /// A peer that has acknowledged nothing for so long is dead, and its connection is reset: TCP's user timeout (RFC 9293
+    /// §3.8.3), in milliseconds (sequential and softrdma; the kernel has its own). Default 75000.
+    pub user_timeout_ms: u32,
+    /// A connection that has been idle for so long is probed (RFC 9293 §3.8.4), in milliseconds; less than `user_timeout_ms`, as
+    /// probes may be lost; 0: never, with softrdma only (sequential and softrdma; the kernel has its own). Default 5000.
+    pub keep_alive_interval_ms: u32,
+    /// How long TCP remembers a connection that ended, twice the longest life of a segment (RFC 9293 §3.6.1), in milliseconds
+    /// (softrdma). Default 60000.
+    pub time_wait_ms: u32,
+    /// How long a TCP acknowledgement may wait for data that could carry it (RFC 1122 §4.2.3.2: below half a second), in
+    /// microseconds (softrdma). Default 5.
+    pub acknowledgement_delay_us: u32,
+    /// Shortest time after which a TCP segment that nobody acknowledged is sent again, in microseconds: about 1000 inside a data
+    /// centre, 200000 across the internet (softrdma). Default 1000.
+    pub min_retransmission_us: u32,
 }
 
 /// How a poll loop behaves while there is nothing to do: it spins, then yields, then sleeps.
@@ -274,6 +307,7 @@ impl Default for DeviceConfig {
             gateways: Vec::new(),
             listen_addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             mtu: 1500,
+            congestion_control: CongestionControl::default(),
             random_seed: None,
             capture: None,
             handshake: HandshakeConfigText::default(),
@@ -304,6 +338,7 @@ impl Default for DeviceLimits {
             max_half_open: 1024,
             max_listeners: 64,
             backlog: 128,
+            max_time_wait: None,
             max_queue_pairs: 4096,
             max_protection_domains: 1024,
             max_regions: 65536,
@@ -332,6 +367,11 @@ impl Default for Timing {
             first_fpdu_delay_ms: 0,
             accept_timeout_ms: 60_000,
             peer_wait_ms: 5000,
+            user_timeout_ms: 75_000,
+            keep_alive_interval_ms: 5000,
+            time_wait_ms: 60_000,
+            acknowledgement_delay_us: 5,
+            min_retransmission_us: 1000,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{DeviceConfig, PortDevice, Scheme, Threads};
+use super::{CongestionControl, DeviceConfig, PortDevice, Scheme, Threads};
 
 /// Something that types do not catch.
 pub(super) struct Problem {
@@ -59,14 +59,25 @@ pub(super) const NUMBERS: &[Number] = numbers! {
     "timing.first_fpdu_delay_ms" timing.first_fpdu_delay_ms 0..=10_000, "milliseconds";
     "timing.accept_timeout_ms" timing.accept_timeout_ms 1..=3_600_000, "milliseconds";
     "timing.peer_wait_ms" timing.peer_wait_ms 0..=600_000, "milliseconds";
+    "timing.user_timeout_ms" timing.user_timeout_ms 100..=3_600_000, "milliseconds";
+    "timing.keep_alive_interval_ms" timing.keep_alive_interval_ms 0..=3_599_999, "milliseconds";
+    "timing.time_wait_ms" timing.time_wait_ms 1..=600_000, "milliseconds";
+    "timing.acknowledgement_delay_us" timing.acknowledgement_delay_us 0..=499_999, "microseconds";
+    "timing.min_retransmission_us" timing.min_retransmission_us 100..=1_000_000, "microseconds";
     "polling.spin_us" polling.spin_us 0..=1_000_000, "microseconds";
     "polling.yield_us" polling.yield_us 0..=1_000_000, "microseconds";
     "polling.idle_sleep_us" polling.idle_sleep_us 1..=1_000_000, "microseconds";
     "eal.memory_mib" eal.memory_mib 16..=1_048_576, "MiB";
 };
 
-/// Numbers in tables that need not be there.
+/// Numbers that need not be there, or whose tables need not.
 pub(super) const OPTIONAL_NUMBERS: &[Number] = &[
+    Number {
+        key: "limits.max_time_wait",
+        range: 1..=1_048_576,
+        unit: "connections",
+        read: |c| c.limits.max_time_wait.map(u64::from),
+    },
     Number { key: "port.queues", range: 1..=64, unit: "queues", read: |c| Some(u64::from(c.port.as_ref()?.queues)) },
     Number {
         key: "port.descriptors",
@@ -196,8 +207,35 @@ fn relation_problem(config: &DeviceConfig) -> Option<Problem> {
                 let accepted = "at least one address with a prefix, such as [\"10.0.0.1/24\"]";
                 return problem("addresses", "nothing".to_owned(), accepted);
             }
+            return transport_problem(config);
         }
         Scheme::Rnic => {}
+    }
+    None
+}
+
+/// What the TCP of each scheme over a port does not do.
+fn transport_problem(config: &DeviceConfig) -> Option<Problem> {
+    /// The sequential engine's own limit: each of them is a socket with its buffers.
+    const MOST_SOCKETS_IN_TIME_WAIT: u32 = 65_535;
+    let problem = |key, value: String, accepted: String| Some(Problem { key, value, accepted });
+    let is_sequential = config.scheme == Scheme::Sequential;
+    let (keep_alive, user_timeout) = (config.timing.keep_alive_interval_ms, config.timing.user_timeout_ms);
+    if keep_alive >= user_timeout || (is_sequential && keep_alive == 0) {
+        let never = if is_sequential { "1 to" } else { "0 (never) to" };
+        let accepted = format!("{never} {}, below timing.user_timeout_ms (milliseconds)", user_timeout - 1);
+        return problem("timing.keep_alive_interval_ms", keep_alive.to_string(), accepted);
+    }
+    match config.limits.max_time_wait {
+        Some(count) if is_sequential && count > MOST_SOCKETS_IN_TIME_WAIT => {
+            let accepted = format!("1 to {MOST_SOCKETS_IN_TIME_WAIT} with scheme = \"sequential\" (connections)");
+            return problem("limits.max_time_wait", count.to_string(), accepted);
+        }
+        _ => {}
+    }
+    if !is_sequential && config.congestion_control == CongestionControl::Off {
+        let value = format!("\"off\" for scheme {:?}", config.scheme.name());
+        return problem("congestion_control", value, "\"reno\", \"cubic\"".to_owned());
     }
     None
 }

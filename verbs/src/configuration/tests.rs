@@ -119,6 +119,7 @@ fn every_number_is_refused_below_and_above_its_range_by_name() {
 fn every_number_of_the_file_format_has_a_range() {
     let mut config = DeviceConfig::from_toml(SEQUENTIAL, "s").expect("it parses");
     config.capture = Some(Capture::default());
+    config.limits.max_time_wait = Some(1);
     let text = toml::to_string(&config).expect("it can be written");
     let table: toml::Table = text.parse().expect("TOML");
     let mut missing = Vec::new();
@@ -164,6 +165,43 @@ fn a_sequential_device_needs_a_port_and_an_address() {
     assert!(text.starts_with("device.toml: port: nothing is not accepted"), "{text}");
     let text = message("scheme = \"sequential\"\n[port.device.null]\n");
     assert!(text.contains("addresses: nothing") && text.contains("10.0.0.1/24"), "{text}");
+}
+
+#[test]
+fn what_the_tcp_of_a_scheme_does_not_do_is_refused_by_line() {
+    let text = |scheme: &str, lines: &str| {
+        format!("scheme = \"{scheme}\"\naddresses = [\"10.0.0.1/24\"]\n{lines}[port.device.null]\n")
+    };
+    for (scheme, lines, place, accepted) in [
+        ("softrdma", "congestion_control = \"off\"\n", "3: congestion_control: ", "\"reno\", \"cubic\""),
+        (
+            "sequential",
+            "[limits]\nmax_time_wait = 65536\n",
+            "4: limits.max_time_wait: 65536 ",
+            "1 to 65535 with scheme = \"sequential\"",
+        ),
+        (
+            "sequential",
+            "[timing]\nkeep_alive_interval_ms = 0\n",
+            "4: timing.keep_alive_interval_ms: 0 ",
+            "1 to 74999, below timing.user_timeout_ms",
+        ),
+        (
+            "softrdma",
+            "[timing]\nuser_timeout_ms = 5000\nkeep_alive_interval_ms = 5000\n",
+            "5: timing.keep_alive_interval_ms: 5000 ",
+            "0 (never) to 4999, below timing.user_timeout_ms",
+        ),
+    ] {
+        let text = message(&text(scheme, lines));
+        assert!(text.starts_with(&format!("device.toml:{place}")) && text.contains(accepted), "{text}");
+    }
+    for (scheme, lines) in [
+        ("sequential", "congestion_control = \"off\"\n"),
+        ("softrdma", "[limits]\nmax_time_wait = 65536\n[timing]\nkeep_alive_interval_ms = 0\n"),
+    ] {
+        DeviceConfig::from_toml(&text(scheme, lines), "device.toml").unwrap_or_else(|error| panic!("{error}"));
+    }
 }
 
 #[test]

@@ -6,13 +6,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use softrdma_dpdk_glue as glue;
 use softrdma_stack::pcap::{FrameDirection, FrameSink, PcapWriter};
-use softrdma_stack::sequential::{SequentialConfig, SequentialEngine};
-use softrdma_stack::softrdma::{SoftrdmaConfig, SoftrdmaEngine};
+use softrdma_stack::sequential::{self, SequentialConfig, SequentialEngine};
+use softrdma_stack::softrdma::{self, SoftrdmaConfig, SoftrdmaEngine};
 use softrdma_stack::stream::Engine;
 use softrdma_stack::time::Instant;
 
 use super::open::OpenError;
-use crate::configuration::{Capture, DeviceConfig, HugePages, MemifRole, PortConfigText, PortDevice};
+use crate::configuration::{
+    Capture, CongestionControl, DeviceConfig, HugePages, MemifRole, PortConfigText, PortDevice,
+};
 
 /// Ethernet and VLAN headers in front of an IP packet, and the headroom that DPDK keeps in a buffer.
 const BUFFER_OVERHEAD: usize = 18 + 128;
@@ -34,7 +36,7 @@ pub(super) fn softrdma(config: &DeviceConfig, now: Instant) -> Result<Box<dyn En
 }
 
 fn sequential_config(config: &DeviceConfig, capture: Option<Box<dyn FrameSink>>) -> SequentialConfig {
-    let (limits, timing) = (&config.limits, &config.timing);
+    let (limits, timing, default) = (&config.limits, &config.timing, SequentialConfig::default());
     SequentialConfig {
         addresses: config.addresses.iter().map(|address| (address.address, address.prefix)).collect(),
         gateways: config.gateways.clone(),
@@ -42,13 +44,20 @@ fn sequential_config(config: &DeviceConfig, capture: Option<Box<dyn FrameSink>>)
         max_connections: limits.max_connections as usize,
         max_listeners: limits.max_listeners as usize,
         max_backlog: limits.backlog as usize,
+        max_time_wait: limits.max_time_wait.map_or(default.max_time_wait, |count| count as usize),
         socket_buffer_bytes: limits.socket_buffer_bytes as usize,
         random_seed: config.random_seed.unwrap_or_else(rand::random),
         checksum: config.checksum,
         connect_timeout: milliseconds(timing.connect_timeout_ms),
         half_open_timeout: milliseconds(timing.handshake_timeout_ms),
+        congestion_control: match config.congestion_control {
+            CongestionControl::Off => sequential::CongestionControl::Off,
+            CongestionControl::Reno => sequential::CongestionControl::Reno,
+            CongestionControl::Cubic => sequential::CongestionControl::Cubic,
+        },
+        user_timeout: milliseconds(timing.user_timeout_ms),
+        keep_alive_interval: milliseconds(timing.keep_alive_interval_ms),
         capture,
-        ..SequentialConfig::default()
     }
 }
 
@@ -57,7 +66,7 @@ fn softrdma_config(
     port: &PortConfigText,
     capture: Option<Box<dyn FrameSink>>,
 ) -> SoftrdmaConfig {
-    let (limits, timing) = (&config.limits, &config.timing);
+    let (limits, timing, default) = (&config.limits, &config.timing, SoftrdmaConfig::default());
     SoftrdmaConfig {
         addresses: config.addresses.iter().map(|address| (address.address, address.prefix)).collect(),
         gateways: config.gateways.clone(),
@@ -65,6 +74,7 @@ fn softrdma_config(
         max_connections: limits.max_connections as usize,
         max_listeners: limits.max_listeners as usize,
         max_backlog: limits.backlog as usize,
+        max_time_wait: limits.max_time_wait.map_or(default.max_time_wait, |count| count as usize),
         receive_window_bytes: limits.socket_buffer_bytes as usize,
         // The rest of the pool is for what is on its way in and out.
         max_held_packets: (port.pool_packets / 4).max(1) as usize,
@@ -72,8 +82,18 @@ fn softrdma_config(
         checksum: config.checksum,
         connect_timeout: milliseconds(timing.connect_timeout_ms),
         half_open_timeout: milliseconds(timing.handshake_timeout_ms),
+        congestion_control: match config.congestion_control {
+            CongestionControl::Reno => softrdma::CongestionControl::Reno,
+            // Off is refused with this scheme.
+            CongestionControl::Cubic | CongestionControl::Off => softrdma::CongestionControl::Cubic,
+        },
+        user_timeout: milliseconds(timing.user_timeout_ms),
+        keep_alive_interval: milliseconds(timing.keep_alive_interval_ms),
+        time_wait: milliseconds(timing.time_wait_ms),
+        acknowledgement_delay: Duration::from_micros(timing.acknowledgement_delay_us.into()),
+        min_retransmission_timeout: Duration::from_micros(timing.min_retransmission_us.into()),
         capture,
-        ..SoftrdmaConfig::default()
+        ..default
     }
 }
 
