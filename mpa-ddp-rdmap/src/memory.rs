@@ -105,6 +105,18 @@ pub trait Memory {
     /// access needs no valid tag).
     fn check(&self, stag: Stag, offset: TaggedOffset, length: u64, access: Access) -> Result<(), AccessError>;
 
+    /// As [`Self::check`], for local memory of a request that begins now. Where others hold a region that is being given up,
+    /// those may go on, but this one may not begin.
+    fn check_beginning(
+        &self,
+        stag: Stag,
+        offset: TaggedOffset,
+        length: u64,
+        access: Access,
+    ) -> Result<(), AccessError> {
+        self.check(stag, offset, length, access)
+    }
+
     /// Checks, then copies `parts`, one behind the other, to `offset`. Nothing is written if the check fails.
     fn place(&self, stag: Stag, offset: TaggedOffset, parts: &[&[u8]], access: Access) -> Result<(), AccessError>;
 

@@ -46,7 +46,6 @@ use softrdma_mpa_ddp_rdmap::{Access, AccessError, AtomicOperation, Memory, Stag,
 
 use crate::protection_domain::ProtectionDomain;
 use crate::region::{AccessFlags, MemoryRegion, RegionAccessError, RegisterError};
-pub(crate) use slot::Closing;
 use slot::PinRecord;
 pub(crate) use table::RegionTable;
 
@@ -151,6 +150,21 @@ impl Memory for DomainMemory {
     }
 
     #[inline]
+    fn check_beginning(
+        &self,
+        stag: Stag,
+        offset: TaggedOffset,
+        length: u64,
+        access: Access,
+    ) -> Result<(), AccessError> {
+        if length == 0 {
+            return Ok(());
+        }
+        let slot = self.table.slot(stag.index()).ok_or(AccessError::InvalidStag(stag))?;
+        slot.check_beginning(stag, self.domain, offset, length, access)
+    }
+
+    #[inline]
     fn place(&self, stag: Stag, offset: TaggedOffset, parts: &[&[u8]], access: Access) -> Result<(), AccessError> {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         if length == 0 {
@@ -202,7 +216,7 @@ impl Memory for DomainMemory {
     /// Ours may be invalidated by a request of ours. A peer may invalidate what it was given: a region with some remote
     /// permission, of the stream's domain (RFC 5040 §8.1). The region's handle stays; only its tag is void.
     fn invalidate(&self, stag: Stag, remote: bool) -> Result<(), AccessError> {
-        self.table.close(stag, Closing::Invalidated, |domain, access| {
+        self.table.close(stag, |domain, access| {
             if domain != self.domain {
                 Err(AccessError::WrongProtectionDomain(stag))
             } else if remote && !access.is_remote() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use softrdma_mpa_ddp_rdmap::{Access, Segment, Stag, TaggedOffset};
 
-use crate::memory::{Backing, Closing};
+use crate::memory::Backing;
 use crate::protection_domain::ProtectionDomain;
 
 /// How long [`MemoryRegion::deregister`] waits for requests that refer to the region.
@@ -346,7 +346,7 @@ impl RegionShared {
 
     fn close(&self) {
         // It may have been invalidated, by a peer or by a request, or closed already.
-        let _ = self.domain.table().close(self.stag, Closing::Deregistered, |_, _| Ok(()));
+        let _ = self.domain.table().close(self.stag, |_, _| Ok(()));
     }
 }
 

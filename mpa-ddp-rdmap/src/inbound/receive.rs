@@ -60,7 +60,7 @@ impl Inbound {
             self.finish_message(segment);
             return Ok(Taken::Consumed);
         }
-        if self.receiving.is_none() && !self.begin_receive(segment, memory, upper) {
+        if self.receiving.is_none() && !self.begin_receive(segment, memory, upper)? {
             return Ok(self.wait_for_receive(segment));
         }
         let Some(receiving) = &mut self.receiving else { return Ok(Taken::NoReceive) };
@@ -86,18 +86,30 @@ impl Inbound {
         Ok(Taken::Consumed)
     }
 
-    /// Takes the receive for a new message; `false` if there is none.
+    /// Takes the receive for a new message; `false` if there is none. One whose memory was given up since it was posted ends
+    /// here, before it holds anything: a message without a byte touches none.
     fn begin_receive<M: Memory + ?Sized, U: Upper + ?Sized>(
         &mut self,
         segment: &UntaggedSegment,
         memory: &M,
         upper: &mut U,
-    ) -> bool {
-        let Some(request) = upper.take_receive() else { return false };
-        request.segments.as_slice().iter().for_each(|piece| memory.hold(piece.stag));
+    ) -> Result<bool, ProtocolError> {
+        let Some(request) = upper.take_receive() else { return Ok(false) };
+        let pieces = request.segments.as_slice();
+        if segment.payload.len() > 0 || !segment.last {
+            for piece in pieces {
+                let checked =
+                    memory.check_beginning(piece.stag, piece.offset, u64::from(piece.length), Access::LocalWrite);
+                if let Err(error) = checked {
+                    upper.complete_receive(ended(request.id, Status::LocalProtection, 0));
+                    return Err(segment.error(Violation::LocalMemory(error)));
+                }
+            }
+        }
+        pieces.iter().for_each(|piece| memory.hold(piece.stag));
         let capacity = request.segments.length();
         self.receiving = Some(Receiving { request, capacity, received: 0, opcode: segment.opcode });
-        true
+        Ok(true)
     }
 
     /// RFC 5041 §7.1 check 2 allows to recover by means of the lower layer: the stream stands still until a receive is posted.
@@ -193,15 +205,20 @@ impl Inbound {
     ) {
         let Some(receiving) = self.receiving.take() else { return };
         receiving.request.segments.as_slice().iter().for_each(|piece| memory.release(piece.stag));
-        upper.complete_receive(Completion {
-            id: receiving.request.id,
-            status,
-            opcode: Opcode::Receive,
-            length: receiving.received,
-            immediate: None,
-            invalidated: None,
-            solicited: false,
-            signaled: true,
-        });
+        upper.complete_receive(ended(receiving.request.id, status, receiving.received));
+    }
+}
+
+/// The completion of a receive that got no whole message.
+fn ended(id: u64, status: Status, length: u32) -> Completion {
+    Completion {
+        id,
+        status,
+        opcode: Opcode::Receive,
+        length,
+        immediate: None,
+        invalidated: None,
+        solicited: false,
+        signaled: true,
     }
 }

@@ -249,7 +249,7 @@ impl Entry {
             _ => Access::LocalRead,
         };
         for segment in self.segments() {
-            memory.check(segment.stag, segment.offset, u64::from(segment.length), access)?;
+            memory.check_beginning(segment.stag, segment.offset, u64::from(segment.length), access)?;
         }
         self.segments().iter().for_each(|segment| memory.hold(segment.stag));
         self.begun = true;

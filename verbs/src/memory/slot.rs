@@ -1,15 +1,15 @@
 //! One slot of the table of regions, and how an access keeps it from being taken away.
 //!
-//! A slot is in one of four phases:
+//! A slot is in one of three phases:
 //!
 //! ```text
-//!           publish          close                           finish (no holds), revoke
-//!   FREE -----------> OPEN -------> CLOSED or INVALIDATED ----------------------------> FREE
+//!           publish          close             finish (no holds), revoke
+//!   FREE -----------> OPEN -------> CLOSED ----------------------------> FREE
 //!   nobody            everybody     requests that hold it, locally
 //! ```
 //!
-//! Closed (its owner deregisters it) and invalidated (a request or a peer asked for it) differ in what [`Slot::check`] says:
-//! no request can begin on an invalidated region, while one that waits for deregistration is left alone.
+//! Whether its owner deregisters a region, or a request or a peer invalidates it, is the same to those who access it: requests
+//! that hold the region end normally, no other begins ([`Slot::check_beginning`]).
 //!
 //! Two things keep a region from becoming free:
 //!
@@ -47,29 +47,15 @@ struct State(u64);
 
 const PHASE: u64 = 0b11 << 16;
 const OPEN: u64 = 0b01 << 16;
-const INVALIDATED: u64 = 0b10 << 16;
-const CLOSED: u64 = 0b11 << 16;
-
-/// How a region ceases to be open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Closing {
-    /// Its owner deregisters it.
-    Deregistered,
-    /// A request of its owner or of a peer invalidated it.
-    Invalidated,
-}
+const CLOSED: u64 = 0b10 << 16;
 
 impl State {
     const fn open(key: u8, access: AccessFlags, domain: u32) -> Self {
         Self(key as u64 | (access.bits() as u64) << 8 | OPEN | (domain as u64) << 32)
     }
 
-    const fn closed(self, closing: Closing) -> Self {
-        let phase = match closing {
-            Closing::Deregistered => CLOSED,
-            Closing::Invalidated => INVALIDATED,
-        };
-        Self(self.0 & !PHASE | phase)
+    const fn closed(self) -> Self {
+        Self(self.0 & !PHASE | CLOSED)
     }
 
     const fn free(self) -> Self {
@@ -86,10 +72,6 @@ impl State {
 
     const fn is_open(self) -> bool {
         self.0 & PHASE == OPEN
-    }
-
-    const fn is_closed(self) -> bool {
-        self.0 & PHASE == CLOSED
     }
 
     const fn is_free(self) -> bool {
@@ -289,7 +271,7 @@ impl Slot {
         !state.is_free() && matches!(access, Access::LocalRead | Access::LocalWrite) && self.holds(stag) > 0
     }
 
-    /// As [`Pin::admit`], without touching memory afterwards. No request begins on an invalidated region.
+    /// As [`Pin::admit`], without touching memory afterwards.
     #[inline]
     pub(super) fn check(
         &self,
@@ -299,16 +281,29 @@ impl Slot {
         length: u64,
         access: Access,
     ) -> Result<(), AccessError> {
-        let before = State(self.state.load(Ordering::SeqCst));
-        if !before.is_open() && !before.is_closed() {
-            return Err(AccessError::InvalidStag(stag));
+        loop {
+            let before = self.state.load(Ordering::SeqCst);
+            let result = self.admit(stag, domain, offset, length, access);
+            // Without a pin the slot may have changed hands between two loads: what was found belongs together only if it
+            // did not.
+            if self.state.load(Ordering::SeqCst) == before {
+                return result.map(|_| ());
+            }
         }
-        let result = self.admit(stag, domain, offset, length, access);
-        // Without a pin the slot may have changed hands between two loads: then the tag is invalid by now.
-        if State(self.state.load(Ordering::SeqCst)) != before {
-            return Err(AccessError::InvalidStag(stag));
-        }
-        result.map(|_| ())
+    }
+
+    /// As [`Self::check`], for a request that begins: whatever else holds the region, it must be open.
+    #[inline]
+    pub(super) fn check_beginning(
+        &self,
+        stag: Stag,
+        domain: u32,
+        offset: TaggedOffset,
+        length: u64,
+        access: Access,
+    ) -> Result<(), AccessError> {
+        self.check(stag, domain, offset, length, access)?;
+        if self.is_open(stag) { Ok(()) } else { Err(AccessError::InvalidStag(stag)) }
     }
 
     /// Requests that hold the region of `stag`.
@@ -354,11 +349,10 @@ impl Slot {
         self.state.store(State::open(stag.key(), access, domain).0, Ordering::SeqCst);
     }
 
-    /// OPEN to CLOSED or INVALIDATED, if it is `stag`'s and `permit` agrees to its domain and access.
+    /// OPEN to CLOSED, if it is `stag`'s and `permit` agrees to its domain and access.
     pub(super) fn close(
         &self,
         stag: Stag,
-        closing: Closing,
         permit: impl Fn(u32, AccessFlags) -> Result<(), AccessError>,
     ) -> Result<(), AccessError> {
         let state = State(self.state.load(Ordering::SeqCst));
@@ -366,7 +360,7 @@ impl Slot {
             return Err(AccessError::InvalidStag(stag));
         }
         permit(state.domain(), state.access())?;
-        let closed = state.closed(closing).0;
+        let closed = state.closed().0;
         self.state
             .compare_exchange(state.0, closed, Ordering::SeqCst, Ordering::SeqCst)
             .map(|_| ())

@@ -7,7 +7,7 @@ use rand::Rng;
 use softrdma_mpa_ddp_rdmap::{AccessError, Stag};
 
 use super::Backing;
-use super::slot::{Closing, Pin, PinRecord, Released, Slot};
+use super::slot::{Pin, PinRecord, Released, Slot};
 use crate::region::{AccessFlags, RegisterError};
 
 /// Slots that are allocated together.
@@ -130,10 +130,9 @@ impl RegionTable {
     pub(crate) fn close(
         &self,
         stag: Stag,
-        closing: Closing,
         permit: impl Fn(u32, AccessFlags) -> Result<(), AccessError>,
     ) -> Result<(), AccessError> {
-        self.slot(stag.index()).ok_or(AccessError::InvalidStag(stag))?.close(stag, closing, permit)
+        self.slot(stag.index()).ok_or(AccessError::InvalidStag(stag))?.close(stag, permit)
     }
 
     /// Requests that hold the region.

@@ -235,6 +235,10 @@ fn a_held_region_is_closed_to_peers_at_once_but_left_to_what_holds_it() {
     }
     assert_eq!(memory.check(tag, start, 8, Access::LocalWrite), Ok(()), "a response's first segment");
     assert_eq!(memory.check(tag, start, 8, Access::RemoteWrite), Err(AccessError::InvalidStag(tag)));
+    for access in [Access::LocalRead, Access::LocalWrite] {
+        let begun = memory.check_beginning(tag, start, 8, access);
+        assert_eq!(begun, Err(AccessError::InvalidStag(tag)), "a new request would have deregistration wait on");
+    }
     memory.release(tag);
     assert_eq!(region.try_deregister(), Err(Busy { stag: tag, holds: 1 }));
     memory.release(tag);
@@ -254,7 +258,9 @@ fn on_an_invalidated_region_requests_end_but_none_begins() {
     memory.hold(tag);
     memory.invalidate(tag, true).expect("it was advertised");
     assert_eq!(memory.fetch(tag, start, &mut [0; 8], Access::LocalRead), Ok(()), "a retransmission");
-    assert_eq!(memory.check(tag, start, 8, Access::LocalRead), Err(AccessError::InvalidStag(tag)), "a new request");
+    assert_eq!(memory.check(tag, start, 8, Access::LocalWrite), Ok(()), "a response in many slices");
+    let begun = memory.check_beginning(tag, start, 8, Access::LocalRead);
+    assert_eq!(begun, Err(AccessError::InvalidStag(tag)), "a new request");
     assert_eq!(
         memory.execute(tag, start, AtomicOperation::FetchAdd { add: 1, mask: 0 }),
         Err(AccessError::InvalidStag(tag))

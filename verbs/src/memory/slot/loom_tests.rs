@@ -5,7 +5,7 @@ use loom::sync::Arc;
 use loom::thread;
 use softrdma_mpa_ddp_rdmap::{Access, Stag, TaggedOffset};
 
-use super::{Closing, Pin, PinRecord, Released, Slot};
+use super::{Pin, PinRecord, Released, Slot};
 use crate::region::AccessFlags;
 
 const TAG: Stag = Stag::new(5, 17);
@@ -53,7 +53,7 @@ fn loom_no_access_reaches_memory_that_was_given_back() {
         let scene = Scene::new();
         let other = scene.clone();
         let accessor = thread::spawn(move || other.access(0, Access::RemoteWrite));
-        scene.slot.close(TAG, Closing::Deregistered, |_, _| Ok(())).expect("it is open");
+        scene.slot.close(TAG, |_, _| Ok(())).expect("it is open");
         scene.slot.finish(TAG).expect("nothing holds it");
         scene.take_back();
         accessor.join().expect("no panic");
@@ -71,7 +71,7 @@ fn loom_two_threads_on_one_view_are_both_waited_for() {
                 thread::spawn(move || scene.access(0, Access::RemoteRead))
             })
             .collect();
-        scene.slot.close(TAG, Closing::Deregistered, |_, _| Ok(())).expect("it is open");
+        scene.slot.close(TAG, |_, _| Ok(())).expect("it is open");
         scene.slot.finish(TAG).expect("nothing holds it");
         scene.take_back();
         for thread in threads {
@@ -90,7 +90,7 @@ fn loom_a_revoked_region_is_gone_for_who_holds_it() {
             other.access(0, Access::LocalRead);
             assert_eq!(other.slot.release(TAG), Released::Done);
         });
-        scene.slot.close(TAG, Closing::Deregistered, |_, _| Ok(())).expect("it is open");
+        scene.slot.close(TAG, |_, _| Ok(())).expect("it is open");
         scene.slot.revoke();
         scene.take_back();
         accessor.join().expect("no panic");
@@ -111,7 +111,7 @@ fn loom_a_held_region_serves_its_request_and_exactly_one_side_frees_it() {
             }
             last
         });
-        scene.slot.close(TAG, Closing::Deregistered, |_, _| Ok(())).expect("it is open");
+        scene.slot.close(TAG, |_, _| Ok(())).expect("it is open");
         let freed_here = !scene.slot.orphan(TAG);
         if freed_here {
             scene.take_back();

@@ -1,8 +1,10 @@
-//! An engine that does what a test says, and hosts on it that nothing drives but the test.
+//! Hosts on an engine that does what a test says, on a virtual clock, in one turn and in two.
 //!
 //! The test is the network and the peer: it looks at what a stream sent, acknowledges it when it likes, and says what arrives.
 
+mod endings;
 mod engine;
+mod memory_given_up;
 mod peer;
 
 use std::time::Duration;

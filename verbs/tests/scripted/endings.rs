@@ -1,11 +1,8 @@
-//! How connections end: what still leaves, what completes how, and what a peer can make of it. On a virtual clock, with the
-//! test as the network and the peer.
-
-mod scripted;
+//! How connections end: what still leaves, what completes how, and what a peer can make of it.
 
 use std::time::Duration;
 
-use scripted::{Host, MODELS, send};
+use super::{Host, MODELS, send};
 use softrdma_verbs::{CmEventKind, Status};
 
 #[test]
