@@ -39,6 +39,8 @@ pub struct Outbound {
     limits: Limits,
     ord: u16,
     ending: Ending,
+    /// The end is this side's doing.
+    failed: bool,
     /// Whether FPDUs may be sent at all (RFC 5044 §7.1.2 rule 4).
     peer_ready: bool,
     rtr_due: Option<RtrKind>,
@@ -121,6 +123,7 @@ impl Outbound {
             limits: *limits,
             ord: negotiated.ord.min(limits.send_read_requests),
             ending: Ending::Open,
+            failed: false,
             peer_ready: initiator,
             rtr_due: negotiated.rtr.filter(|_| initiator),
             queue: SendQueue::new(limits.send_queue_depth),
@@ -210,6 +213,7 @@ impl Outbound {
     /// A responder that has not received an FPDU yet may not send one, not even this (RFC 5044 §7.1.2 rule 4).
     pub fn terminate(&mut self, terminate: Terminate) {
         if self.ending == Ending::Open {
+            self.failed = true;
             self.ending = if self.peer_ready { Ending::Due(terminate) } else { Ending::Silent };
         }
     }
@@ -277,11 +281,7 @@ impl Outbound {
         }
         let through = self.records.acknowledged();
         self.records.drop_all(memory);
-        for response in self.responses.drain(..) {
-            if let Response::Read { source, remaining: 1.., .. } = response {
-                memory.release(source.stag);
-            }
-        }
+        self.drop_responses(memory);
         self.awaited.clear();
         self.queue.flush(through, memory, upper);
     }
@@ -321,6 +321,13 @@ impl Outbound {
         self.ending != Ending::Open
     }
 
+    /// Whether the connection is ending because of something on this side: [`Self::terminate`] was called, or a request of ours or
+    /// the answer to one of the peer's failed, which is told by nothing else. The owner stops receiving then, and closes the
+    /// stream once [`Self::is_terminated`].
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// Whether the TERMINATE was acknowledged, or none can be sent: the stream may be closed.
     pub fn is_terminated(&self) -> bool {
         match self.ending {
@@ -333,6 +340,15 @@ impl Outbound {
     /// Counters.
     pub fn statistics(&self) -> OutboundStatistics {
         OutboundStatistics { retained_bytes: self.records.retained() as u64, ..self.statistics }
+    }
+
+    /// RFC 5040 §5.4: behind a TERMINATE nothing is answered.
+    fn drop_responses<M: Memory + ?Sized>(&mut self, memory: &M) {
+        for response in self.responses.drain(..) {
+            if let Response::Read { source, remaining: 1.., .. } = response {
+                memory.release(source.stag);
+            }
+        }
     }
 
     /// Completes all that is done, in order, up to the first that is not.

@@ -256,6 +256,7 @@ impl Outbound {
                     Ok(record) => record,
                     Err(error) => {
                         self.fail_response(message, sink, source, remaining, error);
+                        self.drop_responses(memory);
                         return None;
                     }
                 };

@@ -86,10 +86,13 @@ impl Upper for FlushUpper<'_> {
     fn tell_inbound(&mut self, _message: ToInbound) {}
 }
 
-/// Moves what the application posted into Outbound. Tells whether there was anything.
+/// Moves what the application posted into Outbound. Tells whether there was anything. Of a connection that is ending nothing is
+/// moved: what is posted then is flushed with the queue pair, behind what Outbound has.
 pub(super) fn take_posted(outbound: &mut Outbound, queue_pair: &QueuePairShared) -> bool {
     let mut any = false;
-    while let Some(request) = queue_pair.take_send() {
+    while !outbound.is_ending()
+        && let Some(request) = queue_pair.take_send()
+    {
         any = true;
         let id = request.id;
         // Lengths, depths and tags were checked when it was posted; what is refused now is reported all the same.

@@ -55,7 +55,10 @@ impl Host {
         let to_receive = &mut self.to_receive;
         let mut upper = OutboundUpper { stream: connection.stream, queue_pair, to_receive };
         outbound.handle(message, queue_pair.memory(), &mut upper);
-        let (wants_to_send, has_news) = (outbound.has_work(), queue_pair.has_news());
+        let (has_failed, wants_to_send, has_news) = (outbound.has_failed(), outbound.has_work(), queue_pair.has_news());
+        if has_failed {
+            self.handle_own_failure(slot);
+        }
         if wants_to_send {
             self.mark_ready(slot);
         }

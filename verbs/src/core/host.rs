@@ -340,6 +340,10 @@ impl Host {
     /// Sees whether what was to leave before the end has left.
     pub(super) fn after_transmit(&mut self, slot: u32) {
         let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        if endpoint.phase.outbound_mut().is_some_and(|outbound| outbound.has_failed()) {
+            self.handle_own_failure(slot);
+        }
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
         let greeted = endpoint.greeting_acknowledged || endpoint.greeting.is_empty();
         let over = match &mut endpoint.phase {
             Phase::Terminating(outbound) => outbound.is_terminated(),
@@ -593,13 +597,36 @@ impl Host {
 
     /// The peer broke a rule: it is told with a TERMINATE, then the connection ends.
     pub(super) fn violation(&mut self, slot: u32, error: &softrdma_mpa_ddp_rdmap::ProtocolError) {
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        tracing::debug!(peer = ?endpoint.cm.remote(), %error, "the peer broke the protocol; terminating");
+        if let Some(outbound) = endpoint.phase.outbound_mut() {
+            outbound.terminate(error.terminate());
+        }
+        self.begin_terminating(slot);
+    }
+
+    /// A request of ours, or the answer to one of the peer's, cannot be sent: Outbound tells the peer, and the connection ends.
+    #[cold]
+    pub(super) fn handle_own_failure(&mut self, slot: u32) {
+        let Some(endpoint) = self.endpoint_mut(slot) else { return };
+        if !matches!(endpoint.phase, Phase::Established(_) | Phase::Draining(_)) {
+            return;
+        }
+        tracing::debug!(peer = ?endpoint.cm.remote(), "a request cannot be carried out; terminating");
+        self.begin_terminating(slot);
+        // RFC 5040 §5.4: nothing that arrives behind the error is for the application.
+        self.stop_receiving(slot);
+    }
+
+    /// A TERMINATE is to leave, or should if it may: the queue pair is in error, and the end is near.
+    fn begin_terminating(&mut self, slot: u32) {
         let deadline = self.now + self.settings.terminate_timeout;
         let Some(endpoint) = self.endpoint_mut(slot) else { return };
         endpoint.receive_deadline = None;
-        tracing::debug!(peer = ?endpoint.cm.remote(), %error, "the peer broke the protocol; terminating");
+        let mut is_told = false;
         endpoint.phase = match std::mem::replace(&mut endpoint.phase, Phase::Closing) {
-            Phase::Established(mut outbound) | Phase::Draining(mut outbound) => {
-                outbound.terminate(error.terminate());
+            Phase::Established(outbound) | Phase::Draining(outbound) => {
+                is_told = !outbound.is_terminated();
                 Phase::Terminating(outbound)
             }
             other => other,
@@ -610,7 +637,7 @@ impl Host {
             let number = queue_pair.number();
             self.doorbells.asynchronous.push(AsyncEvent::QueuePairFatal { number });
         }
-        self.statistics.terminates_sent += 1;
+        self.statistics.terminates_sent += u64::from(is_told);
         self.schedule(slot);
         self.mark_ready(slot);
     }

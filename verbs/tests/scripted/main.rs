@@ -5,6 +5,7 @@
 mod endings;
 mod engine;
 mod memory_given_up;
+mod own_errors;
 mod peer;
 
 use std::time::Duration;
