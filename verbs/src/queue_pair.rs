@@ -115,7 +115,8 @@ pub enum PostError {
     },
 }
 
-/// A reliable connected queue pair. Clones name the same one; dropping the last resets its connection.
+/// A reliable connected queue pair. Clones name the same one; dropping the last resets its connection, unless that was
+/// disconnected: then what was posted before still leaves.
 #[derive(Clone, Debug)]
 pub struct QueuePair(Arc<Handle>);
 

@@ -309,6 +309,29 @@ fn a_peer_that_is_gone_flushes_what_is_posted() {
 }
 
 #[test]
+fn sends_that_completed_arrive_though_everything_is_dropped_behind_them() {
+    const LENGTH: usize = 200_000;
+    for threads in models() {
+        let Connection { client, server, client_id, server_id, _listener } =
+            connect(Host::new(threads), Host::new(threads));
+        let ours = client_id.queue_pair().unwrap();
+        let theirs = server_id.queue_pair().unwrap();
+        client.region.write(0, &[7; LENGTH]).unwrap();
+        // Without a receive the peer takes nothing, so most of it is still on our side when it has completed.
+        ours.post_send(signaled(1, Operation::Send { payload: client.payload(0, LENGTH), invalidate: None })).unwrap();
+        assert_eq!(client.completion().status, Status::Success);
+        client_id.disconnect();
+        assert_eq!(client.event().kind, CmEventKind::Disconnected);
+        drop((ours, client_id, _listener));
+        std::thread::sleep(Duration::from_millis(20));
+        theirs.post_receive(1, &[server.region.segment(0, LENGTH as u32)]).unwrap();
+        let received = server.completion();
+        assert_eq!((received.status, received.length as usize), (Status::Success, LENGTH), "{threads:?}");
+        assert_eq!(server.event().kind, CmEventKind::Disconnected);
+    }
+}
+
+#[test]
 fn a_passive_side_answers_reads_while_its_application_sleeps() {
     for threads in models() {
         let Connection { client, server, client_id, server_id, _listener } =

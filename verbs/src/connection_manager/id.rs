@@ -105,7 +105,7 @@ impl Drop for Handle {
 }
 
 /// A listener or one end of a connection. Clones name the same id; dropping the last one destroys it: a listener stops, a
-/// connection is reset.
+/// connection is reset unless it was disconnected.
 #[derive(Clone, Debug)]
 pub struct CmId(Arc<Handle>);
 

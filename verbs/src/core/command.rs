@@ -60,7 +60,8 @@ pub(crate) enum Command {
         cm: Arc<CmIdShared>,
         reply: Option<Sender<()>>,
     },
-    /// The queue pair goes to the error state: its connection is reset, its requests are flushed.
+    /// The queue pair goes to the error state: its connection is reset, its requests are flushed. A connection that has ended
+    /// is left to close; without a `reply`, so is one that is being ended.
     Fail {
         queue_pair: Arc<QueuePairShared>,
         reply: Option<Sender<()>>,
@@ -162,7 +163,10 @@ struct Connect {
 
 fn connect(engine: &mut dyn Engine, host: &mut Host, now: Instant, connect: Connect) -> Result<(), CmError> {
     let Connect { cm, queue_pair, remote, local, parameters } = connect;
-    if host.by_cm.contains_key(&cm.number()) {
+    // A stream whose end was reported, and that only closes, is no longer the id's.
+    let slot = host.by_cm.get(&cm.number()).copied();
+    let is_over = |endpoint: &mut Endpoint| matches!(endpoint.phase, Phase::Closing) && endpoint.end_reported;
+    if slot.and_then(|slot| host.endpoint_mut(slot)).is_some_and(|endpoint| !is_over(endpoint)) {
         return Err(CmError::WrongState { operation: "connect", state: "connecting or connected already" });
     }
     claim(&queue_pair)?;
@@ -275,13 +279,19 @@ fn fail(
     reply: Option<Sender<()>>,
 ) {
     queue_pair.enter_error();
-    match queue_pair.endpoint() {
-        Some(slot) => abort_now(engine, host, now, slot, reply),
-        None => {
-            queue_pair.flush();
-            reply.map(|reply| reply.send(()));
+    if let Some(slot) = queue_pair.endpoint()
+        && let Some(endpoint) = host.endpoint_mut(slot)
+    {
+        match endpoint.phase {
+            // Its requests are flushed, its end is reported: the stream closes alone, with what the engine still has of it.
+            Phase::Closing if endpoint.end_reported => host.detach(slot),
+            // Nobody waits for the flush: what was posted before the end still leaves, and the deadline bounds it.
+            Phase::Draining(_) | Phase::Terminating(_) if reply.is_none() => return,
+            _ => return abort_now(engine, host, now, slot, reply),
         }
     }
+    queue_pair.flush();
+    reply.map(|reply| reply.send(()));
 }
 
 /// Resets the stream and forgets the endpoint. `reply` is answered when it is gone, and its Inbound as well: nothing refers to

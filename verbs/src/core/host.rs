@@ -264,6 +264,16 @@ impl Host {
         cm.emit(kind);
     }
 
+    /// The queue pair of an endpoint whose end was reported is free: the stream closes without it.
+    pub(super) fn detach(&mut self, slot: u32) {
+        if let Some(endpoint) = self.endpoint_mut(slot)
+            && let Some(queue_pair) = endpoint.queue_pair.take()
+        {
+            debug_assert!(endpoint.end_reported && matches!(endpoint.phase, Phase::Closing));
+            queue_pair.set_endpoint(None);
+        }
+    }
+
     /// A child of `listener` no longer counts against its backlog.
     pub(super) fn decided(&mut self, listener: Option<u64>) {
         let Some(number) = listener else { return };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Host, MODELS, send};
-use softrdma_verbs::{CmEventKind, Status};
+use softrdma_verbs::{CmEventKind, Payload, QueuePairState, Status};
 
 #[test]
 fn what_is_sent_again_after_the_peers_terminate_is_what_was_sent_before() {
@@ -30,5 +30,94 @@ fn what_is_sent_again_after_the_peers_terminate_is_what_was_sent_before() {
         }
         host.wait(Duration::from_secs(10));
         assert!(host.wire.is_aborted(stream), "nothing keeps the stream");
+    }
+}
+
+#[test]
+fn a_connection_that_has_ended_is_closed_in_order_though_everything_is_dropped() {
+    for threads in MODELS {
+        let host = Host::new(threads);
+        let (id, mut peer) = host.connect();
+        let stream = peer.stream();
+        id.queue_pair().unwrap().post_send(send(1, host.payload(0, 64))).unwrap();
+        host.drive();
+        host.wire.acknowledge(stream);
+        host.drive();
+        assert_eq!(host.completed().len(), 1);
+        id.disconnect();
+        host.drive();
+        assert_eq!(host.events().pop().map(|event| event.kind), Some(CmEventKind::Disconnected));
+        drop(id);
+        host.drive();
+        // On an engine with a buffer of its own, what completed may still be in there.
+        assert_eq!((host.wire.is_closed(stream), host.wire.is_aborted(stream)), (true, false), "{threads:?}");
+        assert_eq!(peer.look(), 1);
+        host.wait(Duration::from_secs(4));
+        assert!(host.wire.is_aborted(stream), "a peer that never closes is not waited for longer");
+    }
+}
+
+#[test]
+fn what_was_posted_before_the_end_arrives_though_everything_is_dropped() {
+    for threads in MODELS {
+        let host = Host::new(threads);
+        let (id, mut peer) = host.connect();
+        let stream = peer.stream();
+        id.queue_pair().unwrap().post_send(send(1, host.payload(0, 64))).unwrap();
+        id.disconnect();
+        drop(id);
+        host.drive();
+        assert_eq!((host.wire.is_closed(stream), host.wire.is_aborted(stream)), (false, false), "{threads:?}");
+        assert_eq!(peer.look(), 1);
+        host.wire.acknowledge(stream);
+        host.drive();
+        assert_eq!(
+            host.completed().iter().map(|done| (done.id, done.status)).collect::<Vec<_>>(),
+            [(1, Status::Success)]
+        );
+        assert_eq!((host.wire.is_closed(stream), host.wire.is_aborted(stream)), (true, false), "{threads:?}");
+        assert_eq!(host.region.holds(), 0);
+    }
+}
+
+#[test]
+fn a_queue_pair_in_error_connects_again_while_its_last_connection_still_closes() {
+    for threads in MODELS {
+        let host = Host::new(threads);
+        let (id, peer) = host.connect();
+        let queue_pair = id.queue_pair().unwrap();
+        id.disconnect();
+        host.drive();
+        assert_eq!(host.events().pop().map(|event| event.kind), Some(CmEventKind::Disconnected));
+        queue_pair.modify_to_reset().unwrap();
+        queue_pair.modify_to_init().unwrap();
+        assert!(!host.wire.is_aborted(peer.stream()), "{threads:?}");
+        let again = host.connect_as(&id);
+        assert_ne!(again.stream(), peer.stream());
+        assert_eq!(queue_pair.state(), QueuePairState::ReadyToSend);
+        host.wait(Duration::from_secs(4));
+        assert!(host.wire.is_aborted(peer.stream()) && !host.wire.is_aborted(again.stream()), "{threads:?}");
+        assert_eq!(queue_pair.state(), QueuePairState::ReadyToSend);
+        assert!(host.events().is_empty());
+    }
+}
+
+#[test]
+fn a_peer_that_breaks_a_rule_and_closes_is_still_told() {
+    for threads in MODELS {
+        let host = Host::new(threads);
+        let (_id, mut peer, _listener) = host.accept();
+        let stream = peer.stream();
+        peer.post(send(1, Payload::Inline([1; 8].into())));
+        let mut bytes = peer.bytes();
+        *bytes.last_mut().unwrap() ^= 1;
+        host.wire.arrive(stream, &bytes);
+        host.wire.close_by_peer(stream);
+        host.drive();
+        assert!(peer.terminated().is_some(), "{threads:?}");
+        assert!(!host.wire.is_closed(stream) && !host.wire.is_aborted(stream), "{threads:?}");
+        host.wire.acknowledge(stream);
+        host.drive();
+        assert_eq!((host.wire.is_closed(stream), host.wire.is_aborted(stream)), (true, false), "{threads:?}");
     }
 }

@@ -13,8 +13,8 @@ use std::time::Duration;
 use softrdma_stack::time::Instant;
 use softrdma_verbs::{
     AccessFlags, CmEvent, CmEventKind, CmId, CompletionQueue, ConnectParameters, Device, DeviceConfig, EventChannel,
-    MemoryRegion, Operation, Payload, ProtectionDomain, QueuePair, QueuePairAttributes, RemoteAddress, Scheme, Segment,
-    SegmentList, SendRequest, TaggedOffset, Threads, WorkCompletion,
+    MemoryRegion, Operation, Payload, ProtectionDomain, QueuePair, QueuePairAttributes, Scheme, Segment, SegmentList,
+    SendRequest, Threads, WorkCompletion,
 };
 
 pub(crate) use engine::Wire;
@@ -95,15 +95,17 @@ impl Host {
         Payload::Segments(SegmentList::new(&[self.region.segment(offset, length as u32)]).unwrap())
     }
 
-    pub(crate) fn remote(&self, offset: usize) -> RemoteAddress {
-        RemoteAddress { stag: self.region.rkey(), offset: TaggedOffset(self.region.address() + offset as u64) }
-    }
-
     /// Connects to a peer, as the initiator.
     pub(crate) fn connect(&self) -> (CmId, Peer) {
         let id = CmId::new(&self.channel);
         id.resolve_address("192.0.2.2:4420".parse().unwrap());
         id.set_queue_pair(self.queue_pair());
+        let peer = self.connect_as(&id);
+        (id, peer)
+    }
+
+    /// As [`Self::connect`], with an id that has everything it needs.
+    pub(crate) fn connect_as(&self, id: &CmId) -> Peer {
         id.connect(&ConnectParameters::default()).unwrap();
         let stream = self.wire.newest();
         self.drive();
@@ -112,7 +114,7 @@ impl Host {
         self.drive();
         let events = self.events();
         assert!(matches!(events.last().unwrap().kind, CmEventKind::Established { .. }), "{events:?}");
-        (id, peer)
+        peer
     }
 
     /// Has a peer connect, as the initiator, and accepts it. The last is the listener.
