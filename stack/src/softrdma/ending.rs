@@ -77,7 +77,7 @@ impl<P: Port> Sending<P> {
             Phase::Synchronised => self.to_receive.push(ToReceive::Remove(name)),
             Phase::SynReceived(Some(listener)) => {
                 if let Some(listener) = self.listeners.get_mut(listener) {
-                    listener.half_open -= 1;
+                    listener.end();
                 }
             }
             Phase::SynSent | Phase::SynReceived(None) => {}

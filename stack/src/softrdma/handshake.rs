@@ -20,7 +20,7 @@ use super::tuple::Tuple;
 use crate::port::Port;
 use crate::sequential::contains;
 use crate::stream::{ConnectError, ListenError, ListenerId, ResetReason, StreamEvent, StreamId, Streams};
-use crate::table::Name;
+use crate::table::{Name, Table};
 use crate::time::Instant;
 
 /// RFC 6335 §6: ports that nobody is assigned.
@@ -89,8 +89,7 @@ impl<P: Port> Sending<P> {
             return Err(ListenError::AddressInUse { local });
         }
         let backlog = backlog.clamp(1, self.limits.max_backlog);
-        let listener = Listener { local: bound, backlog, half_open: 0 };
-        self.listeners.add(listener).ok_or(ListenError::TooManyListeners { limit })
+        self.listeners.add(Listener::new(bound, backlog)).ok_or(ListenError::TooManyListeners { limit })
     }
 
     /// A segment that belongs to no connection, RFC 9293 §3.10.7.1 and §3.10.7.2.
@@ -123,18 +122,26 @@ impl<P: Port> Sending<P> {
         let listener =
             self.listeners.find(local).filter(|_| segment.flags & (SYN | ACK | FIN) == SYN && source.port() != 0);
         let Some(listener) = listener else { return self.refuse(now, segment) };
+        let is_full = self.listeners.get(listener).is_some_and(Listener::is_full);
+        if is_full {
+            self.make_room(listener);
+        }
         if self.connections.is_full() {
             self.refused_connections += 1;
             return self.refuse(now, segment);
         }
-        let Some(entry) = self.listeners.get_mut(listener) else { return };
-        if entry.half_open >= entry.backlog {
-            // Not a word: the peer asks again, and by then there may be room.
-            self.refused_connections += 1;
-            return;
-        }
-        entry.half_open += 1;
         self.accept_handshake(now, listener, segment, options);
+    }
+
+    /// RFC 4987 §3.4: under a flood of SYNs the connection that has waited longest for its confirmation makes room. Those
+    /// that mean it confirm within a round trip.
+    fn make_room(&mut self, listener: ListenerId) {
+        let connections = &self.connections;
+        let oldest = self.listeners.get_mut(listener).and_then(|entry| entry.take_oldest(waits_in(connections)));
+        if let Some(oldest) = oldest {
+            self.refused_connections += 1;
+            self.forget(oldest);
+        }
     }
 
     /// RFC 9293 §3.10.7.1: what fits no connection is answered with a reset that its sender believes.
@@ -162,6 +169,9 @@ impl<P: Port> Sending<P> {
         let Some((name, shared)) = self.insert(tuple, Phase::SynReceived(Some(listener)), Some(receiver)) else {
             return;
         };
+        if let Some(entry) = self.listeners.get_mut(listener) {
+            entry.begin(name, waits_in(&self.connections));
+        }
         let initial = self.initial_sequence(now, &tuple);
         let mut flow = self.send.new_flow((tuple, shared), initial, SendPhase::SynReceived, offer);
         flow.give_up = now + self.limits.half_open_timeout;
@@ -349,7 +359,7 @@ impl<P: Port> Sending<P> {
         match phase {
             Phase::SynReceived(Some(listener)) => {
                 if let Some(entry) = self.listeners.get_mut(listener) {
-                    entry.half_open -= 1;
+                    entry.end();
                 }
                 streams.handle_event(StreamEvent::Incoming { listener, stream, local, remote });
             }
@@ -450,6 +460,11 @@ impl<P: Port> Sending<P> {
         let rested = tuples.find(|tuple| self.time_wait.get(tuple).is_none());
         rested.or_else(|| ports().filter(free).map(tuple).find(|tuple| !self.tuples.contains_key(tuple)))
     }
+}
+
+/// Which connections wait for the peer's confirmation.
+fn waits_in<K>(connections: &Table<Connection<K>>) -> impl Fn(Name) -> bool {
+    |name| connections.get(name).is_some_and(|connection| matches!(connection.phase, Phase::SynReceived(Some(_))))
 }
 
 fn recent_timestamp(segment: &Segment, offer: &SynOptions) -> Option<u32> {

@@ -1,10 +1,10 @@
 //! The table of listeners: by name, and by port for a SYN that arrives.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::stream::ListenerId;
-use crate::table::Table;
+use crate::table::{Name, Table};
 
 /// One listener.
 #[derive(Debug)]
@@ -13,7 +13,46 @@ pub(super) struct Listener {
     /// Half-open connections that it may have at a time.
     pub(super) backlog: usize,
     /// Connections that wait for the peer's confirmation.
-    pub(super) half_open: usize,
+    half_open: usize,
+    /// Their names, the oldest first, among names of some that do not wait any more.
+    waiting: VecDeque<Name>,
+}
+
+impl Listener {
+    pub(super) const fn new(local: SocketAddr, backlog: usize) -> Self {
+        Self { local, backlog, half_open: 0, waiting: VecDeque::new() }
+    }
+
+    pub(super) const fn is_full(&self) -> bool {
+        self.half_open >= self.backlog
+    }
+
+    /// A connection waits for the peer's confirmation.
+    pub(super) fn begin(&mut self, name: Name, still_waits: impl Fn(Name) -> bool) {
+        if self.waiting.len() >= 2 * self.backlog {
+            self.waiting.retain(|name| still_waits(*name));
+        }
+        self.half_open += 1;
+        self.waiting.push_back(name);
+    }
+
+    /// One of them does not any more.
+    pub(super) fn end(&mut self) {
+        self.half_open -= 1;
+        if self.half_open == 0 {
+            self.waiting.clear();
+        }
+    }
+
+    /// The one that has waited longest.
+    pub(super) fn take_oldest(&mut self, still_waits: impl Fn(Name) -> bool) -> Option<Name> {
+        while let Some(name) = self.waiting.pop_front() {
+            if still_waits(name) {
+                return Some(name);
+            }
+        }
+        None
+    }
 }
 
 /// Listeners by name and by port.

@@ -21,8 +21,9 @@ use crate::stream::{Abort, ReceiveStreams, Sink, StreamEvent, StreamId};
 use crate::table::Name;
 use crate::time::Instant;
 
-/// RFC 5961 §7: acknowledgements that challenge suspicious segments, in each [`CHALLENGE_PERIOD`], for all connections.
-const CHALLENGES: u32 = 100;
+/// RFC 5961 §7: so many acknowledgements in each [`CHALLENGE_PERIOD`] answer segments that brought nothing. Each connection
+/// has its own count: from one that all share, a stranger could learn what others were sent.
+const CHALLENGES: u8 = 10;
 const CHALLENGE_PERIOD: Duration = Duration::from_millis(100);
 
 pub(super) type PacketOf<P> = <<P as Port>::Receive as ReceiveQueue>::Packet;
@@ -44,8 +45,6 @@ pub(super) struct ReceiveHalf<P: Port> {
     pub(super) to_send: Outbox<ToSend<PacketOf<P>>>,
     held_packets: usize,
     max_held_packets: usize,
-    challenges: u32,
-    challenges_since: Instant,
     pub(super) hardware: [u8; 6],
     /// Checksums of received packets count.
     pub(super) verifies: bool,
@@ -71,6 +70,9 @@ struct ReceiveFlow<K> {
     is_end_reported: bool,
     /// What the last segment acknowledged, and its window.
     last_acknowledgement: (u32, u16),
+    /// Challenges since then.
+    challenges: u8,
+    challenges_since: Instant,
 }
 
 /// What a segment does to its connection beyond its bytes.
@@ -97,6 +99,8 @@ impl<K> ReceiveFlow<K> {
             is_offer_due: false,
             is_end_reported: false,
             last_acknowledgement: (0, 0),
+            challenges: 0,
+            challenges_since: Instant::ZERO,
         }
     }
 }
@@ -114,8 +118,6 @@ impl<P: Port> ReceiveHalf<P> {
             to_send: Outbox::new(),
             held_packets: 0,
             max_held_packets,
-            challenges: 0,
-            challenges_since: Instant::ZERO,
             hardware: [0; 6],
             verifies: true,
             capture: None,
@@ -276,7 +278,7 @@ impl<P: Port> ReceiveHalf<P> {
         let ahead = next.wrapping_sub(segment.acknowledgement);
         let in_flight = next.wrapping_sub(oldest);
         if ahead > in_flight.saturating_add(flow.shared.largest_window()) {
-            self.challenge(now, name);
+            flow.challenge(now);
             return Effect::None;
         }
         let length = segment.payload_length();
@@ -294,25 +296,28 @@ impl<P: Port> ReceiveHalf<P> {
         Effect::None
     }
 
-    /// RFC 9293 §3.10.7.4, first: a segment outside the window is answered with an acknowledgement. With a closed window,
-    /// what it acknowledges counts nevertheless.
+    /// RFC 9293 §3.10.7.4, first: a segment outside the window is answered with an acknowledgement. One from just before the
+    /// window was good once, or would be with an open window: what it acknowledges counts.
     fn handle_unacceptable(&mut self, now: Instant, name: Name, segment: &Segment, packet: PacketOf<P>) -> Effect {
         let flow = self.flows.get_mut(name.index as usize).and_then(Option::as_mut);
         let Some(flow) = flow else { return Effect::None };
-        flow.owed = Owed::Pure;
-        let (oldest, next) = flow.shared.in_flight();
-        let ahead = next.wrapping_sub(segment.acknowledgement);
-        let in_flight = next.wrapping_sub(oldest);
-        if segment.flags & (SYN | ACK) == SYN {
+        let length = segment.payload_length();
+        if length == 0 || segment.has(SYN) {
             // RFC 5961 §4: perhaps the peer has forgotten us; then the acknowledgement makes it reset.
-            flow.owed = Owed::Nothing;
-            self.challenge(now, name);
-        } else if segment.flags & (SYN | ACK) == ACK && ahead <= in_flight {
-            // What lies before the window has arrived already; what it acknowledges is judged by itself. So both sides
-            // hear each other though both repeat themselves.
+            flow.challenge(now);
+        } else {
+            flow.owed = Owed::Pure;
+        }
+        let (oldest, next) = flow.shared.in_flight();
+        let in_flight = next.wrapping_sub(oldest);
+        let distance = flow.receiver.distance(segment.sequence);
+        // RFC 5961 §5: a stranger who guesses sequence numbers must not have an acknowledgement believed.
+        let is_near = distance <= 0 && i64::from(distance) >= -flow.receiver.window();
+        let is_sane = next.wrapping_sub(segment.acknowledgement) <= in_flight;
+        if segment.flags & (SYN | ACK) == ACK && is_near && is_sane {
+            // Both sides hear each other though both repeat themselves.
             flow.note_acknowledgement(segment, oldest == next, &mut self.to_send);
-            let length = segment.payload_length();
-            if flow.receiver.distance(segment.sequence) < 0 && length > 0 {
+            if distance < 0 && length > 0 {
                 // Only to report that it arrived twice (RFC 2883).
                 let accepted = flow.receiver.accept(packet, segment.payload, segment.sequence, length, false, false);
                 self.held_packets = self.held_packets.saturating_add_signed(accepted.held);
@@ -324,32 +329,14 @@ impl<P: Port> ReceiveHalf<P> {
     /// RFC 5961 §3 and §4: a RST or SYN inside the window, or a segment that acknowledges nothing.
     fn handle_suspicious(&mut self, now: Instant, name: Name, segment: &Segment) -> Effect {
         let Some(flow) = self.flow_mut(name) else { return Effect::None };
-        if segment.has(RST) {
-            // Only the very number that is expected next resets at once.
-            if flow.receiver.distance(segment.sequence) == 0 {
-                return Effect::Reset;
-            }
-            self.challenge(now, name);
-        } else if segment.has(SYN) {
-            self.challenge(now, name);
+        // Only the very number that is expected next resets at once.
+        if segment.has(RST) && flow.receiver.distance(segment.sequence) == 0 {
+            return Effect::Reset;
+        }
+        if segment.flags & (RST | SYN) != 0 {
+            flow.challenge(now);
         }
         Effect::None
-    }
-
-    /// RFC 5961 §7: asks the peer, at a limited rate, whether it meant that.
-    fn challenge(&mut self, now: Instant, name: Name) {
-        if now.saturating_since(self.challenges_since) >= CHALLENGE_PERIOD {
-            self.challenges_since = now;
-            self.challenges = 0;
-        }
-        if self.challenges >= CHALLENGES {
-            return;
-        }
-        if let Some(flow) = self.flow_mut(name) {
-            flow.owed = Owed::Pure;
-            self.challenges += 1;
-            self.touch(name);
-        }
     }
 
     /// Tells the send half what the burst acknowledged.
@@ -416,6 +403,18 @@ impl<P: Port> ReceiveHalf<P> {
 }
 
 impl<K: Packet> ReceiveFlow<K> {
+    /// RFC 5961 §7: asks the peer, at a limited rate, whether it meant that.
+    fn challenge(&mut self, now: Instant) {
+        if now.saturating_since(self.challenges_since) >= CHALLENGE_PERIOD {
+            self.challenges_since = now;
+            self.challenges = 0;
+        }
+        if self.challenges < CHALLENGES {
+            self.challenges += 1;
+            self.owed = Owed::Pure;
+        }
+    }
+
     /// RFC 7323 §4.3: a segment that covers what was acknowledged last brings the timestamp to echo.
     #[inline]
     fn note_timestamp(&mut self, segment: &Segment) {

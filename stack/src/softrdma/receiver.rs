@@ -117,6 +117,11 @@ impl<K: Packet> Receiver<K> {
         }
     }
 
+    /// Bytes that may arrive ahead of what was consumed.
+    pub(super) const fn window(&self) -> i64 {
+        self.window as i64
+    }
+
     /// How far `sequence` is from the one expected next.
     pub(super) const fn distance(&self, sequence: u32) -> i32 {
         sequence.wrapping_sub(self.next_sequence()) as i32
