@@ -39,6 +39,8 @@ mod shared;
 mod split;
 mod strays;
 mod sum;
+#[cfg(test)]
+mod tests;
 mod time_wait;
 mod timer_wheel;
 mod tuple;

@@ -144,6 +144,12 @@ impl<P: Port> ReceiveHalf<P> {
         events
     }
 
+    /// Packets that are kept.
+    #[cfg(test)]
+    pub(super) const fn held_packets(&self) -> usize {
+        self.held_packets
+    }
+
     /// What the send half has to say.
     pub(super) fn handle_message(
         &mut self,

@@ -26,8 +26,8 @@ pub(super) struct Receiver<K> {
     /// In order, not consumed.
     held: VecDeque<Piece<K>>,
     behind_gaps: Reassembly<K>,
-    /// Where the piece is that arrived last behind a gap: RFC 2018 §4 wants it reported first.
-    latest: u64,
+    /// Where the pieces are that arrived behind gaps, the latest first: RFC 2018 §4 wants them reported in this order.
+    latest: [u64; SackBlocks::MOST],
     /// What arrived a second time, until it was reported (RFC 2883).
     duplicate: Option<Range<u64>>,
     /// Bytes that may arrive ahead of what was consumed.
@@ -78,7 +78,7 @@ impl<K: Packet> Receiver<K> {
             offered: 0,
             held: VecDeque::new(),
             behind_gaps: Reassembly::new(),
-            latest: 0,
+            latest: [u64::MAX; SackBlocks::MOST],
             duplicate: None,
             window: window as u64,
             edge: window as u64,
@@ -215,7 +215,8 @@ impl<K: Packet> Receiver<K> {
             let held = self.behind_gaps.insert(piece);
             accepted.held += held as isize;
             if held > 0 {
-                self.latest = range.start;
+                self.latest.rotate_right(1);
+                self.latest[0] = range.start;
             } else if !self.behind_gaps.is_full() {
                 self.duplicate = Some(range);
             }
@@ -365,7 +366,7 @@ impl<K: Packet> Receiver<K> {
 
     /// What is announced to the peer from now on, and what is reported beside it. Announcing reports what arrived twice, once.
     pub(super) fn announce(&mut self) -> (Announcement, Report) {
-        self.edge = self.edge.max(self.consumed + self.window);
+        self.move_edge();
         let announcement = Announcement { next: self.next_sequence(), edge: self.space.sequence(self.edge) };
         let mut report = Report::default();
         if let Some(duplicate) = self.duplicate.take() {
@@ -378,13 +379,28 @@ impl<K: Packet> Receiver<K> {
         (announcement, report)
     }
 
+    /// RFC 2018 §4: the stretch with what arrived last comes first, then those that were reported first before; behind them
+    /// whatever there is room for.
     fn report_stretches(&self, sack: &mut SackBlocks) {
-        // RFC 2018 §4: the stretch with what arrived last comes first.
-        let is_latest = |&(start, end): &(u64, u64)| (start..end).contains(&self.latest);
-        let latest = self.behind_gaps.stretches().find(is_latest);
-        let others = self.behind_gaps.stretches().filter(|stretch| !is_latest(stretch));
-        for (start, end) in latest.into_iter().chain(others).take(SackBlocks::MOST) {
-            sack.push(self.space.sequence(start), self.space.sequence(end));
+        let mut recent = [None; SackBlocks::MOST];
+        let mut others = SackBlocks::default();
+        for (start, end) in self.behind_gaps.stretches() {
+            let block = (self.space.sequence(start), self.space.sequence(end));
+            match self.latest.iter().position(|latest| (start..end).contains(latest)) {
+                Some(rank) => recent[rank] = Some(block),
+                None => others.push(block.0, block.1),
+            }
+        }
+        for (left, right) in recent.into_iter().flatten().chain(others.as_slice().iter().copied()) {
+            sack.push(left, right);
+        }
+    }
+
+    /// RFC 9293 §3.8.6.2.2: the window's edge moves on by what is worth a segment, or half the window.
+    fn move_edge(&mut self) {
+        let edge = self.consumed + self.window;
+        if edge >= self.edge + (self.window / 2).min(self.segment_size as u64) {
+            self.edge = edge;
         }
     }
 

@@ -19,7 +19,7 @@ use super::capture::Capture;
 use super::neighbours::{LONGEST_QUESTION, Lookup, Neighbours};
 use super::segment::{ACK, Checksums, FIN, HeaderTemplate, Options, PSH, RST, SYN, Segment, Stamp, SynOptions};
 use super::sender::{Acknowledged, Established, Sender, SenderConfig, TimeoutOutcome, Transmission};
-use super::shared::{Acknowledgement, Owed, Report, SharedFlow};
+use super::shared::{Acknowledgement, Owed, Report, SackBlocks, SharedFlow};
 use super::timer_wheel::TimerWheel;
 use super::tuple::Tuple;
 use crate::port::Port;
@@ -320,7 +320,7 @@ impl<P: Port> SendHalf<P> {
             let next = sender.next_offset();
             let full = flow.segment_size;
             if flow.committed == next {
-                if room < full && !flow.is_window_small() {
+                if room < full && !flow.takes_crumbs(room) {
                     return Transmitted::Blocked;
                 }
                 // RFC 5044 §4: several FPDUs may share a segment, as long as none of them is cut.
@@ -334,7 +334,8 @@ impl<P: Port> SendHalf<P> {
                 }
             }
             let length = (flow.committed - next).min(room as u64) as u32;
-            if !self.send_range(now, index, (next, length), source) {
+            let is_crumb = room < full && !flow.takes_crumbs(room);
+            if is_crumb || !self.send_range(now, index, (next, length), source) {
                 return Transmitted::Blocked;
             }
         }
@@ -354,7 +355,10 @@ impl<P: Port> SendHalf<P> {
                     let next = sender.next_offset();
                     let end = flow.committed + u64::from(flow.fin == Fin::Due);
                     if next == end || flow.fin == Fin::Sent {
-                        return room >= flow.segment_size || flow.is_window_small();
+                        return room >= flow.segment_size || flow.takes_crumbs(room);
+                    }
+                    if room < flow.segment_size && end - next > room as u64 && !flow.takes_crumbs(room) {
+                        return false;
                     }
                     (next, (end - next).min(room as u64) as u32)
                 }
@@ -411,6 +415,7 @@ impl<P: Port> SendHalf<P> {
         let Some(sender) = &mut flow.sender else { return false };
         if start == sender.next_offset() {
             sender.sent_new(start, length, now);
+            flow.may_crumble = false;
         } else {
             sender.sent_again(start, length, now);
         }
@@ -494,7 +499,8 @@ impl<P: Port> SendHalf<P> {
         }
         let settings = &self.settings;
         let Some(flow) = self.flows.get_mut(index as usize).and_then(Option::as_deref_mut) else { return false };
-        let sack = flow.report.blocks;
+        // RFC 2018 §2: only to whom asked for it.
+        let sack = if flow.offer.sack { flow.report.blocks } else { SackBlocks::default() };
         let announcement = flow.shared.announcement();
         let options = Options::Sack(flow.timestamps(now), &sack);
         let stamp = flow.stamp(flow.next_place(), ACK, options, announcement, settings.window_shift);
@@ -652,6 +658,9 @@ impl<P: Port> SendHalf<P> {
         if self.keep_alive(now, index) {
             return (Expired::GaveUp { unreachable: false }, false);
         }
+        if self.flow(index).is_some_and(|flow| flow.may_crumble) {
+            has_room |= self.pump(now, name, streams);
+        }
         self.arm(index);
         (Expired::Served, has_room)
     }
@@ -660,7 +669,7 @@ impl<P: Port> SendHalf<P> {
     fn keep_alive(&mut self, now: Instant, index: u32) -> bool {
         let (interval, user_timeout) = (self.settings.keep_alive_interval, self.settings.user_timeout);
         let Some(flow) = self.flow_mut(index) else { return false };
-        let Some(at) = flow.probe_deadline(interval) else { return false };
+        let Some(at) = flow.probe_deadline(interval, user_timeout) else { return false };
         if at > now {
             return false;
         }
@@ -670,18 +679,21 @@ impl<P: Port> SendHalf<P> {
         }
         flow.probes = flow.probes.saturating_add(1);
         flow.probed = now;
-        self.send_probe(now, index);
+        flow.may_crumble = flow.wants_window() && flow.sender.as_ref().is_some_and(|sender| sender.window_room() > 0);
+        if !flow.may_crumble {
+            self.send_probe(now, index);
+        }
         false
     }
 
     /// Sets the flow's deadline to the earliest that it has.
     fn arm(&mut self, index: u32) {
-        let interval = self.settings.keep_alive_interval;
+        let (interval, user_timeout) = (self.settings.keep_alive_interval, self.settings.user_timeout);
         let Some(flow) = self.flows.get(index as usize).and_then(Option::as_deref) else { return };
         let at = match &flow.sender {
             None => Some(flow.give_up.min(flow.handshake_deadline())),
             Some(sender) => {
-                let probe = flow.probe_deadline(interval);
+                let probe = flow.probe_deadline(interval, user_timeout);
                 [sender.next_deadline(), probe].into_iter().flatten().min()
             }
         };

@@ -98,6 +98,8 @@ pub(in crate::softrdma) struct SendFlow {
     /// Probes since the peer was heard last.
     pub(super) probes: u32,
     pub(super) probed: Instant,
+    /// The window has been small for long enough: what fits is sent.
+    pub(super) may_crumble: bool,
 }
 
 impl SendFlow {
@@ -143,6 +145,7 @@ impl SendFlow {
             timeouts: 0,
             probes: 0,
             probed: Instant::ZERO,
+            may_crumble: false,
         }
     }
 
@@ -268,6 +271,16 @@ impl SendFlow {
         self.sender.as_ref().is_some_and(|sender| sender.is_idle() && sender.window_room() < self.segment_size as u64)
     }
 
+    /// RFC 9293 §3.8.6.2.1: whether less than a full segment is worth sending into a small window of `room` bytes: if it is
+    /// all that waits, if it is half of what the peer ever offered, or if the peer has offered no more for long enough.
+    pub(super) fn takes_crumbs(&self, room: usize) -> bool {
+        let next = self.sender.as_ref().map_or(0, Sender::next_offset);
+        let waiting = self.committed - next;
+        let is_all = waiting > 0 && waiting <= room as u64;
+        let is_half = room as u64 >= u64::from(self.shared.largest_window()).div_ceil(2);
+        self.is_window_small() && (is_all || is_half || self.may_crumble)
+    }
+
     /// When the handshake segment is sent again.
     pub(super) fn handshake_deadline(&self) -> Instant {
         let pause = match self.attempts {
@@ -278,16 +291,24 @@ impl SendFlow {
         if self.attempts == 0 { self.probed + pause } else { self.handshake_sent + pause }
     }
 
-    /// When the peer is to be probed: because it has been silent, or because its window is closed.
-    pub(super) fn probe_deadline(&self, interval: Duration) -> Option<Instant> {
+    /// Something waits for the peer's window to grow.
+    pub(super) fn wants_window(&self) -> bool {
+        let next = self.sender.as_ref().map_or(0, Sender::next_offset);
+        let is_waiting = self.is_blocked || self.fin == Fin::Due || self.committed > next;
+        is_waiting && self.is_window_small()
+    }
+
+    /// When the peer is to be probed: because it has been silent for `interval`, or because its window is closed. A peer
+    /// that is not heard for `user_timeout` is dead.
+    pub(super) fn probe_deadline(&self, interval: Duration, user_timeout: Duration) -> Option<Instant> {
         let sender = self.sender.as_ref()?;
         if !sender.is_idle() {
             return None;
         }
-        let wants_room = self.is_blocked || self.fin == Fin::Due || self.committed > sender.next_offset();
-        if wants_room && self.is_window_small() {
-            // RFC 9293 §3.8.6.1: after a timeout at first, then ever more seldom.
-            let pause = (sender.retransmission_timeout() * (1 << self.probes.min(16))).min(LONGEST_PAUSE);
+        if self.wants_window() {
+            // RFC 9293 §3.8.6.1: after a timeout at first, then ever more seldom; but so often that silence means something.
+            let longest = LONGEST_PAUSE.min(user_timeout / 4);
+            let pause = (sender.retransmission_timeout() * (1 << self.probes.min(16))).min(longest);
             return Some(self.probed.max(self.shared.heard()) + pause);
         }
         if interval.is_zero() {

@@ -1,0 +1,9 @@
+//! The engine against scripts: one exchange for each rule, named by where the rule stands.
+
+mod closing;
+mod hostile;
+mod opening;
+mod options;
+mod script;
+mod segments;
+mod sending;
