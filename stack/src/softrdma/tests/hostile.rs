@@ -70,9 +70,7 @@ fn options_that_lie_about_their_length_are_read_no_further() {
         let mut packet = script.packet_of(&segment, true);
         let tcp = 20;
         let header = usize::from(packet[tcp + 12] >> 4) * 4;
-        for at in tcp + 20..tcp + header {
-            packet[at] = random.random_range(0..12);
-        }
+        packet[tcp + 20..tcp + header].fill_with(|| random.random_range(0..12));
         refill_checksum(&mut packet);
         script.send_raw(&packet);
         script.sent();
