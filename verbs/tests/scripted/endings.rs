@@ -106,8 +106,12 @@ fn a_queue_pair_in_error_connects_again_while_its_last_connection_still_closes()
 fn a_peer_that_breaks_a_rule_and_closes_is_still_told() {
     for threads in MODELS {
         let host = Host::new(threads);
-        let (_id, mut peer, _listener) = host.accept();
+        let (id, mut peer, _listener) = host.accept();
         let stream = peer.stream();
+        id.queue_pair().unwrap().post_receive(1, &[host.region.segment(0, 8)]).unwrap();
+        peer.send(send(0, Payload::Inline([0; 8].into())));
+        host.drive();
+        assert_eq!(host.completed().len(), 1);
         peer.post(send(1, Payload::Inline([1; 8].into())));
         let mut bytes = peer.bytes();
         *bytes.last_mut().unwrap() ^= 1;
