@@ -220,8 +220,8 @@ impl QueuePair {
             .ok_or(PostError::TooManySegments { count: segments.len(), limit: softrdma_mpa_ddp_rdmap::MAX_SEGMENTS })?;
         self.0.shared.push_receive(id, list)?;
         if self.state() == QueuePairState::Error {
-            self.0.shared.ring();
-            self.0.device.ring_doorbell(&self.0.shared, true);
+            let rings = self.0.shared.ring();
+            self.0.device.ring_doorbell(&self.0.shared, rings);
         } else {
             self.0.device.ring_for_receive();
         }

@@ -309,6 +309,29 @@ fn a_peer_that_is_gone_flushes_what_is_posted() {
 }
 
 #[test]
+fn receives_posted_in_error_need_no_more_doorbells_than_there_are_queue_pairs() {
+    for threads in [Threads::C1, Threads::C2] {
+        let host = Host::with(|config| {
+            config.threads = threads;
+            config.limits.max_queue_pairs = 2;
+        });
+        let queue_pairs = [host.queue_pair(), host.queue_pair()];
+        for queue_pair in &queue_pairs {
+            queue_pair.modify_to_error();
+        }
+        std::thread::scope(|scope| {
+            for queue_pair in &queue_pairs {
+                let segment = host.region.segment(0, 8);
+                scope.spawn(move || (0..64).for_each(|id| queue_pair.post_receive(id, &[segment]).unwrap()));
+            }
+        });
+        for _ in 0..128 {
+            assert_eq!(host.completion().status, Status::Flushed, "{threads:?}");
+        }
+    }
+}
+
+#[test]
 fn sends_that_completed_arrive_though_everything_is_dropped_behind_them() {
     const LENGTH: usize = 200_000;
     for threads in models() {

@@ -246,9 +246,14 @@ impl Driver {
     }
 
     pub(super) fn push_doorbell(&self, queue_pair: Arc<QueuePairShared>) {
-        // Every queue pair is in here at most once, and there is room for all of them.
-        let pushed = self.doorbells.queue_pairs.push(queue_pair);
-        debug_assert!(pushed.is_ok(), "more doorbells than queue pairs");
+        // Every queue pair is in here at most once, and there is room for all of them; only those that were dropped and not yet
+        // looked at can be too many for the moment.
+        let mut refused = self.doorbells.queue_pairs.push(queue_pair);
+        while let Err(queue_pair) = refused {
+            self.ring();
+            std::thread::yield_now();
+            refused = self.doorbells.queue_pairs.push(queue_pair);
+        }
     }
 
     pub(super) fn ring_for_receive(&self) {
