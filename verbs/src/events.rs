@@ -39,20 +39,36 @@ impl<T> EventQueue<T> {
         Some(event)
     }
 
-    /// Waits at most `timeout` for an event.
-    pub(crate) fn get(&self, timeout: Duration) -> Option<T> {
-        let deadline = Instant::now() + timeout;
+    /// Waits until `deadline` for an event.
+    pub(crate) fn get(&self, deadline: Deadline) -> Option<T> {
         loop {
             if let Some(event) = self.try_get() {
                 return Some(event);
             }
-            let left = deadline.checked_duration_since(Instant::now())?;
-            wait_readable(&[self.descriptor.as_fd()], Some(left));
+            wait_readable(&[self.descriptor.as_fd()], deadline.left()?);
         }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<T>> {
         self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// When waiting ends; `None`: never, or later than a clock can say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline(Option<Instant>);
+
+impl Deadline {
+    pub(crate) fn after(timeout: Duration) -> Self {
+        Self(Instant::now().checked_add(timeout))
+    }
+
+    /// How long to wait, as [`wait_readable`] takes it; `None`: no longer.
+    fn left(self) -> Option<Option<Duration>> {
+        match self.0 {
+            None => Some(None),
+            Some(deadline) => deadline.checked_duration_since(Instant::now()).map(Some),
+        }
     }
 }
 
@@ -88,8 +104,8 @@ mod tests {
         assert!(is_readable(&queue));
         assert_eq!(queue.try_get(), Some(1));
         assert!(is_readable(&queue));
-        assert_eq!(queue.get(Duration::ZERO), Some(2));
+        assert_eq!(queue.get(Deadline::after(Duration::from_secs(1))), Some(2));
         assert!(!is_readable(&queue));
-        assert_eq!(queue.get(Duration::from_millis(1)), None);
+        assert_eq!(queue.get(Deadline::after(Duration::from_millis(1))), None);
     }
 }

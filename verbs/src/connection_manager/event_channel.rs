@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::id::{CmId, CmIdShared};
 use super::{CmEventKind, ConnectionOffer};
 use crate::device::Device;
-use crate::events::EventQueue;
+use crate::events::{Deadline, EventQueue};
 
 /// An event of an id.
 #[derive(Clone, Debug)]
@@ -81,15 +81,14 @@ impl EventChannel {
         }
     }
 
-    /// The next event, waiting at most `timeout` for it.
+    /// The next event, waiting at most `timeout` for it; [`Duration::MAX`] waits for ever.
     pub fn get(&self, timeout: Duration) -> Option<CmEvent> {
-        let deadline = std::time::Instant::now() + timeout;
+        let deadline = Deadline::after(timeout);
         loop {
             if let Some(event) = self.try_get() {
                 return Some(event);
             }
-            let left = deadline.checked_duration_since(std::time::Instant::now())?;
-            let queued = self.queue.get(left)?;
+            let queued = self.queue.get(deadline)?;
             if let Some(event) = self.event(queued) {
                 return Some(event);
             }

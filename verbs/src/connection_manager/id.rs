@@ -165,7 +165,9 @@ impl CmId {
     /// posted at once.
     pub fn set_queue_pair(&self, queue_pair: QueuePair) {
         let _ = queue_pair.modify_to_init();
-        self.0.shared.lock().queue_pair = Some(queue_pair);
+        let before = self.0.shared.lock().queue_pair.replace(queue_pair);
+        // Not under the lock: its connection ends, and the event of that asks for the lock.
+        drop(before);
     }
 
     /// Binds to a local address, for a connect that must come from there.

@@ -125,3 +125,20 @@ fn a_peer_that_breaks_a_rule_and_closes_is_still_told() {
         assert_eq!((host.wire.is_closed(stream), host.wire.is_aborted(stream)), (true, false), "{threads:?}");
     }
 }
+
+#[test]
+fn an_id_that_gets_another_queue_pair_gives_up_the_one_it_has() {
+    for threads in MODELS {
+        let (done, waiting) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let host = Host::new(threads);
+            let (id, peer) = host.connect();
+            id.set_queue_pair(host.queue_pair());
+            host.drive();
+            assert!(host.wire.is_aborted(peer.stream()));
+            assert_eq!(host.events().pop().map(|event| event.kind), Some(CmEventKind::Disconnected));
+            done.send(()).unwrap();
+        });
+        waiting.recv_timeout(Duration::from_secs(10)).unwrap_or_else(|error| panic!("{threads:?}: {error}"));
+    }
+}

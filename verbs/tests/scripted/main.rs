@@ -8,6 +8,7 @@ mod memory_given_up;
 mod own_errors;
 mod peer;
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use softrdma_stack::time::Instant;
@@ -31,7 +32,7 @@ pub(crate) struct Host {
     pub(crate) domain: ProtectionDomain,
     pub(crate) completions: CompletionQueue,
     pub(crate) region: MemoryRegion,
-    now: std::cell::Cell<Instant>,
+    now: Mutex<Instant>,
 }
 
 impl Host {
@@ -52,20 +53,22 @@ impl Host {
         let completions = device.create_completion_queue(256, None).unwrap();
         let everything = AccessFlags::LOCAL_WRITE | AccessFlags::REMOTE_READ | AccessFlags::REMOTE_WRITE;
         let region = domain.allocate(1 << 20, everything).unwrap();
-        let now = std::cell::Cell::new(Instant::ZERO);
+        let now = Mutex::new(Instant::ZERO);
         Self { device, wire, channel, domain, completions, region, now }
     }
 
     /// Enough passes for everything that is under way to come to rest. Time stands still.
     pub(crate) fn drive(&self) {
         for _ in 0..8 {
-            self.device.drive(self.now.get());
+            self.device.drive(*self.now.lock().unwrap());
         }
     }
 
     /// Lets time pass.
     pub(crate) fn wait(&self, duration: Duration) {
-        self.now.set(self.now.get() + duration);
+        let mut now = self.now.lock().unwrap();
+        *now = *now + duration;
+        drop(now);
         self.drive();
     }
 
@@ -145,4 +148,15 @@ pub(crate) fn send(id: u64, payload: Payload) -> SendRequest {
 
 pub(crate) fn list(segments: &[Segment]) -> SegmentList {
     SegmentList::new(segments).unwrap()
+}
+
+#[test]
+fn events_can_be_waited_for_for_ever() {
+    let host = Host::new(Threads::C2);
+    let id = CmId::new(&host.channel);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| host.channel.get(Duration::MAX).map(|event| event.kind));
+        id.resolve_address("192.0.2.2:4420".parse().unwrap());
+        assert_eq!(waiting.join().unwrap(), Some(CmEventKind::AddressResolved));
+    });
 }
