@@ -138,6 +138,10 @@ impl CompletionQueue {
         }
     }
 
+    pub(crate) fn device(&self) -> &Arc<dyn DeviceSide> {
+        &self.0.device
+    }
+
     /// Tells it apart from the others of its device; events name it.
     pub fn id(&self) -> CompletionQueueId {
         CompletionQueueId(self.0.shared.number)

@@ -91,6 +91,12 @@ pub enum CmError {
         /// Its state.
         state: QueuePairState,
     },
+    /// The queue pair is one of another device than the id.
+    #[error("queue pair {number} belongs to another device than the id; create one on the id's device")]
+    OtherDevice {
+        /// Its number.
+        number: u32,
+    },
     /// A depth beyond the device's limit.
     #[error("{what} of {value} exceeds the device's {limit} (`limits.max_outstanding_reads`)")]
     Depth {

@@ -111,6 +111,10 @@ impl Device {
         })))
     }
 
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// What it was opened with.
     pub fn config(&self) -> &DeviceConfig {
         &self.0.config

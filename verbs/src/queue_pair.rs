@@ -146,6 +146,10 @@ impl QueuePair {
         Self(Arc::new(Handle { shared, device, domain, attributes }))
     }
 
+    pub(crate) fn is_on(&self, device: &Device) -> bool {
+        self.0.device.is(device)
+    }
+
     pub(crate) fn shared(&self) -> &Arc<QueuePairShared> {
         &self.0.shared
     }

@@ -9,7 +9,7 @@ use super::{CmError, CmEventKind, Ends};
 use crate::core::{AcceptParameters, Command};
 use crate::device::Device;
 use crate::events::EventQueue;
-use crate::queue_pair::QueuePair;
+use crate::queue_pair::{QueuePair, QueuePairShared};
 
 /// Numbers ids over all devices of the process.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -204,7 +204,7 @@ impl CmId {
         let local = state.bound;
         drop(state);
         let (cm, parameters) = (self.0.shared.clone(), self.parameters(parameters)?);
-        let queue_pair = queue_pair.shared().clone();
+        let queue_pair = self.own(&queue_pair)?;
         self.device().ask(|reply| Command::Connect { cm, queue_pair, remote, local, parameters, reply })?
     }
 
@@ -213,7 +213,7 @@ impl CmId {
         let state = "the id has no queue pair; create one first";
         let queue_pair = self.queue_pair().ok_or(CmError::WrongState { operation: "accept", state })?;
         let (cm, parameters) = (self.0.shared.clone(), self.parameters(parameters)?);
-        let queue_pair = queue_pair.shared().clone();
+        let queue_pair = self.own(&queue_pair)?;
         self.device().ask(|reply| Command::Accept { cm, queue_pair, parameters, reply })?
     }
 
@@ -226,6 +226,14 @@ impl CmId {
     /// Ends the connection in order: what was posted still leaves, then `Disconnected` follows. Of one that is over, nothing.
     pub fn disconnect(&self) {
         self.device().command(Command::Disconnect { cm: self.0.shared.clone() });
+    }
+
+    /// What the host knows of `queue_pair`, if that is the same host.
+    fn own(&self, queue_pair: &QueuePair) -> Result<Arc<QueuePairShared>, CmError> {
+        if !queue_pair.is_on(self.device()) {
+            return Err(CmError::OtherDevice { number: queue_pair.number() });
+        }
+        Ok(queue_pair.shared().clone())
     }
 
     fn parameters(&self, parameters: &ConnectParameters) -> Result<AcceptParameters, CmError> {

@@ -29,9 +29,17 @@ pub enum CreateQueuePairError {
         /// The key of the limit in the configuration.
         key: &'static str,
     },
-    /// The domain is one of another device.
-    #[error("the protection domain belongs to another device")]
-    OtherDevice,
+    /// An object of another device.
+    #[error("the {what} belongs to another device; make it on the device of the queue pair")]
+    OtherDevice {
+        /// Which.
+        what: &'static str,
+    },
+    /// Who takes receives from a shared queue places into memory of its domain.
+    #[error(
+        "the shared receive queue belongs to another protection domain than the queue pair; make it in the same one"
+    )]
+    OtherDomain,
 }
 
 impl DeviceSide for DeviceShared {
@@ -82,9 +90,7 @@ impl Device {
         domain: &ProtectionDomain,
         attributes: &QueuePairAttributes,
     ) -> Result<QueuePair, CreateQueuePairError> {
-        if !Arc::ptr_eq(domain.table(), &self.0.resources.regions) {
-            return Err(CreateQueuePairError::OtherDevice);
-        }
+        self.check_owners(domain, attributes)?;
         let limits = &self.config().limits;
         check_depth("send queue", attributes.max_send, limits.max_send_requests, "limits.max_send_requests")?;
         let shared_queue = attributes.shared_receive_queue.as_ref();
@@ -112,6 +118,29 @@ impl Device {
         let reached = LimitReached { what, limit, key: "limits.max_queue_pairs" };
         let shared = self.register_queue_pair(make).ok_or(reached)?;
         Ok(QueuePair::new(self, domain, attributes, shared))
+    }
+
+    /// A queue pair reaches what its device drives, and the memory of its domain.
+    fn check_owners(
+        &self,
+        domain: &ProtectionDomain,
+        attributes: &QueuePairAttributes,
+    ) -> Result<(), CreateQueuePairError> {
+        let queues = [&attributes.send_completion_queue, &attributes.receive_completion_queue];
+        let owners = [
+            ("protection domain", domain.device()),
+            ("completion queue", queues[0].device()),
+            ("completion queue", queues[1].device()),
+        ];
+        for (what, owner) in owners {
+            if !Arc::ptr_eq(&owner.resources().regions, &self.0.resources.regions) {
+                return Err(CreateQueuePairError::OtherDevice { what });
+            }
+        }
+        match &attributes.shared_receive_queue {
+            Some(queue) if queue.protection_domain() != domain => Err(CreateQueuePairError::OtherDomain),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 mod endings;
 mod engine;
 mod memory_given_up;
+mod other_devices;
 mod own_errors;
 mod peer;
 
