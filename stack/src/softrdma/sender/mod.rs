@@ -5,16 +5,19 @@
 //! probe, and at last by a timeout (RFC 6298).
 
 mod congestion;
+mod rack;
 mod rtt;
+mod scoreboard;
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
 use super::config::CongestionControl;
 use crate::time::Instant;
 use congestion::Window;
+use rack::Rack;
 use rtt::RoundTrip;
+use scoreboard::{Delivered, InFlight, Scoreboard};
 
 /// RFC 5681 §3.2: so many duplicate acknowledgements mean a loss.
 const DUPLICATES: u32 = 3;
@@ -75,26 +78,19 @@ pub(crate) enum TimeoutOutcome {
 
 /// One direction of one connection. See the [module](self).
 pub(crate) struct Sender {
-    segments: VecDeque<InFlight>,
+    segments: Scoreboard,
     /// Everything before was acknowledged.
     acknowledged: u64,
     next: u64,
     window_end: u64,
     segment_size: usize,
     has_sack: bool,
-    /// Bytes that are believed to be on their way (RFC 6675's pipe).
-    pipe: u64,
-    lost_bytes: u64,
-    sacked_segments: usize,
-    /// Copies on their way: loss can then be in front of what was sent earlier.
-    repeated_segments: usize,
     window: Window,
     round_trip: RoundTrip,
     duplicates: u32,
     /// While a loss is being repaired: up to here it had been sent when the loss was found.
     recovery: Option<Recovery>,
-    /// RFC 8985 §5.2: when the latest-sent segment left that has arrived, and where it ended.
-    latest_delivered: Option<(Instant, u64)>,
+    rack: Rack,
     /// RFC 8985 §6.2 step 5: when the next one counts as lost.
     reordering_deadline: Option<Instant>,
     /// RFC 8985 §7: the tail was probed since the last acknowledgement.
@@ -115,22 +111,6 @@ struct Recovery {
     is_timeout: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct InFlight {
-    start: u64,
-    length: u32,
-    sent: Instant,
-    is_sacked: bool,
-    is_lost: bool,
-    is_repeated: bool,
-}
-
-impl InFlight {
-    const fn end(&self) -> u64 {
-        self.start + self.length as u64
-    }
-}
-
 impl Sender {
     pub(crate) fn new(config: &SenderConfig, now: Instant, established: Established) -> Self {
         let mut round_trip = RoundTrip::new(config.min_retransmission_timeout);
@@ -138,21 +118,17 @@ impl Sender {
             round_trip.measure(sample);
         }
         Self {
-            segments: VecDeque::new(),
+            segments: Scoreboard::default(),
             acknowledged: 0,
             next: 0,
             window_end: established.window_bytes,
             segment_size: established.segment_size,
             has_sack: established.sack,
-            pipe: 0,
-            lost_bytes: 0,
-            sacked_segments: 0,
-            repeated_segments: 0,
             window: Window::new(config.congestion_control, established.segment_size),
             round_trip,
             duplicates: 0,
             recovery: None,
-            latest_delivered: None,
+            rack: Rack::default(),
             reordering_deadline: None,
             is_probed: false,
             probe_due: false,
@@ -206,8 +182,8 @@ impl Sender {
         let window_moved = ack.window_end != self.window_end;
         // RFC 9293 §3.10.7.4: an old window does not take the place of a newer one.
         self.window_end = ack.window_end.max(ack.through);
-        let newly = self.take_cumulative(now, ack.through);
-        let sacked = self.take_selective(now, ack.sack);
+        let news = self.take_delivered(now, ack);
+        let newly = news.advanced;
         if newly > 0 {
             self.silent_since = now;
             self.duplicates = 0;
@@ -221,12 +197,12 @@ impl Sender {
         {
             self.recovery = None;
         }
-        if newly > 0 || sacked {
+        if newly > 0 || news.is_selective {
             self.detect_losses(now);
         }
         // RFC 6582 §3.2: without selective acknowledgements a partial one shows the next loss.
         if newly > 0 && self.recovery.is_some() && !self.has_sack {
-            self.mark_first_lost();
+            self.segments.mark_front_lost();
         }
         if newly > 0 && self.recovery.is_none_or(|recovery| recovery.is_timeout) {
             self.window.handle_acknowledged(now, newly, self.round_trip.smoothed());
@@ -236,114 +212,37 @@ impl Sender {
         }
     }
 
-    /// Forgets segments before `through`; how many bytes were acknowledged.
-    fn take_cumulative(&mut self, now: Instant, through: u64) -> u64 {
-        let newly = through - self.acknowledged;
-        if newly == 0 {
-            return 0;
-        }
-        let mut sample = None;
-        while let Some(segment) = self.segments.front_mut() {
-            if segment.start >= through {
-                break;
-            }
-            let whole = segment.end() <= through;
-            let counted = segment.end().min(through) - segment.start;
-            if segment.is_sacked {
-                self.sacked_segments -= usize::from(whole);
-            } else if segment.is_lost {
-                self.lost_bytes -= counted;
-            } else {
-                self.pipe -= counted;
-            }
-            if !whole {
-                segment.start += counted;
-                segment.length -= counted as u32;
-                break;
-            }
-            let segment = *segment;
-            self.segments.pop_front();
-            self.repeated_segments -= usize::from(segment.is_repeated);
-            if !segment.is_sacked {
-                self.note_delivered(&segment, now);
-                // RFC 6298 §3 (Karn): not from what was sent twice.
-                if !segment.is_repeated {
-                    sample = Some(now.saturating_since(segment.sent));
-                }
+    /// Marks what has arrived, and measures how long it took.
+    #[inline]
+    fn take_delivered(&mut self, now: Instant, ack: &Acknowledged<'_>) -> Delivered {
+        let mut news = Delivered { advanced: ack.through - self.acknowledged, ..Delivered::default() };
+        if news.advanced > 0 {
+            self.segments.take_cumulative(now, ack.through, &mut self.rack, &mut news);
+            self.acknowledged = ack.through;
+            // RFC 6298 §3 (Karn): not from what was sent twice; nor where the gap in front of it was filled by what was.
+            if let Some(sample) = news.sample
+                && !news.has_copy
+            {
+                self.round_trip.measure(sample);
+                self.rack.set_shortest(self.round_trip.shortest());
             }
         }
-        self.acknowledged = through;
-        if let Some(sample) = sample {
-            self.round_trip.measure(sample);
+        for range in ack.sack {
+            self.segments.take_selective(now, range, &mut self.rack, &mut news);
         }
-        newly
+        news
     }
 
-    /// Marks what arrived behind gaps; whether that is news.
-    fn take_selective(&mut self, now: Instant, sack: &[Range<u64>]) -> bool {
-        let mut is_news = false;
-        for range in sack {
-            let first = self.segments.partition_point(|segment| segment.start < range.start);
-            for index in first..self.segments.len() {
-                let segment = &mut self.segments[index];
-                if segment.end() > range.end {
-                    break;
-                }
-                if segment.is_sacked {
-                    continue;
-                }
-                segment.is_sacked = true;
-                if segment.is_lost {
-                    self.lost_bytes -= u64::from(segment.length);
-                } else {
-                    self.pipe -= u64::from(segment.length);
-                }
-                segment.is_lost = false;
-                self.sacked_segments += 1;
-                is_news = true;
-                let segment = *segment;
-                self.note_delivered(&segment, now);
-            }
-        }
-        is_news
-    }
-
-    /// RFC 8985 §6.2 step 2.
-    fn note_delivered(&mut self, segment: &InFlight, now: Instant) {
-        // A copy that is acknowledged sooner than a round trip can take was not what arrived.
-        if segment.is_repeated && now.saturating_since(segment.sent) < self.round_trip.shortest() {
-            return;
-        }
-        let this = (segment.sent, segment.end());
-        if self.latest_delivered.is_none_or(|latest| latest < this) {
-            self.latest_delivered = Some(this);
-        }
-    }
-
-    /// RFC 8985 §6.2 step 5: a segment is lost when one that left later has arrived, and some time has passed.
+    /// RFC 8985 §6.2 step 5.
     fn detect_losses(&mut self, now: Instant) {
         self.reordering_deadline = None;
-        let Some(latest) = self.latest_delivered else { return };
-        if self.sacked_segments == 0 && self.repeated_segments == 0 {
+        if !self.segments.has_suspects() {
             return;
         }
         let patience = self.round_trip.latest() + self.round_trip.smoothed() / 4;
-        let mut found = false;
-        for segment in &mut self.segments {
-            if segment.is_sacked || segment.is_lost || (segment.sent, segment.end()) >= latest {
-                continue;
-            }
-            let at = segment.sent + patience;
-            if at <= now {
-                segment.is_lost = true;
-                self.pipe -= u64::from(segment.length);
-                self.lost_bytes += u64::from(segment.length);
-                found = true;
-            } else {
-                self.reordering_deadline = Some(self.reordering_deadline.map_or(at, |other| other.min(at)));
-            }
-        }
-        if found {
+        let (is_loss, next) = self.segments.detect_losses(now, &self.rack, patience);
+        self.reordering_deadline = next;
+        if is_loss {
             self.enter_recovery(now);
         }
     }
@@ -351,19 +250,8 @@ impl Sender {
     fn handle_duplicate(&mut self, now: Instant) {
         self.duplicates += 1;
         if self.duplicates == DUPLICATES && self.recovery.is_none() && !self.has_sack {
-            self.mark_first_lost();
+            self.segments.mark_front_lost();
             self.enter_recovery(now);
-        }
-    }
-
-    fn mark_first_lost(&mut self) {
-        if let Some(segment) = self.segments.front_mut()
-            && !segment.is_lost
-            && !segment.is_sacked
-        {
-            segment.is_lost = true;
-            self.pipe -= u64::from(segment.length);
-            self.lost_bytes += u64::from(segment.length);
         }
     }
 
@@ -387,7 +275,11 @@ impl Sender {
             self.is_probed = true;
             self.probe_due = !self.segments.is_empty();
         }
-        if self.lost_bytes > 0 || self.probe_due { TimeoutOutcome::RetransmitDue } else { TimeoutOutcome::Nothing }
+        if self.segments.lost_bytes() > 0 || self.probe_due {
+            TimeoutOutcome::RetransmitDue
+        } else {
+            TimeoutOutcome::Nothing
+        }
     }
 
     /// RFC 6298 §5.4 to §5.7.
@@ -396,15 +288,7 @@ impl Sender {
             return TimeoutOutcome::GiveUp;
         }
         // RFC 2018 §8: a peer may have dropped what it had reported.
-        for segment in &mut self.segments {
-            if !segment.is_lost {
-                self.lost_bytes += u64::from(segment.length);
-                segment.is_lost = true;
-            }
-            segment.is_sacked = false;
-        }
-        self.sacked_segments = 0;
-        self.pipe = 0;
+        self.segments.mark_all_lost();
         self.reordering_deadline = None;
         if self.recovery.is_none_or(|recovery| !recovery.is_timeout) {
             self.window.handle_timeout(now);
@@ -435,13 +319,15 @@ impl Sender {
             }
             self.probe_due = false;
         }
-        let congestion_room = self.window.bytes().saturating_sub(self.pipe);
-        if self.lost_bytes > 0 {
-            if congestion_room < self.segment_size as u64 && self.pipe > 0 {
+        let pipe = self.segments.pipe();
+        let congestion_room = self.window.bytes().saturating_sub(pipe);
+        if self.segments.lost_bytes() > 0 {
+            if congestion_room < self.segment_size as u64 && pipe > 0 {
+                self.window.note_full();
                 return None;
             }
-            let lost = self.segments.iter().find(|segment| segment.is_lost)?;
-            return Some(Transmission::Retransmit { start: lost.start, length: self.piece(lost) });
+            let lost = *self.segments.first_lost()?;
+            return Some(Transmission::Retransmit { start: lost.start, length: self.piece(&lost) });
         }
         if self.segments.is_empty() && now.saturating_since(self.last_sent) > self.round_trip.timeout() {
             self.window.restart_after_idle();
@@ -449,7 +335,7 @@ impl Sender {
         // RFC 3042: the first duplicates let a new segment each out.
         let limited =
             if self.recovery.is_none() { u64::from(self.duplicates.min(2)) * self.segment_size as u64 } else { 0 };
-        let room = (self.window.bytes() + limited).saturating_sub(self.pipe).min(self.window_room());
+        let room = (self.window.bytes() + limited).saturating_sub(pipe).min(self.window_room());
         let room = room.min(self.segment_size as u64) as usize;
         if room == self.segment_size || (room > 0 && self.segments.is_empty()) {
             return Some(Transmission::New { room });
@@ -471,16 +357,8 @@ impl Sender {
         if was_idle {
             self.silent_since = now;
         }
-        self.segments.push_back(InFlight {
-            start,
-            length,
-            sent: now,
-            is_sacked: false,
-            is_lost: false,
-            is_repeated: false,
-        });
+        self.segments.push(start, length, now);
         self.next = start + u64::from(length);
-        self.pipe += u64::from(length);
         self.last_sent = now;
         if self.timeout_at.is_none() || was_idle {
             self.arm(now);
@@ -493,27 +371,7 @@ impl Sender {
     pub(crate) fn sent_again(&mut self, start: u64, length: u32, now: Instant) {
         self.retransmitted += 1;
         self.last_sent = now;
-        let index = self.segments.partition_point(|segment| segment.start < start);
-        let Some(segment) = self.segments.get_mut(index).filter(|segment| segment.start == start) else { return };
-        if length < segment.length {
-            // The rest of it is a segment of its own from now on.
-            let mut rest = *segment;
-            rest.start += u64::from(length);
-            rest.length -= length;
-            segment.length = length;
-            self.repeated_segments += usize::from(rest.is_repeated);
-            self.sacked_segments += usize::from(rest.is_sacked);
-            self.segments.insert(index + 1, rest);
-        }
-        let segment = &mut self.segments[index];
-        self.repeated_segments += usize::from(!segment.is_repeated);
-        segment.is_repeated = true;
-        segment.sent = now;
-        if segment.is_lost {
-            segment.is_lost = false;
-            self.lost_bytes -= u64::from(length);
-            self.pipe += u64::from(length);
-        }
+        self.segments.resend(start, length, now);
         if std::mem::take(&mut self.probe_due) || self.timeout_at.is_none() {
             self.timeout_at = Some(now + self.round_trip.timeout());
         }
