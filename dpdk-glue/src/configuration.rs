@@ -27,7 +27,8 @@ pub struct PortConfig {
     pub mtu: usize,
     /// Bytes of packet that one buffer holds; `None`: a whole frame, so that no frame is ever chained.
     pub data_room: Option<usize>,
-    /// Buffers in the port's pool; the queues' descriptors are added to it.
+    /// Buffers in the port's pool; the queues' descriptors are added to it. Up to a quarter of them may lie in the caches of
+    /// threads that do nothing.
     pub pool_packets: u32,
     /// Descriptors of each receive queue, within what the device takes; 0: what its driver likes best.
     pub receive_descriptors: u16,

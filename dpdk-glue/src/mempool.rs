@@ -29,8 +29,9 @@ impl Operations {
     }
 }
 
-/// Buffers that a registered thread may keep for itself: DPDK's largest.
-pub const CACHE_BUFFERS: u32 = 512;
+/// Buffers that a registered thread may keep for itself, at most: DPDK's largest. It keeps half as many again before it gives
+/// some back.
+pub const MAX_CACHE_BUFFERS: u32 = 512;
 /// Most bytes in a buffer, headroom included: DPDK counts them in 16 bits.
 pub const MAX_DATA_ROOM: usize = u16::MAX as usize;
 /// Bytes in front of the data of each buffer, which DPDK keeps for headers.
@@ -70,6 +71,7 @@ pub struct Mempool {
 struct Lent {
     pool: Pool,
     buffers: u32,
+    cache: u32,
     data_room: usize,
     operations: Operations,
 }
@@ -77,17 +79,22 @@ struct Lent {
 static GIVEN_BACK: Mutex<Vec<Lent>> = Mutex::new(Vec::new());
 
 impl Mempool {
-    /// A pool of at least `buffers` buffers for `data_room` bytes of packet each. `name` is for DPDK's own listings.
+    /// A pool of at least `buffers` buffers for `data_room` bytes of packet each, of which a registered thread may keep up to
+    /// `cache` for itself ([`MAX_CACHE_BUFFERS`] says what that means). `name` is for DPDK's own listings.
     pub fn new(
         _eal: &Eal,
         name: &str,
         buffers: u32,
+        cache: u32,
         data_room: usize,
         operations: Operations,
     ) -> Result<Self, MempoolError> {
         let bytes = u16::try_from(data_room + HEADROOM).map_err(|_| MempoolError::DataRoom { bytes: data_room })?;
-        let fits =
-            |lent: &Lent| lent.buffers >= buffers && (lent.data_room, lent.operations) == (data_room, operations);
+        let fits = |lent: &Lent| {
+            (lent.data_room, lent.operations) == (data_room, operations)
+                && lent.buffers >= buffers
+                && lent.cache <= cache
+        };
         let mut given_back = GIVEN_BACK.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(index) = given_back.iter().position(fits) {
             return Ok(Self { lent: given_back.swap_remove(index) });
@@ -96,8 +103,8 @@ impl Mempool {
         let exclusive = Exclusive::wait();
         let refused = |reason| MempoolError::Refused { buffers, bytes: data_room, reason, log: exclusive.logged() };
         let name = CString::new(unique(name)).map_err(|_| refused("the name holds a NUL byte".to_owned()))?;
-        match Pool::create(&name, buffers, CACHE_BUFFERS, bytes, operations.name()) {
-            Ok(pool) => Ok(Self { lent: Lent { pool, buffers, data_room, operations } }),
+        match Pool::create(&name, buffers, cache, bytes, operations.name()) {
+            Ok(pool) => Ok(Self { lent: Lent { pool, buffers, cache, data_room, operations } }),
             Err(number) => Err(refused(dpdk_sys::error_text(number))),
         }
     }

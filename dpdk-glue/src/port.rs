@@ -55,7 +55,8 @@ impl EthPort {
         let mut device = Device::probe(driver, config)?;
         let information = device.information();
         let plan = Plan::new(&device, &information, config)?;
-        device.pool = Some(Mempool::new(eal, "softrdma", plan.buffers, plan.data_room, driver.pool_operations())?);
+        let operations = driver.pool_operations();
+        device.pool = Some(Mempool::new(eal, "softrdma", plan.buffers, plan.cache, plan.data_room, operations)?);
         device.set_up(&plan, config.mtu, &information)?;
         device.start(config.peer_wait)?;
         device.readiness = device.receive_descriptor(config.receive_queues).map(Arc::new);

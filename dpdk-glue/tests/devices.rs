@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::sync::Barrier;
+use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -293,6 +293,39 @@ fn an_error_ends_in_what_was_logged_about_its_own_port_only() {
             let is_about_others = names.iter().any(|name| name != own && error.contains(name));
             if error.lines().count() > 1 && !is_about_others { Ok(()) } else { Err(error) }
         });
+    });
+}
+
+#[test]
+fn threads_that_come_once_and_stay_leave_the_pool_to_the_others() {
+    alone("threads_that_come_once_and_stay_leave_the_pool_to_the_others", || {
+        const THREADS: usize = 24;
+        let eal = eal();
+        for pool_packets in [512, 8192] {
+            let config = PortConfig { pool_packets, ..PortConfig::null(64) };
+            let mut port = EthPort::open(&eal, &config).unwrap_or_else(|error| panic!("{error}"));
+            let queue = Mutex::new(port.take_transmit_queue(0).expect("the queue is free"));
+            let take = |count| {
+                let mut queue = queue.lock().expect("nobody panicked");
+                (0..count).map_while(|_| queue.frame(64)).collect::<Vec<_>>().len()
+            };
+            let (came, end) = (Barrier::new(THREADS + 1), Barrier::new(THREADS + 1));
+            let wanted = pool_packets as usize * 3 / 4;
+            let taken = thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| {
+                        take(100);
+                        came.wait();
+                        end.wait();
+                    });
+                }
+                came.wait();
+                let taken = scope.spawn(|| take(wanted)).join();
+                end.wait();
+                taken.expect("it does not panic")
+            });
+            assert_eq!(taken, wanted, "frames for one more thread, of {pool_packets} packets");
+        }
     });
 }
 

@@ -1,17 +1,20 @@
 //! What is asked of a device, within what it offers.
 
 use dpdk_sys::bindings::{self, rte_eth_dev_info};
+use dpdk_sys::thread::MOST_REGISTERED;
 use softrdma_stack::port::PortCapabilities;
 
 use super::driver::{Driver, KERNEL_SLOT_ROOM, LINK_OVERHEAD, SMALLEST_DATA_ROOM, kernel_slot};
 use super::{Device, PortError};
 use crate::configuration::PortConfig;
-use crate::mempool::CACHE_BUFFERS;
+use crate::mempool::MAX_CACHE_BUFFERS;
 
 /// The MTU that every device takes.
 pub(super) const STANDARD_MTU: usize = 1500;
-/// Threads whose caches the pool has to fill, besides the queues.
-const CACHED_THREADS: u32 = 2;
+/// Threads with a cache: those that are registered, and the one that started the EAL.
+const CACHED_THREADS: u32 = MOST_REGISTERED + 1;
+/// Buffers that a pool has for what lies in caches, besides a quarter of the packets that were asked for.
+const CACHED_BUFFERS: u32 = 2048;
 /// Descriptors of a queue where neither the configuration nor the driver has an opinion.
 const DESCRIPTORS: u16 = 1024;
 
@@ -20,6 +23,8 @@ const DESCRIPTORS: u16 = 1024;
 pub(super) struct Plan {
     pub(super) data_room: usize,
     pub(super) buffers: u32,
+    /// Of which a thread may keep so many for itself.
+    pub(super) cache: u32,
     pub(super) receive_queues: u16,
     pub(super) transmit_queues: u16,
     pub(super) receive_descriptors: u16,
@@ -65,7 +70,8 @@ impl Plan {
             | offered(bindings::SOFTRDMA_TX_OFFLOAD_CHAINS, transmit, true);
         Ok(Self {
             data_room,
-            buffers: config.pool_packets + descriptors + CACHED_THREADS * CACHE_BUFFERS * 3 / 2,
+            buffers: config.pool_packets + descriptors + CACHED_BUFFERS,
+            cache: cache(config.pool_packets),
             receive_queues: config.receive_queues,
             transmit_queues: config.transmit_queues,
             receive_descriptors,
@@ -87,6 +93,13 @@ impl Plan {
             },
         })
     }
+}
+
+/// Buffers that a thread may keep for itself so that, whoever sleeps on a full cache, three quarters of `pool_packets` are there
+/// for those who work. A cache gives back when it is half as full again.
+fn cache(pool_packets: u32) -> u32 {
+    let in_caches = CACHED_BUFFERS + pool_packets / 4;
+    (in_caches / CACHED_THREADS * 2 / 3).min(MAX_CACHE_BUFFERS)
 }
 
 /// The MTU at which frames reach the device's limit.

@@ -1,9 +1,17 @@
 //! Making an application's threads known to DPDK.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use crate::bindings;
 
+/// Threads that [`register`] has registered at a time, at most. What lies in the cache of one thread is out of reach for all
+/// others, also while it sleeps: pools are sized for the caches of so many, and of the thread that started the EAL.
+pub const MOST_REGISTERED: u32 = 3;
+
+static REGISTERED: AtomicU32 = AtomicU32::new(0);
+
 /// Makes the calling thread known to DPDK, so that it has a cache of its own in every pool. Cheap when it was done
-/// before; undone when the thread ends. DPDK knows a limited number of threads (128): those beyond it work without a cache.
+/// before; undone when the thread ends. Threads beyond [`MOST_REGISTERED`] work without a cache, as long as they live.
 pub fn register() {
     // A thread that is about to end has lost its thread-locals; it works without a cache.
     let _ = REGISTRATION.try_with(|_| ());
@@ -20,9 +28,18 @@ struct Registration {
 
 impl Registration {
     fn new() -> Self {
-        // SAFETY: both calls look at and change only the calling thread's state, under DPDK's own lock; they answer with
-        // an error before the EAL runs.
-        let ours = unsafe { bindings::softrdma_thread_has_lcore() == 0 && bindings::rte_thread_register() == 0 };
+        // SAFETY: it looks at the calling thread's state only.
+        if unsafe { bindings::softrdma_thread_has_lcore() } != 0 {
+            return Self { ours: false };
+        }
+        let one_more = |count| (count < MOST_REGISTERED).then_some(count + 1);
+        let has_room = REGISTERED.fetch_update(Ordering::AcqRel, Ordering::Relaxed, one_more).is_ok();
+        // SAFETY: it changes only the calling thread's state, under DPDK's own lock; it answers with an error before the EAL
+        // runs.
+        let ours = has_room && unsafe { bindings::rte_thread_register() } == 0;
+        if has_room && !ours {
+            REGISTERED.fetch_sub(1, Ordering::Release);
+        }
         Self { ours }
     }
 }
@@ -32,6 +49,8 @@ impl Drop for Registration {
         if self.ours {
             // SAFETY: this thread registered itself and, thread-locals being dropped, uses DPDK's per-thread state no more.
             unsafe { bindings::rte_thread_unregister() }
+            // Not before: the next one is to find the cache that this one leaves behind, not one more.
+            REGISTERED.fetch_sub(1, Ordering::Release);
         }
     }
 }
