@@ -309,6 +309,28 @@ fn a_peer_that_is_gone_flushes_what_is_posted() {
 }
 
 #[test]
+fn what_is_posted_after_the_end_is_flushed_when_an_error_is_asked_for() {
+    for threads in models() {
+        let Connection { client, server, client_id, server_id, _listener } =
+            connect(Host::new(threads), Host::new(threads));
+        let queue_pair = client_id.queue_pair().unwrap();
+        drop((server_id, server));
+        assert_eq!(client.event().kind, CmEventKind::Disconnected);
+        for id in 0..1000 {
+            queue_pair
+                .post_send(signaled(id, Operation::Send { payload: client.payload(0, 8), invalidate: None }))
+                .unwrap();
+            queue_pair.modify_to_reset().unwrap();
+            let mut done = [WorkCompletion::default(); 2];
+            assert_eq!(client.completions.poll(&mut done), 1, "{threads:?}: request {id}");
+            assert_eq!((done[0].id, done[0].status), (id, Status::Flushed));
+            queue_pair.modify_to_init().unwrap();
+            queue_pair.modify_to_error();
+        }
+    }
+}
+
+#[test]
 fn receives_posted_in_error_need_no_more_doorbells_than_there_are_queue_pairs() {
     for threads in [Threads::C1, Threads::C2] {
         let host = Host::with(|config| {

@@ -220,6 +220,8 @@ impl Host {
         }
         if let Some(queue_pair) = &endpoint.queue_pair {
             queue_pair.set_endpoint(None);
+            // What was posted since the end was reported: nobody looks for it here any more.
+            queue_pair.flush();
         }
         if self.by_stream[endpoint.stream.index as usize] == Some(slot) {
             self.by_stream[endpoint.stream.index as usize] = None;

@@ -138,6 +138,8 @@ impl QueuePairShared {
             let from = self.state();
             return Err(StateError { number: self.number, from, to: QueuePairState::Reset });
         }
+        // What another thread posted in error is flushed before it could be taken for the next connection's.
+        self.flush();
         self.ord.store(NOWHERE, Ordering::Relaxed);
         self.enter(QueuePairState::Reset);
         Ok(())
