@@ -3,6 +3,8 @@
 //! A thread that has work for the state either gets the turn and does the work, or finds somebody inside, rings the bell
 //! and goes its way: whoever is inside sees the bell before it leaves and works once more. So work that was handed over
 //! (in a queue beside the turn) before [`Turn::ring`] is always done, and no thread is ever blocked by another's copy.
+//!
+//! A bell says which work it asks for, since whoever is inside may have come for less: to send, or only to look.
 
 #[cfg(loom)]
 use loom::sync::{
@@ -15,12 +17,20 @@ use std::sync::{
     atomic::{AtomicU8, Ordering},
 };
 
+/// What has to be done by whoever is inside, weakest first: each kind of work includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Bell {
+    /// Carry out what the application left.
+    Outbound = 2,
+    /// That, and look for what arrived, and for receives that were waited for.
+    Whole = 3,
+}
+
 /// Nobody is inside.
 const FREE: u8 = 0;
-/// Somebody is inside.
+/// Somebody is inside. Greater: and has the work of that [`Bell`] to do before leaving.
 const TAKEN: u8 = 1;
-/// Somebody is inside and has to work once more before leaving.
-const RUNG: u8 = 2;
 
 /// Shared state with a turn. See the module.
 #[derive(Debug)]
@@ -35,25 +45,24 @@ impl<T> Turn<T> {
         Self { state: AtomicU8::new(FREE), value: Mutex::new(value) }
     }
 
-    /// Has `work` done on everything handed over before this call: by us if the turn is free, else by whoever is inside.
-    /// Tells whether we were inside.
-    pub(crate) fn ring(&self, mut work: impl FnMut(&mut T)) -> bool {
+    /// Has the work of `bell` done on everything handed over before this call: by us if the turn is free, else by whoever is
+    /// inside. Tells whether we were inside. `work` is told which work is due, which may be more than was asked for here.
+    pub(crate) fn ring(&self, bell: Bell, mut work: impl FnMut(&mut T, Bell)) -> bool {
         loop {
             match self.state.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => {
-                    self.work_until_quiet(&mut work);
+                    self.work_until_quiet(Some(bell), &mut |value, due| {
+                        if let Some(due) = due {
+                            work(value, due);
+                        }
+                    });
                     return true;
                 }
-                // AcqRel: what was handed over before must be visible to the one inside, who acquires when it sees RUNG.
-                Err(TAKEN) => {
-                    if self.state.compare_exchange(TAKEN, RUNG, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                        return false;
-                    }
-                }
-                // Another's bell hangs already, and it stays until the one inside takes it down and looks again. Writing it
-                // once more releases our hand-over to that look.
-                Err(_) => {
-                    if self.state.compare_exchange(RUNG, RUNG, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                // AcqRel: what was handed over before must be visible to the one inside, who acquires when it takes the bell
+                // down. Another's bell that hangs already is written once more for that, or exchanged for a stronger one.
+                Err(state) => {
+                    let strongest = state.max(bell as u8);
+                    if self.state.compare_exchange(state, strongest, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                         return false;
                     }
                 }
@@ -61,28 +70,30 @@ impl<T> Turn<T> {
         }
     }
 
-    /// Does `work` if the turn is free; otherwise nothing happens, and nobody is told. For work that anybody inside does
-    /// anyway.
-    pub(crate) fn try_enter(&self, mut work: impl FnMut(&mut T)) -> bool {
+    /// Does `work` if the turn is free; otherwise nothing happens, and nobody is told. Called with a bell, it has to do the work
+    /// that was rung for meanwhile.
+    pub(crate) fn try_enter(&self, mut work: impl FnMut(&mut T, Option<Bell>)) -> bool {
         if self.state.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return false;
         }
-        self.work_until_quiet(&mut work);
+        self.work_until_quiet(None, &mut work);
         true
     }
 
-    fn work_until_quiet(&self, work: &mut impl FnMut(&mut T)) {
+    fn work_until_quiet(&self, bell: Option<Bell>, work: &mut impl FnMut(&mut T, Option<Bell>)) {
+        let mut due = bell;
         loop {
             match self.value.lock() {
-                Ok(mut value) => work(&mut value),
+                Ok(mut value) => work(&mut value, due),
                 // A holder panicked: the state may be half-changed, and the panic is already on its way to the user.
                 Err(_) => return,
             }
             if self.state.compare_exchange(TAKEN, FREE, Ordering::Release, Ordering::Relaxed).is_ok() {
                 return;
             }
-            // RUNG: take the bell down, then look again.
-            self.state.swap(TAKEN, Ordering::AcqRel);
+            // Somebody rang: take the bell down, then do what it asks for.
+            let rung = self.state.swap(TAKEN, Ordering::AcqRel);
+            due = Some(if rung == Bell::Outbound as u8 { Bell::Outbound } else { Bell::Whole });
         }
     }
 }
@@ -103,7 +114,7 @@ mod tests {
                 std::thread::spawn(move || {
                     for _ in 0..10_000 {
                         handed_over.fetch_add(1, Ordering::Relaxed);
-                        turn.ring(|done| *done += handed_over.swap(0, Ordering::Relaxed));
+                        turn.ring(Bell::Whole, |done, _| *done += handed_over.swap(0, Ordering::Relaxed));
                     }
                 })
             })
@@ -112,7 +123,7 @@ mod tests {
             thread.join().unwrap();
         }
         let mut total = 0;
-        assert!(turn.try_enter(|done| total = *done));
+        assert!(turn.try_enter(|done, _| total = *done));
         assert_eq!(total, 40_000);
         assert_eq!(handed_over.load(Ordering::Relaxed), 0);
     }
@@ -120,15 +131,30 @@ mod tests {
     #[test]
     fn nobody_enters_while_somebody_is_inside() {
         let turn = Turn::new(());
-        let mut entered = 0;
-        turn.ring(|()| {
-            entered += 1;
-            if entered == 1 {
-                assert!(!turn.try_enter(|()| unreachable!("the turn is taken")));
-                assert!(!turn.ring(|()| unreachable!("the turn is taken")));
+        let mut due = Vec::new();
+        turn.ring(Bell::Outbound, |(), bell| {
+            due.push(bell);
+            if due.len() == 1 {
+                assert!(!turn.try_enter(|(), _| unreachable!("the turn is taken")));
+                for bell in [Bell::Outbound, Bell::Whole, Bell::Outbound] {
+                    assert!(!turn.ring(bell, |(), _| unreachable!("the turn is taken")));
+                }
             }
         });
-        assert_eq!(entered, 2, "the bell makes the one inside work once more");
+        assert_eq!(due, [Bell::Outbound, Bell::Whole], "the strongest bell makes the one inside work once more");
+    }
+
+    #[test]
+    fn who_only_looks_does_the_work_that_was_rung_for_meanwhile() {
+        let turn = Turn::new(());
+        let mut due = Vec::new();
+        turn.try_enter(|(), bell| {
+            due.push(bell);
+            if due.len() == 1 {
+                assert!(!turn.ring(Bell::Outbound, |(), _| unreachable!("the turn is taken")));
+            }
+        });
+        assert_eq!(due, [None, Some(Bell::Outbound)]);
     }
 }
 
@@ -148,7 +174,7 @@ mod loom_tests {
                     let (handed_over, turn) = (handed_over.clone(), turn.clone());
                     loom::thread::spawn(move || {
                         handed_over.fetch_add(1, Ordering::Relaxed);
-                        turn.ring(|done| *done += handed_over.swap(0, Ordering::Relaxed));
+                        turn.ring(Bell::Whole, |done, _| *done += handed_over.swap(0, Ordering::Relaxed));
                     })
                 })
                 .collect();
@@ -156,7 +182,56 @@ mod loom_tests {
                 thread.join().unwrap();
             }
             let mut total = 0;
-            turn.try_enter(|done| total = *done);
+            turn.try_enter(|done, _| total = *done);
+            assert_eq!(total, 2);
+        });
+    }
+
+    /// What was left for each kind of work, and what of it is done.
+    #[derive(Default)]
+    struct Left {
+        outbound: AtomicUsize,
+        whole: AtomicUsize,
+    }
+
+    impl Left {
+        fn take(&self, due: Bell, done: &mut usize) {
+            *done += self.outbound.swap(0, Ordering::Relaxed);
+            if due == Bell::Whole {
+                *done += self.whole.swap(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[test]
+    fn every_bell_is_answered_with_the_work_it_asks_for() {
+        loom::model(|| {
+            let left = Arc::new(Left::default());
+            let turn = Arc::new(Turn::new(0_usize));
+            let posting = {
+                let (left, turn) = (left.clone(), turn.clone());
+                loom::thread::spawn(move || {
+                    left.outbound.fetch_add(1, Ordering::Relaxed);
+                    turn.ring(Bell::Outbound, |done, due| left.take(due, done));
+                })
+            };
+            let resuming = {
+                let (left, turn) = (left.clone(), turn.clone());
+                loom::thread::spawn(move || {
+                    left.whole.fetch_add(1, Ordering::Relaxed);
+                    turn.ring(Bell::Whole, |done, due| left.take(due, done));
+                })
+            };
+            // A look at the state, for statistics.
+            turn.try_enter(|done, due| {
+                if let Some(due) = due {
+                    left.take(due, done);
+                }
+            });
+            posting.join().unwrap();
+            resuming.join().unwrap();
+            let mut total = 0;
+            turn.try_enter(|done, _| total = *done);
             assert_eq!(total, 2);
         });
     }

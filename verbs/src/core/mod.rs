@@ -25,6 +25,8 @@ use mail::deliver;
 pub(crate) use receive::ReceiveSide;
 pub(crate) use split::Split;
 
+use crate::turn::Bell;
+
 /// An engine and what is above it: receiving and sending, driven together.
 pub(crate) struct Core {
     engine: Box<dyn Engine>,
@@ -58,6 +60,14 @@ impl Core {
         let mut activity = self.serve_application(now);
         activity.events += self.transmit(now);
         activity
+    }
+
+    /// The work that a bell asked for.
+    pub(crate) fn answer(&mut self, bell: Bell, now: Instant) -> Activity {
+        match bell {
+            Bell::Outbound => self.pass_outbound(now),
+            Bell::Whole => self.pass(now),
+        }
     }
 
     /// When [`Self::pass`] has work again even if nothing arrives and nobody asks.

@@ -16,7 +16,7 @@ use softrdma_stack::time::Instant;
 
 use super::mail::{Outbox, ToHost, ToReceive};
 use super::{Host, ReceiveSide, command, transmit_ready};
-use crate::turn::Turn;
+use crate::turn::{Bell, Turn};
 
 /// Messages that a mailbox holds without allocating.
 const MAIL: usize = 4096;
@@ -74,7 +74,7 @@ impl Split {
     /// Receives, if nobody else does, and then sends what that brought, or what is due.
     pub(crate) fn progress(&self, now: Instant) -> Activity {
         let mut activity = Activity::default();
-        self.receive.try_enter(|receiving| add(&mut activity, receiving.pass(now)));
+        self.receive.try_enter(|receiving, _| add(&mut activity, receiving.pass(now)));
         if self.send_due.load(Ordering::Acquire) <= now.as_nanoseconds() {
             add(&mut activity, self.ring_send(now));
         }
@@ -92,25 +92,37 @@ impl Split {
     /// As [`Self::progress`], but somebody who receives already looks once more.
     pub(crate) fn receive(&self, now: Instant) -> Activity {
         let mut activity = Activity::default();
-        self.receive.ring(|receiving| add(&mut activity, receiving.pass(now)));
+        self.receive.ring(Bell::Whole, |receiving, _| add(&mut activity, receiving.pass(now)));
         add(&mut activity, self.settle(now));
         activity
     }
 
-    /// When [`Self::progress`] has work again even if nothing arrives and nobody asks.
+    /// When [`Self::progress`] has work again even if nothing arrives and nobody asks. Now, while somebody else receives.
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let due = self.send_due.load(Ordering::Acquire);
-        let mut deadline = (due != NEVER).then(|| Instant::from_nanoseconds(due));
-        self.receive.try_enter(|receiving| {
-            deadline = [deadline, receiving.next_deadline(now)].into_iter().flatten().min();
+        let mut deadline = None;
+        let was_inside = self.receive.try_enter(|receiving, bell| {
+            if bell.is_some() {
+                receiving.pass(now);
+            }
+            deadline = receiving.next_deadline(now);
         });
-        if self.has_mail() { Some(now) } else { deadline }
+        // Behind the look: what it brought may have set this.
+        let due = self.send_due.load(Ordering::Acquire);
+        let due = (due != NEVER).then(|| Instant::from_nanoseconds(due));
+        if !was_inside || self.has_mail() { Some(now) } else { [deadline, due].into_iter().flatten().min() }
     }
 
     /// Looks at the send turn, if it is free.
-    pub(crate) fn inspect<T>(&self, look: impl Fn(&Sending) -> T) -> Option<T> {
+    pub(crate) fn inspect<T>(&self, now: Instant, look: impl Fn(&Sending) -> T) -> Option<T> {
         let mut seen = None;
-        self.send.try_enter(|sending| seen = Some(look(sending)));
+        self.send.try_enter(|sending, bell| {
+            if bell.is_some() {
+                self.pass_send(sending, now);
+            }
+            seen = Some(look(sending));
+        });
+        // A pass may have left something for the other side.
+        self.settle(now);
         seen
     }
 
@@ -134,9 +146,9 @@ impl Split {
         for _ in 0..SETTLE_BUDGET {
             let mut inside = Activity::default();
             let was_inside = if self.has_mail_for_send() {
-                self.send.ring(|sending| add(&mut inside, self.pass_send(sending, now)))
+                self.send.ring(Bell::Whole, |sending, _| add(&mut inside, self.pass_send(sending, now)))
             } else if self.has_mail_for_receive() {
-                self.receive.ring(|receiving| add(&mut inside, receiving.pass(now)))
+                self.receive.ring(Bell::Whole, |receiving, _| add(&mut inside, receiving.pass(now)))
             } else {
                 break;
             };
@@ -150,7 +162,7 @@ impl Split {
 
     fn ring_send(&self, now: Instant) -> Activity {
         let mut activity = Activity::default();
-        self.send.ring(|sending| add(&mut activity, self.pass_send(sending, now)));
+        self.send.ring(Bell::Whole, |sending, _| add(&mut activity, self.pass_send(sending, now)));
         activity
     }
 

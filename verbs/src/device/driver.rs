@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use crossbeam_queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
 use softrdma_stack::stream::{Activity, Engine, EngineStatistics};
@@ -27,7 +27,7 @@ use crate::configuration::{DeviceConfig, Threads};
 use crate::core::{Command, Core, Doorbells, Host, ReceiveSide, Split};
 use crate::events::{EventQueue, wait_readable};
 use crate::queue_pair::QueuePairShared;
-use crate::turn::Turn;
+use crate::turn::{Bell, Turn};
 
 /// How often the stack's thread looks whether a polling application still polls.
 const TAKE_OVER: Duration = Duration::from_micros(400);
@@ -57,7 +57,7 @@ impl Work {
         match self {
             Self::Whole(turn) => {
                 let mut activity = Activity::default();
-                turn.try_enter(|core| activity = core.pass(now));
+                turn.try_enter(|core, _| add(&mut activity, core.pass(now)));
                 activity
             }
             Self::Split(split) => split.progress(now),
@@ -66,26 +66,25 @@ impl Work {
 
     /// One pass; whoever is at it does another.
     fn pass(&self, now: Instant) -> Activity {
+        let mut activity = Activity::default();
         match self {
             Self::Whole(turn) => {
-                let mut activity = Activity::default();
-                turn.ring(|core| activity = core.pass(now));
-                activity
+                turn.ring(Bell::Whole, |core, due| add(&mut activity, core.answer(due, now)));
             }
             Self::Split(split) => {
-                let received = split.receive(now);
-                let sent = split.send(now);
-                Activity { received: received.received + sent.received, events: received.events + sent.events }
+                add(&mut activity, split.receive(now));
+                add(&mut activity, split.send(now));
             }
         }
+        activity
     }
 
     /// What the application left.
     fn pass_outbound(&self, now: Instant) {
         match self {
             Self::Whole(turn) => {
-                turn.ring(|core| {
-                    core.pass_outbound(now);
+                turn.ring(Bell::Outbound, |core, due| {
+                    core.answer(due, now);
                 });
             }
             Self::Split(split) => {
@@ -94,11 +93,18 @@ impl Work {
         }
     }
 
+    /// When there is work again even if nothing arrives and nobody asks. Now, while somebody else is at work: when that is over
+    /// is not known.
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
         match self {
             Self::Whole(turn) => {
-                let mut deadline = None;
-                turn.try_enter(|core| deadline = core.next_deadline(now));
+                let mut deadline = Some(now);
+                turn.try_enter(|core, bell| {
+                    if let Some(due) = bell {
+                        core.answer(due, now);
+                    }
+                    deadline = core.next_deadline(now);
+                });
                 deadline
             }
             Self::Split(split) => split.next_deadline(now),
@@ -106,14 +112,19 @@ impl Work {
     }
 
     /// The engine's counters and the host, if nobody is at work.
-    fn look<T>(&self, look: impl Fn(EngineStatistics, &Host) -> T) -> Option<T> {
+    fn look<T>(&self, now: Instant, look: impl Fn(EngineStatistics, &Host) -> T) -> Option<T> {
         match self {
             Self::Whole(turn) => {
                 let mut seen = None;
-                turn.try_enter(|core| seen = Some(look(core.engine_statistics(), core.host())));
+                turn.try_enter(|core, bell| {
+                    if let Some(due) = bell {
+                        core.answer(due, now);
+                    }
+                    seen = Some(look(core.engine_statistics(), core.host()));
+                });
                 seen
             }
-            Self::Split(split) => split.inspect(|sending| look(sending.engine_statistics(), sending.host())),
+            Self::Split(split) => split.inspect(now, |sending| look(sending.engine_statistics(), sending.host())),
         }
     }
 
@@ -121,6 +132,11 @@ impl Work {
     fn has_mail(&self) -> bool {
         matches!(self, Self::Split(split) if split.has_mail())
     }
+}
+
+fn add(activity: &mut Activity, more: Activity) {
+    activity.received += more.received;
+    activity.events += more.events;
 }
 
 /// Where time comes from.
@@ -155,6 +171,8 @@ pub(super) struct Driver {
     /// The RX thread has a core of its own and keeps the receive turn.
     keeps_receiving: bool,
     doorbells: Arc<Doorbells>,
+    /// The host's. Only looked at here.
+    commands: Receiver<Command>,
     local_addresses: Vec<IpAddr>,
     /// Readable when the engine has something; `None`: it must be polled.
     readiness: Option<Arc<OwnedFd>>,
@@ -190,7 +208,7 @@ impl Driver {
             waiting_for_receive: Default::default(),
             asynchronous: EventQueue::new().map_err(OpenError::Events)?,
         });
-        let host = Host::new(core_settings(config), receiver, doorbells.clone());
+        let host = Host::new(core_settings(config), receiver.clone(), doorbells.clone());
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(OpenError::Descriptor)?;
         let (local_addresses, readiness) = (engine.local_addresses(), engine.readiness());
         let receive = ReceiveSide::new(doorbells.clone());
@@ -209,6 +227,7 @@ impl Driver {
             work,
             keeps_receiving: driving == Driving::Halves && config.stack_cpu.is_some(),
             doorbells,
+            commands: receiver,
             wake,
             sleeping: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -306,7 +325,7 @@ impl Driver {
     /// Looks at engine and host between two passes, waiting for the turn: for statistics only.
     pub(super) fn inspect<T>(&self, look: impl Fn(EngineStatistics, &Host) -> T) -> Option<T> {
         for _ in 0..1000 {
-            if let Some(seen) = self.work.look(&look) {
+            if let Some(seen) = self.work.look(self.clock.now(), &look) {
                 return Some(seen);
             }
             std::thread::sleep(Duration::from_micros(50));
@@ -333,7 +352,7 @@ impl Driver {
         loop {
             let now = self.clock.now();
             self.work.progress(now);
-            let open = self.work.look(|_, host| host.endpoint_count());
+            let open = self.work.look(now, |_, host| host.endpoint_count());
             if open.is_none_or(|open| open == 0) || now.saturating_since(begin) > longest {
                 return;
             }
@@ -382,18 +401,24 @@ impl Driver {
             } else if now.saturating_since(last_active) < self.awake {
                 std::thread::yield_now();
             } else {
-                self.sleep(now, self.work.next_deadline(now));
+                self.sleep(now);
             }
         }
     }
 
-    fn sleep(&self, now: Instant, deadline: Option<Instant>) {
-        let longest = if self.readiness.is_some() { LONGEST_SLEEP } else { self.idle_sleep };
-        let timeout = deadline.map_or(longest, |deadline| deadline.saturating_since(now).min(longest));
+    fn sleep(&self, now: Instant) {
         self.sleeping.store(true, Ordering::Relaxed);
+        // Pairs with `wake_if_sleeping`: whoever hands something over from now on sees that we sleep, and we see what was handed
+        // over before. So everything is looked at behind the fence, by `next_deadline` what waits inside the turn.
         fence(Ordering::SeqCst);
-        let handed_over = !self.doorbells.queue_pairs.is_empty() || self.work.has_mail();
-        if !handed_over && !timeout.is_zero() {
+        let handed_over = !self.doorbells.queue_pairs.is_empty() || !self.commands.is_empty() || self.work.has_mail();
+        let longest = if self.readiness.is_some() { LONGEST_SLEEP } else { self.idle_sleep };
+        let timeout =
+            self.work.next_deadline(now).map_or(longest, |deadline| deadline.saturating_since(now).min(longest));
+        if handed_over || timeout.is_zero() {
+            // If somebody else is at work, perhaps on this core.
+            std::thread::yield_now();
+        } else {
             match &self.readiness {
                 Some(readiness) => wait_readable(&[self.wake.as_fd(), readiness.as_fd()], Some(timeout)),
                 None => wait_readable(&[self.wake.as_fd()], Some(timeout)),
