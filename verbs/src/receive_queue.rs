@@ -7,6 +7,7 @@ use crossbeam_queue::ArrayQueue;
 use softrdma_mpa_ddp_rdmap::work::MAX_SEGMENTS;
 use softrdma_mpa_ddp_rdmap::{ReceiveRequest, Segment, SegmentList};
 
+use crate::asynchronous::AsyncEvent;
 use crate::protection_domain::ProtectionDomain;
 use crate::resources::{LimitReached, Place};
 
@@ -85,7 +86,7 @@ impl ReceiveQueue {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Whether the armed limit was reached since the last call. To be asked by who takes.
+    /// Whether the armed limit was reached since the last call. To be asked by who takes, and by who arms.
     #[inline]
     pub(crate) fn take_limit_reached(&self) -> bool {
         self.limit_reached.load(Ordering::Relaxed) && self.limit_reached.swap(false, Ordering::AcqRel)
@@ -173,9 +174,14 @@ impl SharedReceiveQueue {
         Ok(())
     }
 
-    /// Arms an asynchronous event: it comes once, when fewer than `limit` receives are posted. 0 disarms.
+    /// Arms an asynchronous event: it comes once, when fewer than `limit` receives are posted, at once if there are fewer
+    /// already. 0 disarms.
     pub fn arm_limit(&self, limit: u32) {
         self.0.queue.set_limit(limit);
+        // Nobody who takes need ever come to tell.
+        if self.0.queue.take_limit_reached() {
+            self.0.domain.device().announce(AsyncEvent::ReceiveLimitReached { shared_receive_queue: self.number() });
+        }
     }
 
     /// The armed limit; 0 if there is none, or its event came.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::asynchronous::AsyncEvent;
 use crate::configuration::DeviceLimits;
 use crate::memory::RegionTable;
 
@@ -13,6 +14,9 @@ pub(crate) trait DeviceSide: Send + Sync {
 
     /// A receive was posted to a shared receive queue: whoever waits for one goes on.
     fn receive_posted(&self);
+
+    /// The application is to be told.
+    fn announce(&self, event: AsyncEvent);
 
     /// How much there can be.
     fn limits(&self) -> &DeviceLimits;
@@ -136,6 +140,8 @@ impl DeviceSide for BareDevice {
     fn receive_posted(&self) {
         self.receives_posted.fetch_add(1, Ordering::Relaxed);
     }
+
+    fn announce(&self, _event: AsyncEvent) {}
 
     fn limits(&self) -> &DeviceLimits {
         &self.limits

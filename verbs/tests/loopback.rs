@@ -260,6 +260,18 @@ fn a_shared_receive_queue_that_runs_low_says_so_by_its_number() {
 }
 
 #[test]
+fn a_limit_above_what_is_posted_is_told_of_at_once() {
+    for threads in models() {
+        let host = Host::new(threads);
+        let shared = host.domain.create_shared_receive_queue(8).unwrap();
+        shared.arm_limit(1);
+        let reached = AsyncEvent::ReceiveLimitReached { shared_receive_queue: shared.number() };
+        assert_eq!(host.device.try_get_async_event(), Some(reached));
+        assert_eq!(host.device.try_get_async_event(), None, "it comes once");
+    }
+}
+
+#[test]
 fn a_request_that_nobody_decides_ends_in_time() {
     for threads in models() {
         let client = Host::new(threads);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Device, DeviceShared};
+use crate::asynchronous::AsyncEvent;
 use crate::completion_channel::CompletionChannel;
 use crate::completion_queue::{CompletionQueue, CreateCompletionQueueError};
 use crate::configuration::DeviceLimits;
@@ -49,6 +50,10 @@ impl DeviceSide for DeviceShared {
 
     fn receive_posted(&self) {
         self.driver.ring_for_receive();
+    }
+
+    fn announce(&self, event: AsyncEvent) {
+        self.driver.asynchronous().push(event);
     }
 
     fn limits(&self) -> &DeviceLimits {
