@@ -39,6 +39,14 @@ impl<T> EventQueue<T> {
         Some(event)
     }
 
+    /// Takes back the oldest event that `is_wanted` says yes to, if nobody took it. Looks at all that there are.
+    pub(crate) fn withdraw(&self, is_wanted: impl Fn(&T) -> bool) -> Option<T> {
+        let mut events = self.lock();
+        let position = events.iter().position(is_wanted)?;
+        let _ = rustix::io::read(&self.descriptor, &mut [0; 8]);
+        events.remove(position)
+    }
+
     /// Waits until `deadline` for an event.
     pub(crate) fn get(&self, deadline: Deadline) -> Option<T> {
         loop {
@@ -107,5 +115,10 @@ mod tests {
         assert_eq!(queue.get(Deadline::after(Duration::from_secs(1))), Some(2));
         assert!(!is_readable(&queue));
         assert_eq!(queue.get(Deadline::after(Duration::from_millis(1))), None);
+        (1..=3).for_each(|event| queue.push(event));
+        assert_eq!(queue.withdraw(|&event| event == 2), Some(2));
+        assert_eq!(queue.withdraw(|&event| event == 2), None);
+        assert_eq!((queue.try_get(), queue.try_get()), (Some(1), Some(3)));
+        assert!(!is_readable(&queue));
     }
 }

@@ -78,9 +78,25 @@ impl CmIdShared {
     pub(crate) fn emit(self: &Arc<Self>, kind: CmEventKind) {
         let Some(channel) = &self.channel else { return };
         let is_request = matches!(kind, CmEventKind::ConnectRequest { .. });
-        if is_request || self.lock().handle.strong_count() > 0 {
+        if is_request || self.is_known() {
             channel.push(QueuedEvent { id: self.clone(), kind });
         }
+    }
+
+    /// Takes back the connect request of a peer that has gone, unless the application has it: what peers can have queued stays
+    /// bounded by the backlog.
+    pub(crate) fn withdraw_request(&self) {
+        let Some(channel) = &self.channel else { return };
+        let is_ours = |event: &QueuedEvent| {
+            event.id.number == self.number && matches!(event.kind, CmEventKind::ConnectRequest { .. })
+        };
+        // Outside of the queue's lock.
+        drop(channel.withdraw(is_ours));
+    }
+
+    /// Whether the application has the id.
+    pub(crate) fn is_known(&self) -> bool {
+        self.lock().handle.strong_count() > 0
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -118,7 +118,9 @@ fn listen(
     for &ip in &ips {
         // They share a port: the one that the first of them chose.
         let listened = engine.listen(now, SocketAddr::new(ip, bound.port()), backlog);
-        let listener = listened.inspect_err(|_| stop_listening(engine, host, now, cm))?;
+        let listener = listened.inspect_err(|_| {
+            stop_listening(engine, host, now, cm);
+        })?;
         let local = engine.listener_address(listener).unwrap_or(bound);
         host.listeners.insert(listener, Listener { cm: cm.clone(), backlog, undecided: 0 });
         bound = match ips.len() {
@@ -143,7 +145,9 @@ fn listening_addresses(host: &Host, address: SocketAddr) -> Result<Vec<IpAddr>, 
     Ok(of_family)
 }
 
-fn stop_listening(engine: &mut dyn Engine, host: &mut Host, now: Instant, cm: &CmIdShared) {
+/// Tells whether the id listened.
+fn stop_listening(engine: &mut dyn Engine, host: &mut Host, now: Instant, cm: &CmIdShared) -> bool {
+    let before = host.listeners.len();
     host.listeners.retain(|&listener, entry| {
         let is_other = entry.cm.number() != cm.number();
         if !is_other {
@@ -151,6 +155,7 @@ fn stop_listening(engine: &mut dyn Engine, host: &mut Host, now: Instant, cm: &C
         }
         is_other
     });
+    host.listeners.len() < before
 }
 
 struct Connect {
@@ -260,7 +265,9 @@ fn disconnect(host: &mut Host, cm: &Arc<CmIdShared>) {
 }
 
 fn destroy(engine: &mut dyn Engine, host: &mut Host, now: Instant, cm: &Arc<CmIdShared>, reply: Option<Sender<()>>) {
-    stop_listening(engine, host, now, cm);
+    if stop_listening(engine, host, now, cm) {
+        host.end_unknown_children(cm.number());
+    }
     let slot = host.by_cm.get(&cm.number()).copied();
     match slot.and_then(|slot| Some((slot, &host.endpoint_mut(slot)?.phase))) {
         // What has been said still leaves; the deadline bounds it.

@@ -260,10 +260,25 @@ impl Host {
         let Some(endpoint) = self.endpoint_mut(slot) else { return };
         let cm = endpoint.cm.clone();
         let listener = cm.listener_number();
-        if matches!(endpoint.phase, Phase::Deciding(_) | Phase::AwaitingRequest(_)) {
+        let is_offered = matches!(endpoint.phase, Phase::Deciding(_));
+        if is_offered || matches!(endpoint.phase, Phase::AwaitingRequest(_)) {
             self.decided(listener);
         }
+        if is_offered {
+            cm.withdraw_request();
+        }
         cm.emit(kind);
+    }
+
+    /// Ends what came to the listener of this number and the application has not been told of, or has not asked for.
+    pub(super) fn end_unknown_children(&mut self, listener: u64) {
+        for slot in 0..self.endpoints.len() {
+            let Some(endpoint) = &self.endpoints[slot] else { continue };
+            let is_undecided = matches!(endpoint.phase, Phase::AwaitingRequest(_) | Phase::Deciding(_));
+            if is_undecided && endpoint.cm.listener_number() == Some(listener) && !endpoint.cm.is_known() {
+                self.end(slot as u32, Ending::Abort);
+            }
+        }
     }
 
     /// The queue pair of an endpoint whose end was reported is free: the stream closes without it.

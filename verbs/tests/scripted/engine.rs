@@ -109,6 +109,14 @@ impl Wire {
         lock(&self.0).streams[stream].peer_closes = true;
     }
 
+    /// The peer resets the stream.
+    pub(crate) fn reset_by_peer(&self, stream: usize) {
+        let mut state = lock(&self.0);
+        let reason = softrdma_stack::stream::ResetReason::ByPeer;
+        state.streams[stream].is_aborted = true;
+        state.events.push(StreamEvent::Reset { stream: name(stream), reason });
+    }
+
     pub(crate) fn is_closed(&self, stream: usize) -> bool {
         lock(&self.0).streams[stream].is_closed
     }

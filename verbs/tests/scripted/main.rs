@@ -4,6 +4,7 @@
 
 mod endings;
 mod engine;
+mod listening;
 mod memory_given_up;
 mod other_devices;
 mod own_errors;
