@@ -127,6 +127,11 @@ mod over_dpdk {
     }
 
     #[test]
+    fn every_operation_over_softrdma_receiving_and_sending_at_once() {
+        every_operation(&Program::build("softrdma-perf"), "softrdma", "memif", "c3");
+    }
+
+    #[test]
     fn memif_as_nobody() {
         if !is_root() {
             return skip("memif as another user", "not root, so this whole run was without privileges");

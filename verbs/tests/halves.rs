@@ -1,11 +1,14 @@
-//! Receiving and sending at the same time (c3), over an engine in memory that was split: two devices, each with its RX thread
-//! and the application's.
+//! Receiving and sending at the same time (c3), over engines in memory that were split: two devices, each with its RX thread
+//! and the application's. Once over streams that cannot fail, and over the softrdma engine on wires good and bad.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use softrdma_stack::kernel::{KernelConfig, KernelEngine};
-use softrdma_stack::testing::{PairConfig, PairEngine, pair};
+use softrdma_stack::memory_port::{Impairments, wire};
+use softrdma_stack::softrdma::{SoftrdmaConfig, SoftrdmaEngine};
+use softrdma_stack::stream::Engine;
+use softrdma_stack::testing::{PairConfig, pair};
 use softrdma_verbs::device::OpenError;
 use softrdma_verbs::{
     AccessFlags, CmEventKind, CmId, CompletionQueue, ConnectParameters, Device, DeviceConfig, EventChannel,
@@ -35,8 +38,8 @@ fn config(name: &str, own_core: bool) -> DeviceConfig {
 }
 
 impl End {
-    fn new(name: &str, engine: PairEngine, own_core: bool) -> Self {
-        let device = Device::with_engine(config(name, own_core), Box::new(engine)).unwrap();
+    fn new(name: &str, engine: Box<dyn Engine>, own_core: bool) -> Self {
+        let device = Device::with_engine(config(name, own_core), engine).unwrap();
         let channel = EventChannel::new(&device).unwrap();
         let domain = device.allocate_protection_domain().unwrap();
         let completions = device.create_completion_queue(1024, None).unwrap();
@@ -78,12 +81,48 @@ impl End {
     }
 }
 
-fn connect(seed: u64, own_core: bool) -> [End; 2] {
-    connect_over(PairConfig::new(seed), own_core)
+/// What joins the two devices.
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    /// Streams that cannot fail.
+    Streams,
+    /// Own TCP on a wire that loses, repeats and reorders so many frames of a thousand, each.
+    Softrdma(u32),
 }
 
-fn connect_over(config: PairConfig, own_core: bool) -> [End; 2] {
-    let (first, second) = pair(config);
+impl Over {
+    const ALL: [Self; 3] = [Self::Streams, Self::Softrdma(0), Self::Softrdma(10)];
+
+    fn engines(self, seed: u64) -> [Box<dyn Engine>; 2] {
+        match self {
+            Self::Streams => {
+                // An application may change its buffer while that is being sent.
+                let (first, second) = pair(PairConfig { checks_rewrites: false, ..PairConfig::new(seed) });
+                [Box::new(first), Box::new(second)]
+            }
+            Self::Softrdma(of_thousand) => {
+                let bad = f64::from(of_thousand) / 1000.0;
+                let impairments = Impairments { loss: bad, duplicate: bad, reorder: bad, ..Impairments::default() };
+                let (first, second, _) = wire(seed, impairments);
+                let now = softrdma_stack::time::Instant::ZERO;
+                let mut host = 0u8;
+                [first, second].map(|port| {
+                    host += 1;
+                    let address = format!("192.0.2.{host}").parse().unwrap();
+                    let config = SoftrdmaConfig {
+                        addresses: vec![(address, 24)],
+                        random_seed: seed + u64::from(host),
+                        ..SoftrdmaConfig::default()
+                    };
+                    Box::new(SoftrdmaEngine::new(port, config, now).unwrap()) as Box<dyn Engine>
+                })
+            }
+        }
+    }
+}
+
+fn connect(over: Over, seed: u64, own_core: bool) -> [End; 2] {
+    let [first, second] = over.engines(seed);
     let mut client = End::new("client", first, own_core);
     let mut server = End::new("server", second, own_core);
     let listener = CmId::new(&server.channel);
@@ -146,8 +185,9 @@ fn bytes(end: &End, offset: usize, length: usize) -> Vec<u8> {
 
 fn traffic_both_ways(own_core: bool) {
     const COUNT: u64 = 600;
-    for seed in 1..=3 {
-        let ends = connect(seed, own_core);
+    for (over, seed) in Over::ALL.into_iter().flat_map(|over| (1..=3).map(move |seed| (over, seed))) {
+        println!("{over:?}, seed {seed}"); // Shown if it fails.
+        let ends = connect(over, seed, own_core);
         ends[0].region.write(0, &[0xa5; BLOCK]).unwrap();
         ends[1].region.write(0, &[0x5a; BLOCK]).unwrap();
         let keys = [ends[1].key(), ends[0].key()];
@@ -177,10 +217,9 @@ fn both_directions_carry_the_right_bytes_with_a_receive_thread_of_its_own() {
 
 #[test]
 fn after_an_error_everything_is_flushed_once_and_nothing_is_placed_any_more() {
-    for seed in 1..=6 {
-        // The writer changes its buffer while that is being sent.
-        let config = PairConfig { checks_rewrites: false, ..PairConfig::new(seed) };
-        let [writer, target] = connect_over(config, seed % 2 == 0);
+    for (over, seed) in Over::ALL.into_iter().flat_map(|over| (1..=6).map(move |seed| (over, seed))) {
+        println!("{over:?}, seed {seed}"); // Shown if it fails.
+        let [writer, target] = connect(over, seed, seed % 2 == 0);
         let (stag, base) = target.key();
         let source = SegmentList::new(&[writer.region.segment(0, BLOCK as u32)]).unwrap();
         let written = std::thread::scope(|scope| {
@@ -236,10 +275,12 @@ fn after_an_error_everything_is_flushed_once_and_nothing_is_placed_any_more() {
 
 #[test]
 fn an_end_that_disconnects_is_seen_by_the_other() {
-    let [client, server] = connect(7, false);
-    client.id.as_ref().unwrap().disconnect();
-    server.expect(|kind| *kind == CmEventKind::Disconnected);
-    client.expect(|kind| *kind == CmEventKind::Disconnected);
+    for over in Over::ALL {
+        let [client, server] = connect(over, 7, false);
+        client.id.as_ref().unwrap().disconnect();
+        server.expect(|kind| *kind == CmEventKind::Disconnected);
+        client.expect(|kind| *kind == CmEventKind::Disconnected);
+    }
 }
 
 #[test]
