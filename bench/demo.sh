@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# usage: bench/demo.sh: Write and Send over kernel TCP and over DPDK memif, in one table with what each fabric moves
-# without RDMA (make demo). Needs neither root nor hugepages.
+# usage: bench/demo.sh: Write and Send over own TCP and smoltcp's on DPDK memif and over kernel TCP, side by side with
+# what each fabric moves without RDMA (make demo). Needs neither root nor hugepages.
 set -euo pipefail
 . "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/../tests/common.sh"
 

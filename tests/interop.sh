@@ -56,7 +56,7 @@ build() {
 address_of() { # SCHEME: the address that our end has on the guest's network
 	case $1 in
 	kernel-socket) echo 10.77.0.1 ;; # the bridge's
-	sequential) echo 10.77.0.20 ;;
+	*) echo 10.77.0.20 ;;
 	esac
 }
 
@@ -65,10 +65,10 @@ configure() { # SCHEME CRC SETUP
 	local ready='[]'
 	[[ $3 != peer-to-peer ]] || ready='["write", "read"]'
 	printf 'scheme = "%s"\ncrc = %s\n' "$1" "$2"
-	[[ $1 != sequential ]] || printf 'addresses = ["%s/24"]\n' "$(address_of "$1")"
+	[[ $1 == kernel-socket ]] || printf 'addresses = ["%s/24"]\n' "$(address_of "$1")"
 	[[ $1 != kernel-socket ]] || printf 'listen_addresses = ["%s"]\n' "$(address_of "$1")"
 	printf '[handshake]\nready_to_receive = %s\n[timing]\nfirst_fpdu_delay_ms = 50\n' "$ready"
-	[[ $1 != sequential ]] || printf '[port.device.af_packet]\ninterface = "dveth0"\n[eal]\nhuge_pages = "off"\n'
+	[[ $1 == kernel-socket ]] || printf '[port.device.af_packet]\ninterface = "dveth0"\n[eal]\nhuge_pages = "off"\n'
 }
 
 inside() { "$GUEST" exec timeout -k 2 "$CASE_SECONDS" "$@"; }
@@ -119,7 +119,7 @@ run_case() { # TITLE FUNCTION ARGUMENT...
 
 run_cases() {
 	local scheme crc setup title schemes=(kernel-socket)
-	! have_dpdk || schemes+=(sequential)
+	! have_dpdk || schemes+=(sequential softrdma)
 	for scheme in "${schemes[@]}"; do
 		for crc in true false; do
 			for setup in client-server peer-to-peer; do

@@ -23,7 +23,7 @@ pub struct DeviceConfig {
     pub name: String,
     /// What carries the bytes. Default kernel-socket.
     pub scheme: Scheme,
-    /// Who runs the stack. Default c1.
+    /// Who runs the stack. In files the default is c3 for softrdma and c1 for the others.
     pub threads: Threads,
     /// The CPU that the stack's thread is pinned to; unset: the scheduler decides.
     pub stack_cpu: Option<usize>,
@@ -78,6 +78,14 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// Who runs the stack unless told otherwise: both halves at once where the engine has two.
+    pub const fn default_threads(self) -> Threads {
+        match self {
+            Self::Softrdma => Threads::C3,
+            Self::KernelSocket | Self::Sequential | Self::Rnic => Threads::C1,
+        }
+    }
+
     /// The name on command lines and in files.
     pub const fn name(self) -> &'static str {
         match self {
@@ -262,7 +270,10 @@ impl DeviceConfig {
 
     /// Parses and validates `text`; `file_name` appears in errors.
     pub fn from_toml(text: &str, file_name: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|error| error::from_toml(&error, text, file_name))?;
+        let mut config: Self = toml::from_str(text).map_err(|error| error::from_toml(&error, text, file_name))?;
+        if !toml::from_str::<toml::Table>(text).is_ok_and(|table| table.contains_key("threads")) {
+            config.threads = config.scheme.default_threads();
+        }
         config.problem().map_or(Ok(()), |problem| Err(error::locate(problem, text, file_name)))?;
         Ok(config)
     }

@@ -108,10 +108,10 @@ pub enum ThreadsName {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Device")]
 pub struct DeviceArguments {
-    /// What carries the bytes [default: kernel-socket, or sequential if a DPDK fabric or port is named].
+    /// What carries the bytes [default: kernel-socket, or softrdma if a DPDK fabric or port is named].
     #[arg(long, value_enum)]
     pub scheme: Option<SchemeName>,
-    /// Who runs the stack [default: c1].
+    /// Who runs the stack [default: c3 for softrdma, c1 for the others].
     #[arg(long, value_enum)]
     pub threads: Option<ThreadsName>,
     /// What joins the two ends [default: kernel for kernel-socket, memif for the others].
@@ -224,13 +224,13 @@ impl DeviceArguments {
             Some(SchemeName::Sequential) => Scheme::Sequential,
             Some(SchemeName::Softrdma) => Scheme::Softrdma,
             Some(SchemeName::Rnic) => return Err(not_in_this_version("--scheme", "rnic", OTHER_SCHEMES)),
-            None if dpdk_named => Scheme::Sequential,
+            None if dpdk_named => Scheme::Softrdma,
             None => Scheme::KernelSocket,
         };
         let fabric = match (scheme, self.fabric) {
             (Scheme::KernelSocket, None | Some(Fabric::Kernel)) => Some(Fabric::Kernel),
             (Scheme::KernelSocket, Some(fabric)) => {
-                let instead = "kernel sockets need --fabric kernel; DPDK fabrics need --scheme sequential or softrdma";
+                let instead = "kernel sockets need --fabric kernel; DPDK fabrics need --scheme softrdma or sequential";
                 return Err(DeviceArgumentsError::Mismatch { scheme: scheme.name(), fabric: fabric.name(), instead });
             }
             (_, Some(Fabric::Kernel)) => {
@@ -282,6 +282,7 @@ impl DeviceArguments {
             Some(ThreadsName::C1) => config.threads = Threads::C1,
             Some(ThreadsName::C2) => config.threads = Threads::C2,
             Some(ThreadsName::C3) => config.threads = Threads::C3,
+            None if self.config.is_none() => config.threads = config.scheme.default_threads(),
             None => {}
         }
         let is_port = config.scheme != Scheme::KernelSocket;

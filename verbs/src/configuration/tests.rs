@@ -151,6 +151,16 @@ fn a_scheme_of_a_later_version_says_so() {
 }
 
 #[test]
+fn threads_that_are_not_named_suit_the_scheme() {
+    let threads = |text: &str| DeviceConfig::from_toml(text, "device.toml").expect("it parses").threads;
+    let own = SEQUENTIAL.replace("\"sequential\"", "\"softrdma\"");
+    assert_eq!(threads(&own), Threads::C3);
+    assert_eq!(threads(&own.replace("\"softrdma\"", "\"softrdma\"\nthreads = \"c2\"")), Threads::C2);
+    assert_eq!(threads(SEQUENTIAL), Threads::C1);
+    assert_eq!(threads(""), Threads::C1);
+}
+
+#[test]
 fn an_engine_of_one_piece_is_not_driven_by_two_threads() {
     let text = message("threads = \"c3\"\n");
     assert!(text.starts_with("device.toml:1: threads: \"c3\" for scheme \"kernel-socket\""), "{text}");

@@ -25,9 +25,9 @@ fn without_options_it_is_kernel_sockets() {
 }
 
 #[test]
-fn a_dpdk_fabric_or_port_means_sequential() {
-    assert_eq!(arguments("--fabric memif").scheme_and_fabric().unwrap(), (Scheme::Sequential, Some(Fabric::Memif)));
-    assert_eq!(arguments("--port net_null0").scheme_and_fabric().unwrap(), (Scheme::Sequential, None));
+fn a_dpdk_fabric_or_port_means_softrdma() {
+    assert_eq!(arguments("--fabric memif").scheme_and_fabric().unwrap(), (Scheme::Softrdma, Some(Fabric::Memif)));
+    assert_eq!(arguments("--port net_null0").scheme_and_fabric().unwrap(), (Scheme::Softrdma, None));
     assert_eq!(
         arguments("--scheme sequential").scheme_and_fabric().unwrap(),
         (Scheme::Sequential, Some(Fabric::Memif))
@@ -47,7 +47,7 @@ fn receive_and_transmit_threads_are_for_softrdma() {
 
 #[test]
 fn schemes_and_fabrics_that_do_not_go_together_are_refused_with_the_way_out() {
-    assert!(refusal("--scheme kernel-socket --fabric memif").contains("--scheme sequential"));
+    assert!(refusal("--scheme kernel-socket --fabric memif").contains("--scheme softrdma"));
     assert!(refusal("--scheme sequential --fabric kernel").contains("--scheme kernel-socket"));
 }
 
@@ -77,6 +77,16 @@ fn the_two_ends_of_a_memif_meet_at_one_socket_in_different_roles() {
     assert_ne!(role, other_role);
     assert_ne!(ends[0].addresses, ends[1].addresses);
     assert_eq!(ends[0].mtu, 9000);
+}
+
+#[cfg(feature = "dpdk")]
+#[test]
+fn threads_are_what_suits_the_scheme_unless_told() {
+    let threads = |line: &str| arguments(line).plan(End::Server).unwrap().config.threads;
+    assert_eq!(threads("--fabric memif"), Threads::C3);
+    assert_eq!(threads("--fabric memif --threads c2"), Threads::C2);
+    assert_eq!(threads("--scheme sequential"), Threads::C1);
+    assert_eq!(threads("--scheme kernel-socket"), Threads::C1);
 }
 
 #[test]
