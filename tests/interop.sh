@@ -16,7 +16,7 @@ BYTES=4000      # of each message: three packets
 CASE_SECONDS=60 # a case that takes longer has failed
 
 ((EUID == 0)) || die "needs root: it makes a network namespace and boots a virtual machine"
-have_dpdk || say "no libdpdk $DPDK_VERSION or no libclang: going on without --scheme sequential"
+have_dpdk || say "no libdpdk $DPDK_VERSION or no libclang: going on without DPDK ports"
 
 NAMESPACE=softrdma-interop-$$
 export SIW_GUEST_NETNS=$NAMESPACE
