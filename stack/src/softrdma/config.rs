@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::pcap::FrameSink;
@@ -23,6 +24,42 @@ pub enum CongestionControl {
     /// CUBIC (RFC 9438).
     #[default]
     Cubic,
+}
+
+impl CongestionControl {
+    /// Every algorithm.
+    pub const ALL: [Self; 2] = [Self::Reno, Self::Cubic];
+
+    /// Its name in a configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reno => "reno",
+            Self::Cubic => "cubic",
+        }
+    }
+}
+
+impl fmt::Display for CongestionControl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// A congestion control that there is not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no congestion control `{name}`; give `cubic` or `reno`")]
+pub struct UnknownCongestionControl {
+    /// What was asked for.
+    pub name: String,
+}
+
+impl FromStr for CongestionControl {
+    type Err = UnknownCongestionControl;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|control| control.name() == name);
+        found.ok_or_else(|| UnknownCongestionControl { name: name.to_owned() })
+    }
 }
 
 /// What a [`SoftrdmaEngine`](super::SoftrdmaEngine) is told.

@@ -61,7 +61,7 @@ use crate::time::Instant;
 use capture::Capture;
 pub use config::{
     CongestionControl, MAX_ADDRESSES, MAX_CONNECTIONS, MAX_MTU, MAX_RECEIVE_WINDOW, MIN_MTU_IPV4, MIN_MTU_IPV6,
-    MIN_RECEIVE_WINDOW, SoftrdmaConfig, SoftrdmaError,
+    MIN_RECEIVE_WINDOW, SoftrdmaConfig, SoftrdmaError, UnknownCongestionControl,
 };
 use receive_half::ReceiveHalf;
 use sending::{Outside, Sending};
