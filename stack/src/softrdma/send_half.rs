@@ -18,7 +18,7 @@ use output::Output;
 use super::capture::Capture;
 use super::neighbours::{LONGEST_QUESTION, Lookup, Neighbours};
 use super::segment::{ACK, Checksums, FIN, HeaderTemplate, Options, PSH, RST, SYN, Segment, Stamp, SynOptions};
-use super::sender::{Acknowledged, Established, Sender, SenderConfig, TimeoutOutcome, Transmission};
+use super::sender::{Established, Sender, SenderConfig, TimeoutOutcome, Transmission};
 use super::shared::{Acknowledgement, Owed, Report, SackBlocks, SharedFlow};
 use super::timer_wheel::TimerWheel;
 use super::tuple::Tuple;
@@ -330,6 +330,9 @@ impl<P: Port> SendHalf<P> {
                     flow.committed = record.end();
                 }
                 if flow.committed == next {
+                    if flow.handle_drained() {
+                        continue;
+                    }
                     return Transmitted::Drained;
                 }
             }
@@ -355,6 +358,10 @@ impl<P: Port> SendHalf<P> {
                     let next = sender.next_offset();
                     let end = flow.committed + u64::from(flow.fin == Fin::Due);
                     if next == end || flow.fin == Fin::Sent {
+                        // The layer above was asked last time, and had nothing.
+                        if !flow.is_blocked && flow.handle_drained() {
+                            continue;
+                        }
                         return room >= flow.segment_size || flow.takes_crumbs(room);
                     }
                     if room < flow.segment_size && end - next > room as u64 && !flow.takes_crumbs(room) {
@@ -722,14 +729,4 @@ impl Source for NoSource {
     fn write(&mut self, _start: u64, _out: &mut [u8]) {}
 
     fn handle_acknowledged(&mut self, _through: u64) {}
-}
-
-/// What is said about a flow's acknowledgement.
-pub(super) fn acknowledged<'a>(
-    through: u64,
-    window_end: u64,
-    sack: &'a [std::ops::Range<u64>],
-    carries_data: bool,
-) -> Acknowledged<'a> {
-    Acknowledged { through, window_end, sack, carries_data }
 }

@@ -5,9 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{HANDSHAKE_TIMEOUT, acknowledged};
+use super::HANDSHAKE_TIMEOUT;
 use crate::softrdma::segment::{HeaderTemplate, Options, SequenceSpace, Stamp, SynOptions};
-use crate::softrdma::sender::Sender;
+use crate::softrdma::sender::{Acknowledged, Sender};
 use crate::softrdma::shared::{Acknowledgement, Announcement, Owed, Report, SackBlocks, SharedFlow};
 use crate::softrdma::tuple::Tuple;
 use crate::time::Instant;
@@ -233,18 +233,22 @@ impl SendFlow {
         let through = u64::try_from(self.space.offset(said.sequence, near)).ok()?;
         let window = u64::from(said.window) << if self.is_scaled { self.peer_shift } else { 0 };
         let mut ranges: [Range<u64>; SackBlocks::MOST] = [const { 0..0 }; SackBlocks::MOST];
+        let mut duplicate = None;
         let mut count = 0;
-        for &(left, right) in said.sack.as_slice() {
-            let left = self.space.offset(left, near);
-            let right = self.space.offset(right, near);
-            // RFC 2883 §4: what lies before the acknowledgement arrived twice. What makes no sense is left out.
-            if left >= through as i64 && right > left && right as u64 <= sender.next_offset() {
-                ranges[count] = left as u64..right as u64;
-                count += 1;
-            }
+        if !said.sack.is_empty() {
+            (count, duplicate) =
+                read_blocks(self.space, &said.sack, near, (through, sender.next_offset()), &mut ranges);
         }
-        sender
-            .handle_acknowledgement(now, &acknowledged(through, through + window, &ranges[..count], said.carries_data));
+        sender.handle_acknowledgement(
+            now,
+            &Acknowledged {
+                through,
+                window_end: through + window,
+                sack: &ranges[..count],
+                duplicate,
+                carries_data: said.carries_data,
+            },
+        );
         if sender.acknowledged() > near {
             self.timeouts = 0;
         }
@@ -254,6 +258,12 @@ impl SendFlow {
         let before = self.released;
         self.released = sender.acknowledged().min(self.committed);
         Some((self.released, before))
+    }
+
+    /// There is nothing new to send; whether something old is due in its place.
+    #[inline]
+    pub(super) fn handle_drained(&mut self) -> bool {
+        self.sender.as_mut().is_some_and(Sender::handle_drained)
     }
 
     /// Whether the peer has acknowledged our FIN.
@@ -316,4 +326,43 @@ impl SendFlow {
         }
         Some(self.probed.max(self.shared.heard()) + interval)
     }
+}
+
+/// Reads the blocks of a selective acknowledgement up to `through`, near `near`, into `ranges`, the lowest first: how many, and
+/// what has arrived twice. What was not sent, from `next` on, is not believed.
+fn read_blocks(
+    space: SequenceSpace,
+    blocks: &SackBlocks,
+    near: u64,
+    (through, next): (u64, u64),
+    ranges: &mut [Range<u64>; SackBlocks::MOST],
+) -> (usize, Option<Range<u64>>) {
+    let mut duplicate: Option<Range<u64>> = None;
+    let mut count = 0;
+    for (place, &(left, right)) in blocks.as_slice().iter().enumerate() {
+        let (left, right) = (space.offset(left, near), space.offset(right, near));
+        if left < 0 || right <= left || right as u64 > next {
+            continue;
+        }
+        let range = left as u64..right as u64;
+        if range.start < through {
+            // RFC 2883 §4: what lies before the acknowledgement has arrived twice.
+            if place == 0 && range.end <= through {
+                duplicate = Some(range);
+            }
+            continue;
+        }
+        ranges[count] = range;
+        count += 1;
+    }
+    // RFC 2883 §4.2: so has a first block that lies in the second.
+    if let [first, second, ..] = &ranges[..count]
+        && duplicate.is_none()
+        && first.start >= second.start
+        && first.end <= second.end
+    {
+        duplicate = Some(first.clone());
+    }
+    ranges[..count].sort_unstable_by_key(|range| range.start);
+    (count, duplicate)
 }

@@ -2,12 +2,24 @@
 //!
 //! Pure arithmetic on offsets of the stream: no packets and no bytes. Loss is found by time (RFC 8985) from selective
 //! acknowledgements (RFC 2018), by duplicate acknowledgements where the peer sends none (RFC 5681, RFC 6582), by a tail loss
-//! probe, and at last by a timeout (RFC 6298).
+//! probe, and at last by a timeout (RFC 6298). While it is repaired RFC 9937 says how much may leave; if it was none, the
+//! window is given back (RFC 5682, RFC 3708).
+//!
+//! - [`scoreboard`]: what is in flight; [`rack`]: what of it is late; [`rtt`]: how long a round trip takes.
+//! - [`congestion`]: how much may be in flight; [`recovery`]: how much while a loss is repaired; [`probe`]: the tail.
+//! - `acknowledge`, `timers`: what an acknowledgement and a deadline come to.
 
+mod acknowledge;
 mod congestion;
+mod probe;
 mod rack;
+mod recovery;
 mod rtt;
 mod scoreboard;
+#[cfg(test)]
+mod tests;
+mod timers;
+mod undo;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -15,12 +27,18 @@ use std::time::Duration;
 use super::config::CongestionControl;
 use crate::time::Instant;
 use congestion::Window;
+use probe::{Due, Probe};
 use rack::Rack;
+use recovery::{Forward, Kind, Recovery};
 use rtt::RoundTrip;
-use scoreboard::{Delivered, InFlight, Scoreboard};
+use scoreboard::{InFlight, Scoreboard};
+use undo::Undo;
 
 /// RFC 5681 §3.2: so many duplicate acknowledgements mean a loss.
 const DUPLICATES: u32 = 3;
+
+/// RFC 5682 §2.1 step 2b: new segments that are tried after a timeout.
+const FORWARD_SEGMENTS: u8 = 2;
 
 /// What a sender is told once.
 #[derive(Clone, Copy, Debug)]
@@ -44,14 +62,16 @@ pub(crate) struct Established {
 }
 
 /// What the peer said. Nothing of it need be true.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Acknowledged<'a> {
     /// Everything before has arrived.
     pub(crate) through: u64,
     /// Everything before is welcome.
     pub(crate) window_end: u64,
-    /// What has arrived behind gaps.
+    /// What has arrived behind gaps, the lowest first.
     pub(crate) sack: &'a [Range<u64>],
+    /// RFC 2883 §4: what has arrived twice.
+    pub(crate) duplicate: Option<Range<u64>>,
     /// The segment carried data: then it is no duplicate acknowledgement.
     pub(crate) carries_data: bool,
 }
@@ -87,15 +107,19 @@ pub(crate) struct Sender {
     has_sack: bool,
     window: Window,
     round_trip: RoundTrip,
-    duplicates: u32,
-    /// While a loss is being repaired: up to here it had been sent when the loss was found.
-    recovery: Option<Recovery>,
     rack: Rack,
+    probe: Probe,
+    /// While a loss is being repaired.
+    recovery: Option<Recovery>,
+    undo: Undo,
+    /// RFC 6582 §3.2: where the last recovery ended; `None`: there was none.
+    recovered: Option<u64>,
+    /// Duplicate acknowledgements since the last that moved on, without selective ones.
+    duplicates: u32,
+    /// RFC 9937 §5: bytes that these say have arrived.
+    presumed: u64,
     /// RFC 8985 §6.2 step 5: when the next one counts as lost.
     reordering_deadline: Option<Instant>,
-    /// RFC 8985 §7: the tail was probed since the last acknowledgement.
-    is_probed: bool,
-    probe_due: bool,
     timeout_at: Option<Instant>,
     probe_at: Option<Instant>,
     /// Since when nothing was acknowledged.
@@ -103,19 +127,16 @@ pub(crate) struct Sender {
     last_sent: Instant,
     user_timeout: Duration,
     retransmitted: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Recovery {
-    until: u64,
-    is_timeout: bool,
+    timeouts: u64,
 }
 
 impl Sender {
     pub(crate) fn new(config: &SenderConfig, now: Instant, established: Established) -> Self {
         let mut round_trip = RoundTrip::new(config.min_retransmission_timeout);
+        let mut rack = Rack::default();
         if let Some(sample) = established.first_round_trip {
-            round_trip.measure(sample);
+            round_trip.measure(sample, now);
+            rack.set_shortest(sample);
         }
         Self {
             segments: Scoreboard::default(),
@@ -126,18 +147,21 @@ impl Sender {
             has_sack: established.sack,
             window: Window::new(config.congestion_control, established.segment_size),
             round_trip,
-            duplicates: 0,
+            rack,
+            probe: Probe::default(),
             recovery: None,
-            rack: Rack::default(),
+            undo: Undo::default(),
+            recovered: None,
+            duplicates: 0,
+            presumed: 0,
             reordering_deadline: None,
-            is_probed: false,
-            probe_due: false,
             timeout_at: None,
             probe_at: None,
             silent_since: now,
             last_sent: now,
             user_timeout: config.user_timeout,
             retransmitted: 0,
+            timeouts: 0,
         }
     }
 
@@ -165,189 +189,127 @@ impl Sender {
         self.window_end.saturating_sub(self.next)
     }
 
-    pub(crate) const fn retransmission_timeout(&self) -> Duration {
+    pub(crate) fn retransmission_timeout(&self) -> Duration {
         self.round_trip.timeout()
     }
 
-    /// When [`Self::handle_timeout`] is to be called.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        [self.timeout_at, self.probe_at, self.reordering_deadline].into_iter().flatten().min()
-    }
-
-    pub(crate) fn handle_acknowledgement(&mut self, now: Instant, ack: &Acknowledged<'_>) {
-        // RFC 9293 §3.10.7.4: what was never sent cannot be acknowledged.
-        if ack.through > self.next || ack.through < self.acknowledged {
-            return;
-        }
-        let window_moved = ack.window_end != self.window_end;
-        // RFC 9293 §3.10.7.4: an old window does not take the place of a newer one.
-        self.window_end = ack.window_end.max(ack.through);
-        let news = self.take_delivered(now, ack);
-        let newly = news.advanced;
-        if newly > 0 {
-            self.silent_since = now;
-            self.duplicates = 0;
-            self.is_probed = false;
-            self.round_trip.reset_backoff();
-        } else if ack.sack.is_empty() && !ack.carries_data && !window_moved && !self.segments.is_empty() {
-            self.handle_duplicate(now);
-        }
-        if let Some(recovery) = self.recovery
-            && self.acknowledged >= recovery.until
-        {
-            self.recovery = None;
-        }
-        if newly > 0 || news.is_selective {
-            self.detect_losses(now);
-        }
-        // RFC 6582 §3.2: without selective acknowledgements a partial one shows the next loss.
-        if newly > 0 && self.recovery.is_some() && !self.has_sack {
-            self.segments.mark_front_lost();
-        }
-        if newly > 0 && self.recovery.is_none_or(|recovery| recovery.is_timeout) {
-            self.window.handle_acknowledged(now, newly, self.round_trip.smoothed());
-        }
-        if newly > 0 || self.segments.is_empty() {
-            self.arm(now);
-        }
-    }
-
-    /// Marks what has arrived, and measures how long it took.
+    /// RFC 6675 §4: bytes that are believed to be on their way.
     #[inline]
-    fn take_delivered(&mut self, now: Instant, ack: &Acknowledged<'_>) -> Delivered {
-        let mut news = Delivered { advanced: ack.through - self.acknowledged, ..Delivered::default() };
-        if news.advanced > 0 {
-            self.segments.take_cumulative(now, ack.through, &mut self.rack, &mut news);
-            self.acknowledged = ack.through;
-            // RFC 6298 §3 (Karn): not from what was sent twice; nor where the gap in front of it was filled by what was.
-            if let Some(sample) = news.sample
-                && !news.has_copy
-            {
-                self.round_trip.measure(sample);
-                self.rack.set_shortest(self.round_trip.shortest());
-            }
-        }
-        for range in ack.sack {
-            self.segments.take_selective(now, range, &mut self.rack, &mut news);
-        }
-        news
-    }
-
-    /// RFC 8985 §6.2 step 5.
-    fn detect_losses(&mut self, now: Instant) {
-        self.reordering_deadline = None;
-        if !self.segments.has_suspects() {
-            return;
-        }
-        let patience = self.round_trip.latest() + self.round_trip.smoothed() / 4;
-        let (is_loss, next) = self.segments.detect_losses(now, &self.rack, patience);
-        self.reordering_deadline = next;
-        if is_loss {
-            self.enter_recovery(now);
-        }
-    }
-
-    fn handle_duplicate(&mut self, now: Instant) {
-        self.duplicates += 1;
-        if self.duplicates == DUPLICATES && self.recovery.is_none() && !self.has_sack {
-            self.segments.mark_front_lost();
-            self.enter_recovery(now);
-        }
-    }
-
-    fn enter_recovery(&mut self, now: Instant) {
-        if self.recovery.is_none() {
-            self.recovery = Some(Recovery { until: self.next, is_timeout: false });
-            self.window.handle_loss(now);
-        }
-    }
-
-    /// A deadline has passed.
-    pub(crate) fn handle_timeout(&mut self, now: Instant) -> TimeoutOutcome {
-        if self.reordering_deadline.is_some_and(|at| at <= now) {
-            self.detect_losses(now);
-        }
-        if self.timeout_at.is_some_and(|at| at <= now) {
-            return self.handle_retransmission_timeout(now);
-        }
-        if self.probe_at.is_some_and(|at| at <= now) {
-            self.probe_at = None;
-            self.is_probed = true;
-            self.probe_due = !self.segments.is_empty();
-        }
-        if self.segments.lost_bytes() > 0 || self.probe_due {
-            TimeoutOutcome::RetransmitDue
-        } else {
-            TimeoutOutcome::Nothing
-        }
-    }
-
-    /// RFC 6298 §5.4 to §5.7.
-    fn handle_retransmission_timeout(&mut self, now: Instant) -> TimeoutOutcome {
-        if now.saturating_since(self.silent_since.max(self.first_sent())) >= self.user_timeout {
-            return TimeoutOutcome::GiveUp;
-        }
-        // RFC 2018 §8: a peer may have dropped what it had reported.
-        self.segments.mark_all_lost();
-        self.reordering_deadline = None;
-        if self.recovery.is_none_or(|recovery| !recovery.is_timeout) {
-            self.window.handle_timeout(now);
-            self.recovery = Some(Recovery { until: self.next, is_timeout: true });
-        }
-        self.round_trip.back_off();
-        self.timeout_at = Some(now + self.round_trip.timeout());
-        self.probe_at = None;
-        TimeoutOutcome::RetransmitDue
-    }
-
-    /// When the oldest segment left; a long silence before it does not count against the peer.
-    fn first_sent(&self) -> Instant {
-        match self.segments.front() {
-            Some(segment) if !segment.is_repeated => segment.sent,
-            _ => Instant::ZERO,
-        }
+    fn pipe(&self) -> u64 {
+        // RFC 3042 §2: a duplicate acknowledgement says that a segment has arrived, so that another may leave.
+        self.segments.pipe().saturating_sub(self.presumed)
     }
 
     /// What may be sent now.
     pub(crate) fn poll_segment(&mut self, now: Instant) -> Option<Transmission> {
-        if self.probe_due {
-            // RFC 8985 §7.3: the last segment, so that its acknowledgement shows what is missing before it.
-            if let Some(last) = self.segments.back()
-                && !last.is_lost
-            {
-                return Some(Transmission::Retransmit { start: last.start, length: self.piece(last) });
-            }
-            self.probe_due = false;
+        let full = self.segment_size as u64;
+        if let Some(due) = self.probe.due()
+            && let Some(probe) = self.poll_probe(due)
+        {
+            return Some(probe);
         }
-        let pipe = self.segments.pipe();
-        let congestion_room = self.window.bytes().saturating_sub(pipe);
+        let pipe = self.pipe();
+        let room = match &self.recovery {
+            Some(Recovery { kind: Kind::Fast(reduction), .. }) => {
+                if reduction.is_rescue_due
+                    && let Some(rescue) = self.tail()
+                {
+                    return Some(rescue);
+                }
+                reduction.allowance()
+            }
+            // RFC 5682 §2.1 step 2b: two new segments in place of old ones; then the next acknowledgement is awaited.
+            Some(Recovery { kind: Kind::Timeout(Forward::Sending { .. }), .. }) => {
+                if self.window_room() >= full {
+                    return Some(Transmission::New { room: self.segment_size });
+                }
+                self.give_up_forward();
+                self.window.bytes().saturating_sub(pipe)
+            }
+            Some(Recovery { kind: Kind::Timeout(Forward::Watching), .. }) => return None,
+            _ => self.window.bytes().saturating_sub(pipe),
+        };
         if self.segments.lost_bytes() > 0 {
-            if congestion_room < self.segment_size as u64 && pipe > 0 {
+            // With nothing on its way no acknowledgement would ever let anything out.
+            if room < full && pipe > 0 {
                 self.window.note_full();
                 return None;
             }
             let lost = *self.segments.first_lost()?;
             return Some(Transmission::Retransmit { start: lost.start, length: self.piece(&lost) });
         }
-        if self.segments.is_empty() && now.saturating_since(self.last_sent) > self.round_trip.timeout() {
+        self.poll_new(now, room)
+    }
+
+    fn poll_new(&mut self, now: Instant, room: u64) -> Option<Transmission> {
+        let full = self.segment_size as u64;
+        let is_empty = self.segments.is_empty();
+        let mut room = room;
+        if is_empty && now.saturating_since(self.last_sent) > self.round_trip.timeout() {
             self.window.restart_after_idle();
+            room = room.min(self.window.bytes());
         }
-        // RFC 3042: the first duplicates let a new segment each out.
-        let limited =
-            if self.recovery.is_none() { u64::from(self.duplicates.min(2)) * self.segment_size as u64 } else { 0 };
-        let room = (self.window.bytes() + limited).saturating_sub(pipe).min(self.window_room());
-        let room = room.min(self.segment_size as u64) as usize;
-        if room == self.segment_size || (room > 0 && self.segments.is_empty()) {
-            return Some(Transmission::New { room });
-        }
-        if congestion_room < self.segment_size as u64 {
+        if room < full {
             self.window.note_full();
         }
-        None
+        let room = room.min(self.window_room()).min(full);
+        (room == full || (room > 0 && is_empty)).then_some(Transmission::New { room: room as usize })
+    }
+
+    /// RFC 8985 §7.3: a probe may exceed the congestion window by one segment, but not the peer's.
+    fn poll_probe(&mut self, due: Due) -> Option<Transmission> {
+        if due == Due::New && self.window_room() >= self.segment_size as u64 {
+            return Some(Transmission::New { room: self.segment_size });
+        }
+        let last = self.tail();
+        if last.is_none() {
+            self.probe.set_due(None);
+        }
+        last
+    }
+
+    /// The end of what is in flight once more; `None` if it has arrived or is lost.
+    fn tail(&self) -> Option<Transmission> {
+        let last = self.segments.back().filter(|last| last.is_open())?;
+        let length = self.piece(last);
+        Some(Transmission::Retransmit { start: last.end() - u64::from(length), length })
     }
 
     fn piece(&self, segment: &InFlight) -> u32 {
         segment.length.min(self.segment_size as u32)
+    }
+
+    /// There is nothing new to send, though [`Self::poll_segment`] offered room. Whether it offers something else now.
+    #[inline]
+    pub(crate) fn handle_drained(&mut self) -> bool {
+        if self.probe.due() == Some(Due::New) {
+            // RFC 8985 §7.3: no new data: the last segment it is.
+            self.probe.set_due(Some(Due::Last));
+            return self.tail().is_some();
+        }
+        self.recovery.is_some() && self.handle_drained_recovery()
+    }
+
+    fn handle_drained_recovery(&mut self) -> bool {
+        match &mut self.recovery {
+            Some(Recovery { kind: Kind::Fast(reduction), .. }) => {
+                reduction.take_rescue(self.acknowledged) && self.tail().is_some()
+            }
+            Some(Recovery { kind: Kind::Timeout(Forward::Sending { .. }), .. }) => {
+                self.give_up_forward();
+                self.segments.lost_bytes() > 0
+            }
+            _ => false,
+        }
+    }
+
+    /// RFC 5682 §2.1 step 2b: with nothing new to send nothing can be found out, unless something was sent already.
+    fn give_up_forward(&mut self) {
+        if let Some(Recovery { kind: Kind::Timeout(forward), .. }) = &mut self.recovery
+            && let Forward::Sending { left } = *forward
+        {
+            *forward = if left < FORWARD_SEGMENTS { Forward::Watching } else { Forward::Off };
+        }
     }
 
     /// `length` new bytes from `start` on have left.
@@ -360,37 +322,49 @@ impl Sender {
         self.segments.push(start, length, now);
         self.next = start + u64::from(length);
         self.last_sent = now;
-        if self.timeout_at.is_none() || was_idle {
+        if let Some(recovery) = &mut self.recovery {
+            recovery.note_new(u64::from(length));
+        }
+        if self.probe.due().is_some() {
+            self.probe.note_sent(self.next, false);
+            // RFC 8985 §7.3: after a probe the timeout runs anew.
+            self.timeout_at = Some(now + self.round_trip.timeout());
+            self.probe_at = None;
+        } else if self.timeout_at.is_none() || was_idle {
             self.arm(now);
         } else {
             self.arm_probe(now);
         }
     }
 
-    /// The front of a lost segment, or the probe, has left.
+    /// A piece of what is in flight has left again: the front of a lost segment, or the end of the last.
     pub(crate) fn sent_again(&mut self, start: u64, length: u32, now: Instant) {
         self.retransmitted += 1;
         self.last_sent = now;
         self.segments.resend(start, length, now);
-        if std::mem::take(&mut self.probe_due) || self.timeout_at.is_none() {
+        if self.probe.due().is_some() {
+            self.probe.note_sent(self.next, true);
+            self.timeout_at = Some(now + self.round_trip.timeout());
+            self.probe_at = None;
+            return;
+        }
+        self.undo.note_copy(start..start + u64::from(length));
+        if let Some(Recovery { kind: Kind::Fast(reduction), .. }) = &mut self.recovery {
+            reduction.note_sent(u64::from(length));
+            reduction.is_rescue_due = false;
+        }
+        // RFC 6298 §5: never again sooner than a timeout after it left last.
+        if self.timeout_at.is_none() || start == self.acknowledged {
             self.timeout_at = Some(now + self.round_trip.timeout());
         }
     }
+}
 
-    fn arm(&mut self, now: Instant) {
-        if self.segments.is_empty() {
-            self.timeout_at = None;
-            self.probe_at = None;
-            self.reordering_deadline = None;
-            return;
-        }
-        self.timeout_at = Some(now + self.round_trip.timeout());
-        self.arm_probe(now);
-    }
-
-    /// RFC 8985 §7.2.
-    fn arm_probe(&mut self, now: Instant) {
-        let may_probe = !self.is_probed && self.recovery.is_none() && self.has_sack;
-        self.probe_at = may_probe.then(|| now + self.round_trip.probe_timeout());
+#[cfg(test)]
+impl Sender {
+    /// Checks everything that is counted against what is there.
+    fn check(&self) {
+        self.segments.check(self.acknowledged, self.next);
+        assert!(self.segments.is_empty() || self.next_deadline().is_some(), "what is in flight has a deadline");
     }
 }

@@ -33,7 +33,7 @@ impl InFlight {
     }
 
     /// It may still be on its way.
-    const fn is_open(&self) -> bool {
+    pub(super) const fn is_open(&self) -> bool {
         !self.is_sacked && !self.is_lost
     }
 }
@@ -51,7 +51,7 @@ pub(super) struct Delivered {
     pub(super) highest: u64,
     /// A segment is among them that left once only.
     pub(super) has_original: bool,
-    /// One is among them that left again.
+    /// The cumulative acknowledgement covers one that left again.
     pub(super) has_copy: bool,
     /// How long the latest segment took that left once only.
     pub(super) sample: Option<Duration>,
@@ -61,9 +61,7 @@ impl Delivered {
     fn note(&mut self, segment: &InFlight, now: Instant) {
         self.bytes += u64::from(segment.length);
         self.highest = self.highest.max(segment.end());
-        if segment.is_repeated {
-            self.has_copy = true;
-        } else {
+        if !segment.is_repeated {
             self.has_original = true;
             self.sample = Some(now.saturating_since(segment.sent));
         }
@@ -116,6 +114,12 @@ impl Scoreboard {
         self.segments.back()
     }
 
+    /// One segment is in flight.
+    #[inline]
+    pub(super) fn is_alone(&self) -> bool {
+        self.segments.len() == 1
+    }
+
     /// Some of it may be missing: something arrived behind it, or it left again.
     #[inline]
     pub(super) fn has_suspects(&self) -> bool {
@@ -160,6 +164,7 @@ impl Scoreboard {
             let segment = *segment;
             self.segments.pop_front();
             if !segment.is_sacked {
+                news.has_copy |= segment.is_repeated;
                 news.note(&segment, now);
                 rack.note_delivered(&segment, now);
             }
@@ -286,20 +291,40 @@ impl Scoreboard {
         }
     }
 
-    /// RFC 2018 §8: forgets what had arrived behind gaps, and believes everything lost.
-    pub(super) fn mark_all_lost(&mut self) {
-        for index in 0..self.segments.len() {
-            let segment = &mut self.segments[index];
-            if segment.is_sacked {
-                segment.is_sacked = false;
-                segment.sacked_run = 0;
-                self.pipe += u64::from(segment.length);
-            }
-            if !segment.is_lost {
+    /// RFC 8985 §6.3: after a timeout the first segment is lost, and of the others what left more than `patience` ago.
+    pub(super) fn mark_overdue(&mut self, now: Instant, patience: Duration) {
+        self.mark_front_lost();
+        for index in 1..self.segments.len() {
+            let segment = &self.segments[index];
+            if segment.is_open() && segment.sent + patience <= now {
                 self.mark_lost(index);
             }
         }
+    }
+
+    /// RFC 2018 §8: the peer has dropped what it had reported: nothing of it counts.
+    pub(super) fn forget_selective(&mut self) {
+        for segment in self.segments.iter_mut().filter(|segment| segment.is_sacked) {
+            segment.is_sacked = false;
+            segment.sacked_run = 0;
+            self.pipe += u64::from(segment.length);
+        }
         self.sacked_segments = 0;
+        self.settled = 0;
+    }
+
+    /// Nothing counts as lost: it may be found again.
+    pub(super) fn unmark_lost(&mut self) {
+        for segment in self.segments.iter_mut().filter(|segment| segment.is_lost) {
+            segment.is_lost = false;
+            self.pipe += u64::from(segment.length);
+            if segment.is_repeated {
+                self.copies.push_back((segment.sent, segment.end()));
+            }
+        }
+        self.lost_bytes = 0;
+        self.lost.clear();
+        self.settled = 0;
     }
 
     /// The lowest segment that is lost.
@@ -318,22 +343,12 @@ impl Scoreboard {
         None
     }
 
-    /// `length` bytes from `start` on, the front of a segment, have left again.
+    /// `length` bytes from `start` on, the front or the end of a segment, have left again.
     pub(super) fn resend(&mut self, start: u64, length: u32, now: Instant) {
+        self.split(start);
+        self.split(start + u64::from(length));
         let index = self.index_of(start);
         let Some(segment) = self.segments.get_mut(index).filter(|segment| segment.start == start) else { return };
-        if length < segment.length {
-            // The rest of it is a segment of its own from now on.
-            let mut rest = *segment;
-            rest.start += u64::from(length);
-            rest.length -= length;
-            segment.length = length;
-            if rest.is_lost {
-                self.lost.push(Reverse(rest.start));
-            }
-            self.segments.insert(index + 1, rest);
-        }
-        let segment = &mut self.segments[index];
         segment.is_repeated = true;
         segment.sent = now;
         if segment.is_lost {
@@ -343,5 +358,57 @@ impl Scoreboard {
         }
         let end = segment.end();
         self.copies.push_back((now, end));
+    }
+
+    /// Segments smaller than before: one that goes across `place` is two from now on.
+    fn split(&mut self, place: u64) {
+        let Some(index) = self.segments.partition_point(|segment| segment.start < place).checked_sub(1) else { return };
+        let front = &mut self.segments[index];
+        if front.end() <= place || front.is_sacked {
+            return;
+        }
+        let mut rest = *front;
+        front.length = (place - front.start) as u32;
+        rest.start = place;
+        rest.length -= front.length;
+        let front = *front;
+        if front.is_lost {
+            self.lost.push(Reverse(rest.start));
+        } else if front.is_repeated {
+            // It stands in the queue by its end: the front takes the place next to it, a little late.
+            self.copies.push_back((front.sent, front.end()));
+        }
+        self.segments.insert(index + 1, rest);
+    }
+}
+
+#[cfg(test)]
+impl Scoreboard {
+    /// Counts everything anew, between `acknowledged` and `next`.
+    pub(super) fn check(&self, acknowledged: u64, next: u64) {
+        let (mut place, mut pipe, mut lost, mut sacked) = (acknowledged, 0, 0, 0);
+        for (index, segment) in self.segments.iter().enumerate() {
+            assert_eq!(segment.start, place, "no gap, no overlap");
+            assert!(segment.length > 0);
+            place = segment.end();
+            assert!(!(segment.is_sacked && segment.is_lost));
+            match (segment.is_sacked, segment.is_lost) {
+                (true, _) => sacked += 1,
+                (_, true) => lost += u64::from(segment.length),
+                _ => pipe += u64::from(segment.length),
+            }
+            let run_end = segment.start + u64::from(segment.sacked_run);
+            let is_run = |other: &&InFlight| other.start < run_end;
+            assert!(self.segments.range(index..).take_while(is_run).all(|other| other.is_sacked), "runs have arrived");
+            if segment.is_lost {
+                assert!(self.lost.iter().any(|Reverse(start)| *start == segment.start), "what is lost is found");
+            } else if segment.is_open() && segment.is_repeated {
+                assert!(self.copies.contains(&(segment.sent, segment.end())), "copies are in their queue");
+            } else if segment.is_open() {
+                assert!(segment.start >= self.settled, "originals are before the mark");
+            }
+        }
+        assert_eq!(place, next);
+        assert_eq!((self.pipe, self.lost_bytes, self.sacked_segments), (pipe, lost, sacked));
     }
 }

@@ -1,0 +1,5 @@
+//! The sender by itself: rule by rule, and against a simulated path.
+
+mod paths;
+mod rules;
+mod simulator;
