@@ -32,6 +32,12 @@ pub enum Violation {
     /// MPA: the stream ended inside an FPDU.
     #[error("the stream ended inside an FPDU")]
     StreamEnded,
+    /// MPA: an FPDU was begun and, for too long, not continued.
+    #[error("an FPDU was begun, and after {bytes} bytes nothing followed in time")]
+    Unfinished {
+        /// Bytes of it that are there.
+        bytes: u32,
+    },
     /// MPA: the CRC does not hold.
     #[error("CRC of an FPDU is {found:#010x}, its bytes give {computed:#010x}")]
     Crc {

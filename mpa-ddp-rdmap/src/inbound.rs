@@ -57,6 +57,13 @@ pub struct Inbound {
     statistics: InboundStatistics,
 }
 
+/// A place inside an FPDU. See [`Inbound::unfinished`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    fpdus: u64,
+    bytes: usize,
+}
+
 /// Whether what arrives is still looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -186,6 +193,19 @@ impl Inbound {
         self.state = State::Closed;
         let segment = self.waiting.take();
         ProtocolError { violation: Violation::NoReceive(self.messages[0]), segment }
+    }
+
+    /// How far the peer has got with an FPDU that it began and has not finished; `None` if it has begun none. Found equal twice,
+    /// nothing arrived in between.
+    pub fn unfinished(&self) -> Option<Unfinished> {
+        let is_unfinished = self.state == State::Open && self.leftover > 0;
+        is_unfinished.then_some(Unfinished { fpdus: self.statistics.fpdus, bytes: self.leftover })
+    }
+
+    /// The peer did not finish its FPDU in time.
+    pub fn give_up_unfinished(&mut self) -> ProtocolError {
+        self.state = State::Closed;
+        Violation::Unfinished { bytes: self.leftover as u32 }.alone()
     }
 
     /// The TERMINATE that the peer sent, if it did.

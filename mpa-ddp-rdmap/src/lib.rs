@@ -39,7 +39,7 @@ pub use framing::{MAX_FPDU, MAX_RECEIVED_FPDU, MIN_MULPDU};
 pub use handshake::{
     HandshakeConfig, HandshakeError, HandshakeMisuse, Initiator, InitiatorOutcome, RequestReceived, Responder,
 };
-pub use inbound::Inbound;
+pub use inbound::{Inbound, Unfinished};
 pub use limits::*;
 pub use memory::*;
 pub use negotiated::*;

@@ -207,7 +207,7 @@ fn row(violation: &Violation) -> (Layer, u8, u8, Include) {
     let untagged = |code| (Layer::DDP, kind::UNTAGGED_BUFFER, code, Segment);
     let operation = |code| (Layer::RDMAP, kind::REMOTE_OPERATION, code, Segment);
     match violation {
-        Violation::StreamEnded => mpa(0x01),
+        Violation::StreamEnded | Violation::Unfinished { .. } => mpa(0x01),
         Violation::Crc { .. } => mpa(0x02),
         Violation::TaggedVersion(_) => tagged(0x04),
         Violation::UntaggedVersion(_) => untagged(0x06),

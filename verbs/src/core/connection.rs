@@ -227,6 +227,7 @@ impl Host {
         self.take_early_posts(slot, &queue_pair);
         let install = ToReceive::Install { connection, inbound: Box::new(inbound), queue_pair };
         self.to_receive.push(install);
+        self.watch_for_stalls();
         self.schedule(slot);
         self.mark_ready(slot);
     }

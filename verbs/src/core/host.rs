@@ -38,6 +38,8 @@ pub(crate) struct CoreSettings {
     pub(crate) terminate_timeout: Duration,
     /// How long a drain or a close may take before the stream is reset.
     pub(crate) close_timeout: Duration,
+    /// How long an FPDU that was begun may stand without a byte more; at most twice that.
+    pub(crate) stall_timeout: Duration,
     /// Pause of an initiator before its first FPDU.
     pub(crate) first_fpdu_delay: Duration,
     /// Most streams that have connected and not yet sent a whole MPA request.
@@ -86,6 +88,8 @@ pub(crate) struct Host {
     ending: Vec<u32>,
     pub(super) to_receive: Outbox<ToReceive>,
     timers: Timers,
+    /// When to look for stalled peers: while anything is connected.
+    look_for_stalls_at: Option<Instant>,
     half_open: usize,
     statistics: HostStatistics,
 }
@@ -117,6 +121,7 @@ impl Host {
             ending: Vec::new(),
             to_receive: Outbox::default(),
             timers: Timers::default(),
+            look_for_stalls_at: None,
             half_open: 0,
             statistics: HostStatistics::default(),
         }
@@ -480,7 +485,20 @@ impl Host {
     // --- timers ---
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.timers.next()
+        [self.timers.next(), self.look_for_stalls_at].into_iter().flatten().min()
+    }
+
+    /// Has stalled peers looked for from now on, as long as anything is connected. Nobody notes when bytes arrive: a peer that
+    /// stands where it stood at the last look has sent none.
+    pub(super) fn watch_for_stalls(&mut self) {
+        self.look_for_stalls_at.get_or_insert(self.now + self.settings.stall_timeout);
+    }
+
+    fn look_for_stalls(&mut self) {
+        let mut endpoints = self.endpoints.iter().flatten();
+        let is_connected = endpoints.any(|endpoint| matches!(endpoint.receiving, Receiving::Installed));
+        self.look_for_stalls_at = is_connected.then(|| self.now + self.settings.stall_timeout);
+        self.to_receive.push(ToReceive::LookForStalls);
     }
 
     /// Has the deadlines of `slot` looked at in time.
@@ -495,6 +513,9 @@ impl Host {
     }
 
     pub(super) fn handle_timers(&mut self, now: Instant) {
+        if self.look_for_stalls_at.is_some_and(|at| at <= now) {
+            self.look_for_stalls();
+        }
         while let Some(slot) = self.timers.pop_due(now) {
             let Some(endpoint) = self.endpoint_mut(slot) else { continue };
             endpoint.timer = None;

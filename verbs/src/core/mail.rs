@@ -64,6 +64,8 @@ pub(super) enum ToReceive {
     Inbound(StreamId, ToInbound),
     /// No receive was posted in time.
     GiveUpWaiting(StreamId),
+    /// It is time to look whether peers that have begun an FPDU go on with it.
+    LookForStalls,
     /// Whatever still arrives does not matter: it is taken, so that the peer's end can be seen.
     Discard(StreamId),
     /// The Inbound is wanted back; what still arrives does not matter.

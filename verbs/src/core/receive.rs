@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use softrdma_mpa_ddp_rdmap::{Inbound, ToInbound};
+use softrdma_mpa_ddp_rdmap::{Inbound, ToInbound, Unfinished};
 use softrdma_stack::stream::{Abort, StreamEvent, StreamId};
 
 use super::adapter::InboundUpper;
@@ -61,6 +61,8 @@ struct Established {
     is_waiting: bool,
     /// The host knows of the peer's TERMINATE.
     termination_told: bool,
+    /// Where inside an FPDU the stream stood at the last look.
+    seen_unfinished: Option<Unfinished>,
 }
 
 impl ReceiveSide {
@@ -137,6 +139,7 @@ impl ReceiveSide {
             }
             ToReceive::Install { connection, inbound, queue_pair } => self.install(connection, *inbound, queue_pair),
             ToReceive::GiveUpWaiting(stream) => self.give_up_waiting(stream),
+            ToReceive::LookForStalls => self.look_for_stalls(),
             ToReceive::Discard(stream) | ToReceive::Stop(stream) => {
                 self.stop(stream);
                 self.begin(stream).state = State::Discarding;
@@ -183,7 +186,14 @@ impl ReceiveSide {
 
     fn install(&mut self, connection: Connection, inbound: Inbound, queue_pair: Arc<QueuePairShared>) {
         let stream = connection.stream;
-        let established = Established { connection, inbound, queue_pair, is_waiting: false, termination_told: false };
+        let established = Established {
+            connection,
+            inbound,
+            queue_pair,
+            is_waiting: false,
+            termination_told: false,
+            seen_unfinished: None,
+        };
         self.begin(stream).state = State::Established(Box::new(established));
         self.resumed.push(stream);
     }
@@ -201,6 +211,19 @@ impl ReceiveSide {
             let connection = established.connection;
             self.stop_waiting(stream);
             self.to_host.push(ToHost::Violation(connection, Box::new(error)));
+        }
+    }
+
+    /// Ends streams that stand inside the same FPDU, at the same byte, as at the last look.
+    fn look_for_stalls(&mut self) {
+        for flow in self.flows.iter_mut().flatten() {
+            let State::Established(established) = &mut flow.state else { continue };
+            let unfinished = established.inbound.unfinished();
+            if unfinished.is_some() && unfinished == established.seen_unfinished {
+                let error = established.inbound.give_up_unfinished();
+                self.to_host.push(ToHost::Violation(established.connection, Box::new(error)));
+            }
+            established.seen_unfinished = unfinished;
         }
     }
 

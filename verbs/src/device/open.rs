@@ -60,6 +60,10 @@ pub enum OpenError {
     Thread(#[source] std::io::Error),
 }
 
+/// How long a peer may leave an FPDU that it began without a byte more (RFC 5042 §6.4.2: streams that do no work are to be
+/// reaped). Longer than any pause of TCP that a connection should survive.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The engine that `config` asks for.
 pub(super) fn engine(config: &DeviceConfig, now: Instant) -> Result<Box<dyn Engine>, OpenError> {
     config.validate()?;
@@ -124,6 +128,7 @@ pub(super) fn core_settings(config: &DeviceConfig) -> CoreSettings {
         receive_wait: milliseconds(config.timing.receive_wait_ms),
         terminate_timeout: milliseconds(config.timing.terminate_timeout_ms),
         close_timeout: milliseconds(config.timing.close_timeout_ms),
+        stall_timeout: STALL_TIMEOUT,
         first_fpdu_delay: milliseconds(config.timing.first_fpdu_delay_ms),
         half_open_limit: config.limits.max_half_open as usize,
         max_message_length: config.limits.max_message_bytes,

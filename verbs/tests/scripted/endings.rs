@@ -142,3 +142,40 @@ fn an_id_that_gets_another_queue_pair_gives_up_the_one_it_has() {
         waiting.recv_timeout(Duration::from_secs(10)).unwrap_or_else(|error| panic!("{threads:?}: {error}"));
     }
 }
+
+#[test]
+fn a_peer_that_never_finishes_what_it_began_is_not_waited_for_for_ever() {
+    const LOOK: Duration = Duration::from_secs(31);
+    for threads in MODELS {
+        let host = Host::new(threads);
+        let (id, mut peer, _listener) = host.accept();
+        let stream = peer.stream();
+        let queue_pair = id.queue_pair().unwrap();
+        for id in 0..2 {
+            queue_pair.post_receive(id, &[host.region.segment(0, 64)]).unwrap();
+        }
+        peer.send(send(0, Payload::Inline([0; 64].into())));
+        host.drive();
+        assert_eq!(host.completed().len(), 1);
+        // Between two messages a peer may be silent as long as it likes.
+        (0..10).for_each(|_| host.wait(LOOK));
+        peer.post(send(1, Payload::Inline([1; 64].into())));
+        let bytes = peer.bytes();
+        // Slow is not stalled.
+        for byte in &bytes[..20] {
+            host.wire.arrive(stream, &[*byte]);
+            host.wait(LOOK);
+            assert_eq!(queue_pair.state(), QueuePairState::ReadyToSend, "{threads:?}");
+        }
+        host.wait(LOOK);
+        assert!(peer.terminated().is_some(), "{threads:?}");
+        host.wire.acknowledge(stream);
+        host.drive();
+        assert_eq!(host.events().pop().map(|event| event.kind), Some(CmEventKind::Disconnected), "{threads:?}");
+        assert_eq!(
+            host.completed().iter().map(|done| (done.id, done.status)).collect::<Vec<_>>(),
+            [(1, Status::Flushed)]
+        );
+        assert!(host.wire.is_closed(stream));
+    }
+}
