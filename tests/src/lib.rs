@@ -4,6 +4,7 @@
 //! - [`network`]: network namespaces.
 //! - [`simulation`]: two hosts on a virtual clock, over a bad wire, by seed.
 //! - [`tidy`]: the rules that the tree itself keeps, as functions from text to findings.
+//! - [`wire`]: a wire between two TAP interfaces, with a rate, a delay and troubles by seed.
 //! - [`skip`]: how a test says that it cannot run on this machine.
 
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ pub mod network;
 pub mod program;
 pub mod simulation;
 pub mod tidy;
+pub mod wire;
 
 /// Says that `what` cannot run here and `why`, past the test harness's capture of output, so that a reader of a passing
 /// run sees it. Under `make test` the line is also added to the file that `SOFTRDMA_SKIPPED` names, which the end of the
