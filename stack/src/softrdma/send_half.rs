@@ -330,7 +330,7 @@ impl<P: Port> SendHalf<P> {
                     flow.committed = record.end();
                 }
                 if flow.committed == next {
-                    if flow.handle_drained() {
+                    if flow.handle_drained(now) {
                         continue;
                     }
                     return Transmitted::Drained;
@@ -359,7 +359,7 @@ impl<P: Port> SendHalf<P> {
                     let end = flow.committed + u64::from(flow.fin == Fin::Due);
                     if next == end || flow.fin == Fin::Sent {
                         // The layer above was asked last time, and had nothing.
-                        if !flow.is_blocked && flow.handle_drained() {
+                        if !flow.is_blocked && flow.handle_drained(now) {
                             continue;
                         }
                         return room >= flow.segment_size || flow.takes_crumbs(room);

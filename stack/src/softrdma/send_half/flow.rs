@@ -262,8 +262,8 @@ impl SendFlow {
 
     /// There is nothing new to send; whether something old is due in its place.
     #[inline]
-    pub(super) fn handle_drained(&mut self) -> bool {
-        self.sender.as_mut().is_some_and(Sender::handle_drained)
+    pub(super) fn handle_drained(&mut self, now: Instant) -> bool {
+        self.sender.as_mut().is_some_and(|sender| sender.handle_drained(now))
     }
 
     /// Whether the peer has acknowledged our FIN.

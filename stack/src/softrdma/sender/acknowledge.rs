@@ -18,7 +18,10 @@ impl Sender {
         let window_moved = ack.window_end != self.window_end;
         // RFC 9293 §3.10.7.4: an old window does not take the place of a newer one.
         self.window_end = ack.window_end.max(ack.through);
-        let is_calm = self.recovery.is_none() && !self.segments.has_suspects() && !self.probe.is_out();
+        let is_calm = self.recovery.is_none()
+            && !self.segments.has_suspects()
+            && !self.probe.is_out()
+            && self.reordering_deadline.is_none();
         let mut news = self.take_delivered(now, ack);
         // RFC 5681 §2: a duplicate acknowledgement.
         let is_duplicate = news.advanced == 0
@@ -143,7 +146,7 @@ impl Sender {
     /// RFC 8985 §6.2 steps 4 and 5; `delivered`: bytes that the acknowledgement at hand brought. Whether something is lost.
     pub(super) fn detect_losses(&mut self, now: Instant, delivered: u64) -> bool {
         self.reordering_deadline = None;
-        if !self.segments.has_suspects() || !self.has_sack {
+        if !self.has_sack {
             return false;
         }
         let smoothed = self.round_trip.smoothed();
@@ -225,7 +228,10 @@ impl Sender {
 
     /// Nothing was lost: the window is as before (RFC 4015, RFC 5682 §4), and so is the scoreboard.
     fn take_back(&mut self, prior: Window) {
-        if self.recovery.take().is_some() {
+        if let Some(recovery) = self.recovery.take() {
+            if matches!(recovery.kind, Kind::Fast(_)) {
+                self.window.arrive();
+            }
             self.segments.unmark_lost();
             self.presumed = 0;
         }

@@ -281,19 +281,21 @@ impl Sender {
 
     /// There is nothing new to send, though [`Self::poll_segment`] offered room. Whether it offers something else now.
     #[inline]
-    pub(crate) fn handle_drained(&mut self) -> bool {
+    pub(crate) fn handle_drained(&mut self, now: Instant) -> bool {
         if self.probe.due() == Some(Due::New) {
             // RFC 8985 §7.3: no new data: the last segment it is.
             self.probe.set_due(Some(Due::Last));
             return self.tail().is_some();
         }
-        self.recovery.is_some() && self.handle_drained_recovery()
+        self.recovery.is_some() && self.handle_drained_recovery(now)
     }
 
-    fn handle_drained_recovery(&mut self) -> bool {
+    fn handle_drained_recovery(&mut self, now: Instant) -> bool {
+        let smoothed = self.round_trip.smoothed();
+        let is_late = self.segments.back().is_some_and(|last| last.is_open() && last.sent + smoothed < now);
         match &mut self.recovery {
             Some(Recovery { kind: Kind::Fast(reduction), .. }) => {
-                reduction.take_rescue(self.acknowledged) && self.tail().is_some()
+                reduction.take_rescue(self.acknowledged, is_late) && is_late
             }
             Some(Recovery { kind: Kind::Timeout(Forward::Sending { .. }), .. }) => {
                 self.give_up_forward();

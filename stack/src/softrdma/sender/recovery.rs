@@ -102,9 +102,10 @@ impl Reduction {
     }
 
     /// RFC 6675 §4, NextSeg() (4): once in each recovery, when nothing else is left to send and the first retransmission has
-    /// arrived, the end of what is in flight is sent again: its acknowledgement shows what is missing before it.
-    pub(super) fn take_rescue(&mut self, acknowledged: u64) -> bool {
-        if self.rescue.is_some_and(|mark| acknowledged > mark) {
+    /// arrived, the end of what is in flight is sent again: its acknowledgement shows what is missing before it. `is_late`: its
+    /// acknowledgement could be here.
+    pub(super) fn take_rescue(&mut self, acknowledged: u64, is_late: bool) -> bool {
+        if is_late && self.rescue.is_some_and(|mark| acknowledged > mark) {
             self.rescue = None;
             self.is_rescue_due = true;
         }

@@ -169,8 +169,8 @@ impl Scoreboard {
                 rack.note_delivered(&segment, now);
             }
         }
-        if self.segments.is_empty() {
-            self.copies.clear();
+        while self.copies.front().is_some_and(|(_, end)| *end <= through) {
+            self.copies.pop_front();
         }
     }
 
@@ -308,6 +308,9 @@ impl Scoreboard {
             segment.is_sacked = false;
             segment.sacked_run = 0;
             self.pipe += u64::from(segment.length);
+            if segment.is_repeated {
+                self.copies.push_back((segment.sent, segment.end()));
+            }
         }
         self.sacked_segments = 0;
         self.settled = 0;

@@ -77,6 +77,9 @@ impl Sender {
             Some(Recovery { kind: Kind::Fast(_), .. }) => false,
             Some(Recovery { kind: Kind::Timeout(forward), .. }) => matches!(forward, Forward::Repeated { .. }),
         };
+        if matches!(self.recovery, Some(Recovery { kind: Kind::Fast(_), .. })) {
+            self.window.arrive();
+        }
         if self.recovery.is_none() {
             self.undo.begin(self.window);
             self.undo.note_timeout();

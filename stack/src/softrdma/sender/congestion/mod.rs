@@ -94,8 +94,9 @@ pub(super) struct Window {
     slow_start: SlowStart,
     /// The window, and not the application, has held back since the last growth.
     is_full: bool,
-    /// Since when it has not been needed.
-    spare_since: Option<Instant>,
+    /// When it grew last, and whether it has been larger than needed since.
+    grown_at: Instant,
+    is_spare: bool,
 }
 
 impl Window {
@@ -108,7 +109,8 @@ impl Window {
             threshold: u64::MAX,
             slow_start: SlowStart::new(),
             is_full: false,
-            spare_since: None,
+            grown_at: Instant::ZERO,
+            is_spare: false,
         }
     }
 
@@ -132,13 +134,14 @@ impl Window {
     pub(super) fn handle_arrival(&mut self, arrival: &Arrival) {
         // RFC 7661 §4.2, RFC 9438 §5.8: a window that the application does not fill says nothing about the network.
         if !self.is_full || self.bytes >= LARGEST {
-            self.spare_since.get_or_insert(arrival.now);
+            self.is_spare = true;
             return;
         }
         self.is_full = false;
-        if let Some(since) = self.spare_since.take() {
-            self.algorithm.get_mut().handle_pause(arrival.now.saturating_since(since));
+        if std::mem::take(&mut self.is_spare) {
+            self.algorithm.get_mut().handle_pause(arrival.now.saturating_since(self.grown_at));
         }
+        self.grown_at = arrival.now;
         if self.bytes >= self.threshold {
             let Arrival { now, delivered, round_trip, .. } = *arrival;
             let growth = Growth { now, window: self.bytes, segment: self.segment, delivered, round_trip };
@@ -159,7 +162,7 @@ impl Window {
     /// timeout.
     pub(super) fn handle_loss(&mut self, is_timeout: bool) -> u64 {
         self.threshold = self.algorithm.get_mut().reduce(self.bytes, self.segment, is_timeout);
-        self.spare_since = None;
+        self.is_spare = false;
         self.threshold
     }
 
@@ -173,7 +176,7 @@ impl Window {
         if is_first {
             self.handle_loss(true);
         }
-        self.spare_since = None;
+        self.is_spare = false;
         self.bytes = self.segment;
     }
 
@@ -200,3 +203,15 @@ impl Window {
         }
     }
 }
+
+#[cfg(test)]
+impl Window {
+    /// A window of so many bytes, in congestion avoidance from `threshold` on.
+    pub(super) const fn set(&mut self, bytes: u64, threshold: u64) {
+        self.bytes = bytes;
+        self.threshold = threshold;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -282,7 +282,7 @@ impl Simulator {
                     let start = self.sender.next_offset();
                     let length = (self.total - start).min(room as u64) as u32;
                     if length == 0 {
-                        if self.sender.handle_drained() {
+                        if self.sender.handle_drained(self.now) {
                             continue;
                         }
                         return;
