@@ -100,6 +100,8 @@ pub(crate) struct Traffic {
     session: Session,
     links: Vec<LinkState>,
     completions: CompletionQueue,
+    /// Where completions are reaped to; kept, for clearing it would cost more than an empty poll.
+    reaped: Vec<WorkCompletion>,
     peer: Remote,
     layout: Layout,
     received: u64,
@@ -135,6 +137,7 @@ impl Traffic {
             session,
             links: links.into_iter().map(state).collect(),
             completions: queues.completions,
+            reaped: vec![NO_COMPLETION; BATCH],
             peer,
             received: 0,
         }
@@ -340,12 +343,11 @@ impl Traffic {
 
     /// Reaps what has completed; gives how many.
     pub(crate) fn poll(&mut self) -> Result<usize, Failure> {
-        let mut completions = [NO_COMPLETION; BATCH];
-        let count = self.completions.poll(&mut completions);
-        for completion in &completions[..count] {
-            self.handle_completion(completion)?;
-        }
-        Ok(count)
+        let mut reaped = std::mem::take(&mut self.reaped);
+        let count = self.completions.poll(&mut reaped);
+        let outcome = reaped[..count].iter().try_for_each(|completion| self.handle_completion(completion));
+        self.reaped = reaped;
+        outcome.map(|()| count)
     }
 
     fn handle_completion(&mut self, completion: &WorkCompletion) -> Result<(), Failure> {
