@@ -16,8 +16,8 @@ test: ## Lint, unit and property tests, simulation, end to end over every fabric
 	@tests/setup.sh lint dpdk network tshark
 	@tests/check.sh
 
-bench: ## The baselines, both halves of each ratio: testpmd, plain TCP, bare smoltcp
-	@tests/setup.sh dpdk
+bench: ## The baselines, both halves of each ratio: testpmd, plain TCP, bare smoltcp; goodput under loss
+	@tests/setup.sh dpdk network
 	@bench/baselines.sh
 
 interop: ## Against the Linux kernel's siw in a virtual machine, both ways (root; builds the guest once)

@@ -6,6 +6,9 @@ set -euo pipefail
 
 baseline() { cargo run --quiet --release -p softrdma-bench --bin "$@"; }
 
+# A bar that was missed is printed as such and does not end the run.
+loss() { bench/loss.sh --quick || (($? == 1)); }
+
 perf() {
 	# shellcheck disable=SC2046 # no word or two
 	cargo run --quiet --release -p softrdma-perf $(dpdk_features) -- "$@"
@@ -23,6 +26,7 @@ if have_dpdk; then
 	else
 		say "no dpdk-testpmd (apt-get install dpdk): raw frames go unmeasured"
 	fi
+	step "softrdma: goodput over a wire that loses and reorders, against kernel TCP over the same" loss
 else
 	say "no libdpdk $DPDK_VERSION or no libclang: nothing over DPDK is measured"
 fi

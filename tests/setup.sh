@@ -29,7 +29,10 @@ look_for_packages() { # NEED...
 			have_libdpdk || lacking "DPDK (--scheme sequential)" "${DPDK_PACKAGES[@]}"
 			have_libclang || lacking "DPDK's bindings" "${CLANG_PACKAGES[@]}"
 			;;
-		network) have ip || lacking "tests in network namespaces" iproute2 ;;
+		network)
+			have ip || lacking "tests in network namespaces" iproute2
+			have ethtool || lacking "goodput under loss" ethtool
+			;;
 		tshark) have tshark || lacking "the dissection of captures" tshark ;;
 		c++) have c++ || lacking "fuzzing" g++ ;;
 		lint) ;;

@@ -35,6 +35,9 @@ enum Role {
         /// Seconds that are counted after that.
         #[arg(long, default_value_t = 2.0)]
         seconds: f64,
+        /// Seconds that the flow goes on after that, uncounted, for the sake of others.
+        #[arg(long, default_value_t = 0.0)]
+        linger: f64,
     },
     /// Sends until the receiver has had enough.
     Send {
@@ -48,7 +51,7 @@ enum Role {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().role {
-        Role::Receive { address, settle, seconds } => receive(address, settle, seconds),
+        Role::Receive { address, settle, seconds, linger } => receive(address, [settle, seconds, linger]),
         Role::Send { address, congestion } => send(address, &congestion),
     };
     match outcome {
@@ -60,17 +63,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn receive(address: SocketAddr, settle: f64, seconds: f64) -> io::Result<()> {
+fn receive(address: SocketAddr, times: [f64; 3]) -> io::Result<()> {
+    let [settle, seconds, linger] = times.map(Duration::from_secs_f64);
     let (mut stream, _) = TcpListener::bind(address)?.accept()?;
     let mut chunk = vec![0; CHUNK];
     let first = stream.read(&mut chunk)?;
     if first == 0 {
         return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
     }
-    count(&mut stream, &mut chunk, Duration::from_secs_f64(settle))?;
-    let (bytes, time) = count(&mut stream, &mut chunk, Duration::from_secs_f64(seconds))?;
+    count(&mut stream, &mut chunk, settle)?;
+    let (bytes, time) = count(&mut stream, &mut chunk, seconds)?;
     let gigabits = bytes as f64 * 8.0 / time.as_nanos() as f64;
     println!("{}", json!({ "throughput_gbps": gigabits, "bytes": bytes, "seconds": time.as_secs_f64() }));
+    count(&mut stream, &mut chunk, linger)?;
     Ok(())
 }
 

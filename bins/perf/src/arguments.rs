@@ -119,6 +119,12 @@ pub(crate) struct TestArguments {
     /// Time of each measurement, instead of a number of messages, in seconds.
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, conflicts_with = "iterations")]
     pub(crate) duration: Option<Duration>,
+    /// Time before each measurement that does not count [default: a tenth of the messages or a fifth of the time, at most 8 MB].
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(crate) warm_up: Option<Duration>,
+    /// Measures throughput only.
+    #[arg(long)]
+    pub(crate) skip_latency: bool,
     /// Queue pairs.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_QUEUE_PAIRS)))]
     pub(crate) qps: u32,

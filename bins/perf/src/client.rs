@@ -98,13 +98,14 @@ impl Client {
 
     fn measure(&mut self, operation: Operation, size: u64) -> Result<Row, Failure> {
         let (mut usage, mut findings) = (Usage::default(), Findings::default());
+        let skips_latency = self.test.skip_latency;
         let mut run = |mode| {
             let (measured, used, found) = self.measure_mode(operation, mode, size)?;
             usage = usage.plus(&used);
             findings.merge(found);
             Ok::<Measured, Failure>(measured)
         };
-        let latency = run(Mode::Latency)?;
+        let latency = if skips_latency { None } else { Some(run(Mode::Latency)?) };
         let throughput = run(Mode::Throughput)?;
         if let Some(first) = &findings.first {
             eprintln!("softrdma-perf: {} wrong; {first}", findings.errors);
@@ -120,10 +121,11 @@ impl Client {
             depth: self.session.depth,
             mtu: self.names.mtu,
             crc: self.names.crc,
-            latency_us: latency.latencies.summary(),
+            latency_us: latency.map(|latency| latency.latencies.summary()),
             throughput_gbps: throughput.throughput.gigabits_per_second(),
             rate_mops: throughput.throughput.million_messages_per_second(),
             receive_copies_per_byte: usage.copies_per_byte(),
+            retransmitted_segments: usage.retransmitted_segments,
             cpu_seconds: usage.cpu_seconds,
             errors: findings.errors,
             raw: None,
@@ -144,7 +146,7 @@ impl Client {
         let budget = Budget::new(mode, plan.size, self.test.iterations.map(|count| count.get()), self.test.duration);
         let progress = Progress::new(self.test.quiet, &plan, &budget);
         let mut measurement = Measurement::new(&mut self.traffic, &mut self.control, progress);
-        measurement.run(&budget.warm_up(plan.size))?;
+        measurement.run(&budget.warm_up(plan.size, self.test.warm_up))?;
         measurement.forget();
         measurement.run(&budget)?;
         let (measured, mut findings) = measurement.end();

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Plan, Session};
 
 /// Changes when the two ends would misunderstand each other otherwise.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// Longest message of the control connection, in bytes.
 pub(crate) const MAX_MESSAGE: usize = 4096;
@@ -94,6 +94,8 @@ pub(crate) struct Usage {
     pub(crate) delivered_bytes: u64,
     /// Bytes that were copied on the way there.
     pub(crate) copied_bytes: u64,
+    /// Segments that were sent again; the kernel's are not seen.
+    pub(crate) retransmitted_segments: u64,
 }
 
 impl Usage {
@@ -103,6 +105,7 @@ impl Usage {
             cpu_seconds: self.cpu_seconds - earlier.cpu_seconds,
             delivered_bytes: self.delivered_bytes - earlier.delivered_bytes,
             copied_bytes: self.copied_bytes - earlier.copied_bytes,
+            retransmitted_segments: self.retransmitted_segments - earlier.retransmitted_segments,
         }
     }
 
@@ -111,6 +114,7 @@ impl Usage {
             cpu_seconds: self.cpu_seconds + other.cpu_seconds,
             delivered_bytes: self.delivered_bytes + other.delivered_bytes,
             copied_bytes: self.copied_bytes + other.copied_bytes,
+            retransmitted_segments: self.retransmitted_segments + other.retransmitted_segments,
         }
     }
 

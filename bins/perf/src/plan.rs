@@ -199,8 +199,11 @@ impl Budget {
         }
     }
 
-    /// What runs before, unmeasured: a tenth, within bounds.
-    pub(crate) fn warm_up(&self, size: u64) -> Self {
+    /// What runs before, unmeasured: as long as was asked for, or a tenth, within bounds.
+    pub(crate) fn warm_up(&self, size: u64, asked: Option<Duration>) -> Self {
+        if let Some(time) = asked {
+            return Self { messages: u64::MAX, time };
+        }
         let messages = (self.messages / 10).min((8 << 20) / size).clamp(1, 1000);
         Self { messages, time: self.time.min(Duration::from_secs(1)) / 5 }
     }

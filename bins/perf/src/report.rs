@@ -24,11 +24,14 @@ pub(crate) struct Row {
     /// Bytes of the largest IP packet.
     pub(crate) mtu: u32,
     pub(crate) crc: bool,
-    pub(crate) latency_us: LatencySummary,
+    /// `None`: not measured.
+    pub(crate) latency_us: Option<LatencySummary>,
     pub(crate) throughput_gbps: f64,
     pub(crate) rate_mops: f64,
     /// Bytes that this software copied on the receiving side over bytes delivered there; the kernel's own copies are not seen.
     pub(crate) receive_copies_per_byte: f64,
+    /// Segments that both processes sent again; the kernel's own are not seen.
+    pub(crate) retransmitted_segments: u64,
     /// CPU time of both processes for this row, in seconds.
     pub(crate) cpu_seconds: f64,
     /// Wrong messages, failed and lost completions.
@@ -101,7 +104,9 @@ impl Reporter {
     }
 
     fn line(&self, row: &Row) -> String {
-        let latency = &row.latency_us;
+        let latency = |of: fn(&LatencySummary) -> f64| {
+            row.latency_us.as_ref().map_or_else(|| "-".to_owned(), |latency| format!("{:.2}", of(latency)))
+        };
         let raw = match row.raw {
             Some(raw) if self.with_raw => {
                 format!("{:>10.2}  {:>10.3}  {:>14.3}", raw.latency_us_p50, raw.throughput_gbps, raw.touched_gbps)
@@ -109,7 +114,7 @@ impl Reporter {
             _ => String::new(),
         };
         format!(
-            "{:<13} {:<3} {:<9} {:<9} {:>5} {:>9} {:>4} {:>5} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>8.3} {:>8.4} {:>8.2} {:>6}{raw}",
+            "{:<13} {:<3} {:<9} {:<9} {:>5} {:>9} {:>4} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8.3} {:>8.4} {:>8.2} {:>6}{raw}",
             row.scheme,
             row.threads,
             row.fabric,
@@ -118,11 +123,11 @@ impl Reporter {
             row.iterations,
             row.qps,
             row.depth,
-            latency.min,
-            latency.p50,
-            latency.p99,
-            latency.p999,
-            latency.max,
+            latency(|latency| latency.min),
+            latency(|latency| latency.p50),
+            latency(|latency| latency.p99),
+            latency(|latency| latency.p999),
+            latency(|latency| latency.max),
             row.throughput_gbps,
             row.rate_mops,
             row.receive_copies_per_byte,

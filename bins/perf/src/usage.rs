@@ -33,6 +33,7 @@ pub(crate) fn of(device: &Device) -> Result<Usage, Failure> {
                 cpu_seconds: cpu_seconds(),
                 delivered_bytes: statistics.placed_bytes,
                 copied_bytes: statistics.placed_bytes + engine.receive_copied_bytes,
+                retransmitted_segments: engine.retransmitted_segments,
             });
         }
         std::thread::yield_now();

@@ -79,7 +79,9 @@ fn larger_messages_are_fewer_and_what_is_asked_for_is_kept() {
     assert_eq!(Budget::new(Mode::Latency, 1 << 30, Some(7), None).messages, 7);
     let timed = Budget::new(Mode::Latency, 64, None, Some(Duration::from_secs(3)));
     assert_eq!((timed.messages, timed.time), (u64::MAX, Duration::from_secs(3)));
-    assert!(timed.warm_up(64).messages <= 1000);
+    assert!(timed.warm_up(64, None).messages <= 1000);
+    let second = Duration::from_secs(1);
+    assert_eq!(timed.warm_up(64, Some(second)), Budget { messages: u64::MAX, time: second });
 }
 
 #[test]

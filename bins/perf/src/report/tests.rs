@@ -12,10 +12,11 @@ fn row() -> Row {
         depth: 64,
         mtu: 1500,
         crc: true,
-        latency_us: LatencySummary { min: 1.0, p50: 2.0, p99: 3.0, p999: 4.0, max: 5.0 },
+        latency_us: Some(LatencySummary { min: 1.0, p50: 2.0, p99: 3.0, p999: 4.0, max: 5.0 }),
         throughput_gbps: 10.5,
         rate_mops: 0.02,
         receive_copies_per_byte: 2.0,
+        retransmitted_segments: 3,
         cpu_seconds: 0.5,
         errors: 0,
         raw: None,
@@ -52,6 +53,7 @@ fn json_is_one_object_a_line_with_the_documented_keys_in_order() {
         "throughput_gbps",
         "rate_mops",
         "receive_copies_per_byte",
+        "retransmitted_segments",
         "cpu_seconds",
         "errors",
     ];
@@ -62,7 +64,7 @@ fn json_is_one_object_a_line_with_the_documented_keys_in_order() {
         rest = after;
     }
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(value.as_object().unwrap().len(), 16);
+    assert_eq!(value.as_object().unwrap().len(), 17);
     assert_eq!(value["op"], "write-imm");
     assert_eq!(value["crc"], true);
 }
@@ -87,6 +89,16 @@ fn a_table_has_one_header_and_columns_that_line_up() {
     let lengths: Vec<usize> = text.lines().map(str::len).collect();
     assert_eq!(lengths.len(), 3);
     assert!(lengths.iter().all(|length| *length == lengths[0]), "{lengths:?}\n{text}");
+}
+
+#[test]
+fn a_latency_that_was_not_measured_is_no_number() {
+    let row = Row { latency_us: None, ..row() };
+    let value: serde_json::Value = serde_json::from_str(&printed(&mut Reporter::new(true, false), &row)).unwrap();
+    assert!(value["latency_us"].is_null());
+    let text = printed(&mut Reporter::new(false, false), &row);
+    let lengths: Vec<usize> = text.lines().map(str::len).collect();
+    assert!(text.contains(" - ") && lengths[0] == lengths[1], "{text}");
 }
 
 #[test]
