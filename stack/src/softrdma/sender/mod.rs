@@ -321,6 +321,8 @@ impl Sender {
         if was_idle {
             self.silent_since = now;
         }
+        // Of a burst that leaves at one time the second segment is the last that moves the probe.
+        let is_armed = self.last_sent == now && self.probe_at.is_some() && !self.segments.is_alone();
         self.segments.push(start, length, now);
         self.next = start + u64::from(length);
         self.last_sent = now;
@@ -330,11 +332,11 @@ impl Sender {
         if self.probe.due().is_some() {
             self.probe.note_sent(self.next, false);
             // RFC 8985 §7.3: after a probe the timeout runs anew.
-            self.timeout_at = Some(now + self.round_trip.timeout());
+            self.timeout_at = Some(self.round_trip.timeout_at(now));
             self.probe_at = None;
         } else if self.timeout_at.is_none() || was_idle {
             self.arm(now);
-        } else {
+        } else if !is_armed {
             self.arm_probe(now);
         }
     }
@@ -346,7 +348,7 @@ impl Sender {
         self.segments.resend(start, length, now);
         if self.probe.due().is_some() {
             self.probe.note_sent(self.next, true);
-            self.timeout_at = Some(now + self.round_trip.timeout());
+            self.timeout_at = Some(self.round_trip.timeout_at(now));
             self.probe_at = None;
             return;
         }
@@ -357,7 +359,7 @@ impl Sender {
         }
         // RFC 6298 §5: never again sooner than a timeout after it left last.
         if self.timeout_at.is_none() || start == self.acknowledged {
-            self.timeout_at = Some(now + self.round_trip.timeout());
+            self.timeout_at = Some(self.round_trip.timeout_at(now));
         }
     }
 }

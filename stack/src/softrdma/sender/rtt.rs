@@ -5,37 +5,37 @@ use std::time::Duration;
 use crate::time::Instant;
 
 /// RFC 6298 §2.1: before the first measurement.
-const INITIAL: Duration = Duration::from_secs(1);
+const INITIAL: u64 = 1_000_000_000;
 /// RFC 6298 §2.5.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: u64 = 60_000_000_000;
 /// RFC 6298 §5.5: the timeout is doubled so often at most.
 const MOST_BACKOFF: u32 = 16;
 /// RFC 8985 §6.2 step 1: the shortest round trip is forgotten after one to two of these, so that a longer path is noticed.
 const SHORTEST_PERIOD: Duration = Duration::from_secs(10);
 
-/// The estimate of a connection's round-trip time.
+/// The estimate of a connection's round-trip time. In nanoseconds: it is asked for with every segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RoundTrip {
-    smoothed: Duration,
-    variation: Duration,
+    smoothed: u64,
+    variation: u64,
     /// The shortest of this period and of the one before.
-    shortest: [Duration; 2],
+    shortest: [u64; 2],
     period_since: Instant,
     is_measured: bool,
-    least: Duration,
+    least: u64,
     backoff: u32,
 }
 
 impl RoundTrip {
     /// `least`: the shortest timeout; how late a peer and both hosts may be over and above the network.
-    pub(super) const fn new(least: Duration) -> Self {
+    pub(super) fn new(least: Duration) -> Self {
         Self {
-            smoothed: Duration::ZERO,
-            variation: Duration::ZERO,
-            shortest: [Duration::MAX; 2],
+            smoothed: 0,
+            variation: 0,
+            shortest: [u64::MAX; 2],
             period_since: Instant::ZERO,
             is_measured: false,
-            least,
+            least: nanoseconds(least).min(LONGEST),
             backoff: 0,
         }
     }
@@ -43,6 +43,8 @@ impl RoundTrip {
     /// RFC 6298 §2.2 and §2.3.
     #[inline]
     pub(super) fn measure(&mut self, sample: Duration, now: Instant) {
+        // RFC 6298 §2.5: no longer than the longest timeout, so that nothing here overflows.
+        let sample = nanoseconds(sample).min(LONGEST);
         if self.is_measured {
             self.variation = (self.variation * 3 + self.smoothed.abs_diff(sample)) / 4;
             self.smoothed = (self.smoothed * 7 + sample) / 8;
@@ -55,18 +57,19 @@ impl RoundTrip {
         self.backoff = 0;
         if now.saturating_since(self.period_since) >= SHORTEST_PERIOD {
             self.period_since = now;
-            self.shortest = [Duration::MAX, self.shortest[0]];
+            self.shortest = [u64::MAX, self.shortest[0]];
         }
         self.shortest[0] = self.shortest[0].min(sample);
     }
 
     pub(super) const fn smoothed(&self) -> Duration {
-        self.smoothed
+        Duration::from_nanos(self.smoothed)
     }
 
     /// RFC 8985 §6.2 step 1; zero before the first measurement.
     pub(super) fn shortest(&self) -> Duration {
-        if self.is_measured { self.shortest[0].min(self.shortest[1]) } else { Duration::ZERO }
+        let shortest = if self.is_measured { self.shortest[0].min(self.shortest[1]) } else { 0 };
+        Duration::from_nanos(shortest)
     }
 
     /// RFC 6298 §5.5.
@@ -74,30 +77,43 @@ impl RoundTrip {
         self.backoff = (self.backoff + 1).min(MOST_BACKOFF);
     }
 
+    /// The retransmission timeout.
+    pub(super) fn timeout(&self) -> Duration {
+        Duration::from_nanos(self.timeout_nanoseconds())
+    }
+
+    /// When a timer fires that starts at `now`.
+    #[inline]
+    pub(super) fn timeout_at(&self, now: Instant) -> Instant {
+        Instant::from_nanoseconds(now.as_nanoseconds().saturating_add(self.timeout_nanoseconds()))
+    }
+
     /// RFC 6298 §2: the retransmission timeout, backed off. The least one (§2.4) is not compared with the whole but added to
     /// what a round trip takes: on a long and steady path four variations are next to nothing, and every hiccup of a host would
     /// look like a loss.
     #[inline]
-    pub(super) fn timeout(&self) -> Duration {
+    fn timeout_nanoseconds(&self) -> u64 {
         let timeout = if self.is_measured {
             self.smoothed + (self.variation * 4).max(self.least)
         } else {
             INITIAL.max(self.least)
         };
-        if self.backoff == 0 {
-            return timeout.min(LONGEST);
-        }
         timeout.saturating_mul(1 << self.backoff).min(LONGEST)
     }
 
     /// RFC 8985 §7.2: two round trips, but no less than hosts may be late; `is_alone`: one segment is in flight, whose
     /// acknowledgement the peer may delay.
     #[inline]
-    pub(super) fn probe_timeout(&self, is_alone: bool) -> Duration {
-        if !self.is_measured {
-            return INITIAL;
-        }
-        let timeout = (self.smoothed * 2).max(self.least / 2);
-        if is_alone { timeout + self.least } else { timeout }
+    pub(super) fn probe_at(&self, now: Instant, is_alone: bool) -> Instant {
+        let timeout = if self.is_measured {
+            (self.smoothed * 2).max(self.least / 2) + if is_alone { self.least } else { 0 }
+        } else {
+            INITIAL
+        };
+        Instant::from_nanoseconds(now.as_nanoseconds().saturating_add(timeout))
     }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -20,7 +20,7 @@ impl Sender {
         if self.probe_at.is_some_and(|at| at <= now) {
             // RFC 8985 §7.3: a probe in place of the timeout, which runs anew.
             self.probe_at = None;
-            self.timeout_at = Some(now + self.round_trip.timeout());
+            self.timeout_at = Some(self.round_trip.timeout_at(now));
             if self.may_probe() {
                 self.probe.set_due(Some(Due::New));
             }
@@ -38,7 +38,7 @@ impl Sender {
             return TimeoutOutcome::Nothing;
         };
         // RFC 6298 §5: no segment again less than a timeout after it left, by what is known of round trips now.
-        let at = front.sent + self.round_trip.timeout();
+        let at = self.round_trip.timeout_at(front.sent);
         if at > now {
             self.timeout_at = Some(at);
             return TimeoutOutcome::Nothing;
@@ -61,7 +61,7 @@ impl Sender {
         self.reordering_deadline = None;
         self.begin_timeout_recovery(front.end());
         self.round_trip.back_off();
-        self.timeout_at = Some(now + self.round_trip.timeout());
+        self.timeout_at = Some(self.round_trip.timeout_at(now));
         self.probe_at = None;
         TimeoutOutcome::RetransmitDue
     }
@@ -130,7 +130,7 @@ impl Sender {
 
     #[inline]
     pub(super) fn arm(&mut self, now: Instant) {
-        self.timeout_at = Some(now + self.round_trip.timeout());
+        self.timeout_at = Some(self.round_trip.timeout_at(now));
         self.arm_probe(now);
     }
 
@@ -139,7 +139,7 @@ impl Sender {
     pub(super) fn arm_probe(&mut self, now: Instant) {
         self.probe_at = None;
         if self.may_probe() {
-            let at = now + self.round_trip.probe_timeout(self.segments.is_alone());
+            let at = self.round_trip.probe_at(now, self.segments.is_alone());
             // RFC 8985 §7.2: no later than the timeout.
             self.probe_at = Some(self.timeout_at.map_or(at, |timeout| timeout.min(at)));
         }
