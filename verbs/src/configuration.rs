@@ -204,6 +204,12 @@ pub struct DeviceLimits {
     pub receive_buffer_bytes: u32,
     /// Stage where records wait for the kernel, per connection, in bytes (kernel-socket). Default 256 KiB.
     pub transmit_stage_bytes: u32,
+    /// Receive buffers of that size that all connections share; one has a buffer only while bytes wait in it (kernel-socket).
+    /// Default 64.
+    pub receive_buffers: u32,
+    /// Stages of that size that all connections share; one has a stage only while records wait in it (kernel-socket).
+    /// Default 64.
+    pub transmit_stages: u32,
 }
 
 /// How long things may take.
@@ -225,6 +231,9 @@ pub struct Timing {
     pub first_fpdu_delay_ms: u32,
     /// How long the application may take to accept or reject a connection, in milliseconds. Default 60000.
     pub accept_timeout_ms: u32,
+    /// How long a peer may leave an FPDU that it began without a byte more; then its connection ends with a TERMINATE (RFC 5042
+    /// §6.4.2), at the latest after twice that time, in milliseconds. Default 30000.
+    pub stall_timeout_ms: u32,
     /// How long a port that connects to a serving one (memif, virtio_user) may wait for it, in milliseconds. Default 5000.
     pub peer_wait_ms: u32,
     /// A peer that has acknowledged nothing for so long is dead, and its connection is reset: TCP's user timeout (RFC 9293
@@ -363,6 +372,8 @@ impl Default for DeviceLimits {
             socket_buffer_bytes: 1 << 20,
             receive_buffer_bytes: 256 << 10,
             transmit_stage_bytes: 256 << 10,
+            receive_buffers: 64,
+            transmit_stages: 64,
         }
     }
 }
@@ -377,6 +388,7 @@ impl Default for Timing {
             close_timeout_ms: 3000,
             first_fpdu_delay_ms: 0,
             accept_timeout_ms: 60_000,
+            stall_timeout_ms: 30_000,
             peer_wait_ms: 5000,
             user_timeout_ms: 75_000,
             keep_alive_interval_ms: 5000,

@@ -60,10 +60,6 @@ pub enum OpenError {
     Thread(#[source] std::io::Error),
 }
 
-/// How long a peer may leave an FPDU that it began without a byte more (RFC 5042 §6.4.2: streams that do no work are to be
-/// reaped). Longer than any pause of TCP that a connection should survive.
-const STALL_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// The engine that `config` asks for.
 pub(super) fn engine(config: &DeviceConfig, now: Instant) -> Result<Box<dyn Engine>, OpenError> {
     config.validate()?;
@@ -84,8 +80,12 @@ fn kernel_config(config: &DeviceConfig) -> KernelConfig {
         max_listeners: config.limits.max_listeners as usize,
         receive_buffer_bytes: config.limits.receive_buffer_bytes as usize,
         transmit_stage_bytes: config.limits.transmit_stage_bytes as usize,
+        receive_buffers: config.limits.receive_buffers as usize,
+        transmit_stages: config.limits.transmit_stages as usize,
         connect_timeout: milliseconds(config.timing.connect_timeout_ms),
         linger_timeout: milliseconds(config.timing.close_timeout_ms),
+        // A message that waits for its receive is no stalled one, though the peer has ended its direction.
+        truncation_timeout: milliseconds(config.timing.stall_timeout_ms.max(config.timing.receive_wait_ms + 1000)),
         ..KernelConfig::default()
     }
 }
@@ -128,7 +128,7 @@ pub(super) fn core_settings(config: &DeviceConfig) -> CoreSettings {
         receive_wait: milliseconds(config.timing.receive_wait_ms),
         terminate_timeout: milliseconds(config.timing.terminate_timeout_ms),
         close_timeout: milliseconds(config.timing.close_timeout_ms),
-        stall_timeout: STALL_TIMEOUT,
+        stall_timeout: milliseconds(config.timing.stall_timeout_ms),
         first_fpdu_delay: milliseconds(config.timing.first_fpdu_delay_ms),
         half_open_limit: config.limits.max_half_open as usize,
         max_message_length: config.limits.max_message_bytes,
