@@ -19,6 +19,8 @@ step "kernel-socket: RDMA against plain TCP between two processes, 64 B" \
 	perf pair --scheme kernel-socket --op send,write --size 64 --with-raw --quiet
 step "sequential: the engine against bare smoltcp, both in memory" baseline smoltcp_baseline
 if have_dpdk; then
+	cargo build --quiet --release -p softrdma-perf --features dpdk
+	step "softrdma: what it promises, over memif" baseline speed -- "${CARGO_TARGET_DIR:-target}/release/softrdma-perf"
 	step "sequential: RDMA against raw frames over memif" \
 		perf pair --scheme sequential --fabric memif --op send,write --size 64,64K,1M --with-raw --quiet
 	if have dpdk-testpmd; then
