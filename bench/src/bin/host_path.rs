@@ -1,0 +1,176 @@
+//! What a message costs the processor: two hosts in one thread, on a wire that takes no time, each polled just when it has
+//! something to do. What is left is the way from a posted request to placed bytes. For profiles: nothing here waits.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use softrdma_stack::memory_port::{Impairments, MemoryPort, wire};
+use softrdma_stack::softrdma::{SoftrdmaConfig, SoftrdmaEngine};
+use softrdma_verbs::{
+    AccessFlags, CmEventKind, CmId, CompletionQueue, ConnectParameters, Device, DeviceConfig, EventChannel,
+    MemoryRegion, Operation, Payload, QueuePair, QueuePairAttributes, RemoteAddress, SegmentList, SendRequest, Status,
+    TaggedOffset, Threads, WorkCompletion,
+};
+
+/// Measures the processor's part of a Write's way: two hosts of the softrdma engine in one thread, over memory.
+///
+/// Example: host_path --size 64 --threads c2
+#[derive(Parser)]
+struct Arguments {
+    /// Bytes of a Write.
+    #[arg(long, default_value_t = 64)]
+    size: u32,
+    /// Threading model.
+    #[arg(long, value_enum, default_value_t = Model::C2)]
+    threads: Model,
+    /// Seconds.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// No CRC.
+    #[arg(long)]
+    without_crc: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Model {
+    C2,
+    C3,
+}
+
+struct Host {
+    completions: CompletionQueue,
+    region: MemoryRegion,
+    queue_pair: QueuePair,
+    channel: EventChannel,
+    reaped: Vec<WorkCompletion>,
+    outstanding: u32,
+    id: Option<CmId>,
+    // Last: everything else is its.
+    device: Device,
+}
+
+impl Host {
+    fn new(index: u8, port: MemoryPort, arguments: &Arguments) -> Self {
+        let mut config = DeviceConfig::kernel_socket(&format!("host{index}"));
+        config.scheme = softrdma_verbs::Scheme::Softrdma;
+        config.crc = !arguments.without_crc;
+        config.busy_poll = true;
+        config.threads = match arguments.threads {
+            Model::C2 => Threads::C2,
+            Model::C3 => Threads::C3,
+        };
+        let engine = SoftrdmaConfig {
+            addresses: vec![(format!("192.0.2.{index}").parse().expect("an address"), 24)],
+            random_seed: index.into(),
+            ..SoftrdmaConfig::default()
+        };
+        let engine = SoftrdmaEngine::new(port, engine, softrdma_stack::time::Instant::ZERO).expect("an engine");
+        let device = Device::with_engine(config, Box::new(engine)).expect("a device");
+        let channel = EventChannel::new(&device).expect("a channel");
+        let domain = device.allocate_protection_domain().expect("a protection domain");
+        let completions = device.create_completion_queue(1024, None).expect("a completion queue");
+        let region = domain.allocate(1 << 20, AccessFlags::LOCAL_WRITE | AccessFlags::REMOTE_WRITE).expect("a region");
+        let attributes = QueuePairAttributes {
+            send_completion_queue: completions.clone(),
+            receive_completion_queue: completions.clone(),
+            shared_receive_queue: None,
+            max_send: 64,
+            max_receive: 64,
+            signal_all: true,
+        };
+        let queue_pair = device.create_queue_pair(&domain, &attributes).expect("a queue pair");
+        let reaped = vec![WorkCompletion::default(); 64];
+        Self { completions, region, queue_pair, channel, reaped, outstanding: 0, id: None, device }
+    }
+
+    fn poll(&mut self) {
+        let count = self.completions.poll(&mut self.reaped);
+        for completion in &self.reaped[..count] {
+            assert_eq!(completion.status, Status::Success, "{:?}", self.device.statistics());
+        }
+        self.outstanding -= count as u32;
+    }
+
+    fn write(&mut self, size: u32, number: u64, remote: (softrdma_verbs::Stag, u64)) {
+        let last = (size - 1) as usize;
+        self.region.write(last, &[number as u8]).expect("within the region");
+        let operation = Operation::Write {
+            payload: Payload::Segments(SegmentList::new(&[self.region.segment(0, size)]).expect("one segment")),
+            target: RemoteAddress { stag: remote.0, offset: TaggedOffset(remote.1 + (512 << 10)) },
+            immediate: None,
+        };
+        let request = SendRequest { id: number, operation, signaled: true, solicited: false, fence: false };
+        while let Err(error) = self.queue_pair.post_send(request.clone()) {
+            assert!(self.outstanding > 0, "{error}");
+            self.poll();
+        }
+        self.outstanding += 1;
+    }
+
+    /// Polls until the peer's Write is here; how often.
+    fn await_write(&mut self, size: u32, number: u64) -> u32 {
+        let at = (512 << 10) + (size - 1) as usize;
+        let mut byte = [0];
+        for polls in 1.. {
+            self.poll();
+            self.region.read(at, &mut byte).expect("within the region");
+            if byte[0] == number as u8 {
+                return polls;
+            }
+        }
+        unreachable!("polls do not end")
+    }
+
+    fn expect(&self, what: impl Fn(&CmEventKind) -> bool) -> softrdma_verbs::CmEvent {
+        let event = self.channel.get(Duration::from_secs(5)).expect("an event");
+        assert!(what(&event.kind), "{event:?}");
+        event
+    }
+}
+
+fn connect(client: &mut Host, server: &mut Host) {
+    let listener = CmId::new(&server.channel);
+    let address = listener.listen("192.0.2.2:4420".parse().expect("an address"), Some(8)).expect("a listener");
+    let id = CmId::new(&client.channel);
+    id.resolve_address(address);
+    client.expect(|kind| *kind == CmEventKind::AddressResolved);
+    id.resolve_route();
+    client.expect(|kind| *kind == CmEventKind::RouteResolved);
+    id.set_queue_pair(client.queue_pair.clone());
+    id.connect(&ConnectParameters::default()).expect("connect");
+    let request = server.expect(|kind| matches!(kind, CmEventKind::ConnectRequest { .. }));
+    request.id.set_queue_pair(server.queue_pair.clone());
+    request.id.accept(&ConnectParameters::default()).expect("accept");
+    server.expect(|kind| matches!(kind, CmEventKind::Established { .. }));
+    client.expect(|kind| matches!(kind, CmEventKind::Established { .. }));
+    (client.id, server.id) = (Some(id), Some(request.id));
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if !(1..=256 << 10).contains(&arguments.size) {
+        eprintln!("host_path: --size {}: accepted: 1 to 262144", arguments.size);
+        return ExitCode::from(2);
+    }
+    let (first, second, _) = wire(1, Impairments::default());
+    let mut client = Host::new(1, first, &arguments);
+    let mut server = Host::new(2, second, &arguments);
+    connect(&mut client, &mut server);
+    let keys = [&client, &server].map(|host| (host.region.rkey(), host.region.address()));
+    let (mut rounds, mut polls) = (0_u64, 0_u64);
+    let begin = Instant::now();
+    let end = Duration::from_secs_f64(arguments.seconds);
+    while rounds % 1024 != 0 || begin.elapsed() < end {
+        rounds += 1;
+        client.write(arguments.size, rounds, keys[1]);
+        polls += u64::from(server.await_write(arguments.size, rounds));
+        server.write(arguments.size, rounds, keys[0]);
+        polls += u64::from(client.await_write(arguments.size, rounds));
+    }
+    let nanoseconds = begin.elapsed().as_nanos() as f64 / rounds as f64 / 2.0;
+    println!("{} B: {nanoseconds:.0} ns a Write, {:.2} polls", arguments.size, polls as f64 / rounds as f64 / 2.0);
+    ExitCode::SUCCESS
+}
