@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # usage: bench/loss.sh [--quick] [--only TEXT] [--seeds COUNT] [--json FILE]
 # Goodput over a wire of 1 Gbit/s that loses and reorders: softrdma beside the kernel's CUBIC, and both at once. Root,
-# DPDK, `ip` and `ethtool`. Exit status 1: a bar was missed. Ten seeds take a quarter of an hour; --quick takes three. Figures mean something on a machine
-# that does nothing else meanwhile.
+# DPDK, `ip` and `ethtool`. Exit status 1: a bar was missed. Ten seeds take half an hour, --quick (three) five minutes.
+# Figures mean something on a machine that does nothing else meanwhile.
 set -euo pipefail
 . "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/../tests/common.sh"
 

@@ -5,11 +5,11 @@ use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use rustix::process::{Pid, Signal, geteuid, kill_process_group};
+use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
 use serde_json::Value;
 
 /// User and group of nobody on Debian.
@@ -98,6 +98,11 @@ impl Program {
         Program { path, as_nobody: false, namespace: None }
     }
 
+    /// A program of this package, which cargo has built for its tests: `env!("CARGO_BIN_EXE_...")`.
+    pub fn at(path: &str) -> Self {
+        Program { path: path.into(), as_nobody: false, namespace: None }
+    }
+
     /// The same program run as the user nobody, from a copy in `scratch`: where it was built, nobody may not look.
     pub fn as_nobody(&self, scratch: &Scratch) -> Self {
         let copy = scratch.file("program");
@@ -140,18 +145,40 @@ impl Program {
     }
 }
 
-type Reader = thread::JoinHandle<String>;
-
 /// Reads a pipe to its end, so that the program never waits for us.
+#[derive(Debug)]
+struct Reader {
+    thread: thread::JoinHandle<()>,
+    said: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Reader {
+    /// All that it has read so far.
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.said.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+
+    /// All that there was to read.
+    fn finish(self) -> String {
+        let Self { thread, said } = self;
+        // What it had read is there even if it panicked.
+        let _ = thread.join();
+        String::from_utf8_lossy(&said.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
+}
+
 fn drain(pipe: Option<impl Read + Send + 'static>) -> Reader {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            // A pipe that breaks ends the text there.
-            let _ = pipe.read_to_end(&mut bytes);
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let shared = Arc::clone(&said);
+    let thread = thread::spawn(move || {
+        let mut chunk = [0; 4096];
+        let Some(mut pipe) = pipe else { return };
+        // A pipe that breaks ends the text there.
+        while let Ok(length @ 1..) = pipe.read(&mut chunk) {
+            shared.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&chunk[..length]);
         }
-        String::from_utf8_lossy(&bytes).into_owned()
-    })
+    });
+    Reader { thread, said }
 }
 
 /// A program that was started. Dropping it ends it and what it started.
@@ -166,9 +193,30 @@ impl Running {
     pub fn finish(mut self, limit: Duration) -> Outcome {
         let status = self.wait(limit);
         self.end();
-        let [output, errors] =
-            self.readers.take().expect("taken here only").map(|reader| reader.join().unwrap_or_default());
+        let [output, errors] = self.readers.take().expect("taken here only").map(Reader::finish);
         Outcome { status, output, errors }
+    }
+
+    /// Asks it to end and waits for that, for `limit` at most.
+    pub fn stop(self, limit: Duration) -> Outcome {
+        if let Some(process) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // It has ended by itself if it cannot be asked.
+            let _ = kill_process(process, Signal::TERM);
+        }
+        self.finish(limit)
+    }
+
+    /// Waits until its standard error holds `text`; whether it came to that within `limit`.
+    pub fn has_said(&mut self, text: &str, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let said = |running: &Self| running.readers.as_ref().is_some_and(|[_, errors]| errors.text().contains(text));
+        while !said(self) {
+            if Instant::now() >= deadline || !self.is_running() {
+                return said(self);
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        true
     }
 
     /// Names its process.
