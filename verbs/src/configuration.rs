@@ -262,7 +262,8 @@ pub struct Polling {
     /// Then yields the CPU at each round that long, in microseconds; an application that polls (c2) goes on yielding.
     /// Default 50.
     pub yield_us: u32,
-    /// Then sleeps that long at a time where no descriptor wakes it, in microseconds. Default 100.
+    /// Then sleeps that long at a time where no descriptor wakes it, a third of it right after work, in microseconds.
+    /// Default 300.
     pub idle_sleep_us: u32,
 }
 
@@ -401,7 +402,7 @@ impl Default for Timing {
 
 impl Default for Polling {
     fn default() -> Self {
-        Self { spin_us: 5, yield_us: 50, idle_sleep_us: 100 }
+        Self { spin_us: 5, yield_us: 50, idle_sleep_us: 300 }
     }
 }
 

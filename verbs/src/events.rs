@@ -53,7 +53,7 @@ impl<T> EventQueue<T> {
             if let Some(event) = self.try_get() {
                 return Some(event);
             }
-            wait_readable(&[self.descriptor.as_fd()], deadline.left()?);
+            wait_readable([self.descriptor.as_fd()], deadline.left()?);
         }
     }
 
@@ -80,18 +80,14 @@ impl Deadline {
     }
 }
 
-/// Sleeps until one of `descriptors` is readable or `timeout` has passed. Signals end it early.
-pub(crate) fn wait_readable(descriptors: &[BorrowedFd<'_>], timeout: Option<Duration>) {
-    let mut polled = [const { None }; 4];
-    for (slot, descriptor) in polled.iter_mut().zip(descriptors) {
-        *slot = Some(PollFd::from_borrowed_fd(*descriptor, PollFlags::IN));
-    }
-    let mut polled: Vec<PollFd<'_>> = polled.into_iter().flatten().collect();
+/// Sleeps until one of `descriptors` is readable or `timeout` has passed; whether one is. Signals end it early.
+pub(crate) fn wait_readable<const N: usize>(descriptors: [BorrowedFd<'_>; N], timeout: Option<Duration>) -> bool {
+    let mut polled = descriptors.map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN));
     let timeout = timeout.map(|timeout| Timespec {
         tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: timeout.subsec_nanos().into(),
     });
-    let _ = poll(&mut polled, timeout.as_ref());
+    poll(&mut polled, timeout.as_ref()).is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ const TAKE_OVER: Duration = Duration::from_micros(400);
 
 /// Longest sleep of an idle stack thread: bounds what a deadline set by another thread can be late by.
 const LONGEST_SLEEP: Duration = Duration::from_millis(5);
+/// So long after the last work sleeps are short, where no descriptor ends them.
+const SHORT_SLEEPS: Duration = Duration::from_millis(5);
 
 /// Who drives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -401,36 +403,40 @@ impl Driver {
             } else if now.saturating_since(last_active) < self.awake {
                 std::thread::yield_now();
             } else {
-                self.sleep(now);
+                self.sleep(now, now.saturating_since(last_active));
             }
         }
     }
 
-    fn sleep(&self, now: Instant) {
+    fn sleep(&self, now: Instant, idle: Duration) {
         self.sleeping.store(true, Ordering::Relaxed);
         // Pairs with `wake_if_sleeping`: whoever hands something over from now on sees that we sleep, and we see what was handed
         // over before. So everything is looked at behind the fence, by `next_deadline` what waits inside the turn.
         fence(Ordering::SeqCst);
         let handed_over = !self.doorbells.queue_pairs.is_empty() || !self.commands.is_empty() || self.work.has_mail();
-        let longest = if self.readiness.is_some() { LONGEST_SLEEP } else { self.idle_sleep };
+        let longest = match &self.readiness {
+            Some(_) => LONGEST_SLEEP,
+            // Soon after work more is likely.
+            None if idle < SHORT_SLEEPS => self.idle_sleep / 3,
+            None => self.idle_sleep,
+        };
         let timeout =
             self.work.next_deadline(now).map_or(longest, |deadline| deadline.saturating_since(now).min(longest));
+        let mut is_readable = false;
         if handed_over || timeout.is_zero() {
             // If somebody else is at work, perhaps on this core.
             std::thread::yield_now();
         } else {
-            match &self.readiness {
-                Some(readiness) => wait_readable(&[self.wake.as_fd(), readiness.as_fd()], Some(timeout)),
-                None => wait_readable(&[self.wake.as_fd()], Some(timeout)),
-            }
+            is_readable = match &self.readiness {
+                Some(readiness) => wait_readable([self.wake.as_fd(), readiness.as_fd()], Some(timeout)),
+                None => wait_readable([self.wake.as_fd()], Some(timeout)),
+            };
         }
-        self.woken();
-    }
-
-    fn woken(&self) {
         self.sleeping.store(false, Ordering::Relaxed);
-        // Nothing to read is no error: the sleep may have ended for another reason.
-        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        if is_readable {
+            // Nothing to read is no error: it may have been the port.
+            let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        }
     }
 }
 
