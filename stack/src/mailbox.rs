@@ -70,6 +70,12 @@ impl<T> Mailbox<T> {
         self.ring.is_empty() && !self.has_overflown.load(Ordering::Acquire)
     }
 
+    /// Whether three quarters of the ring are taken, or more: what can be done without is better not left now.
+    #[inline]
+    pub fn is_crowded(&self) -> bool {
+        self.ring.len() >= self.ring.capacity() / 4 * 3
+    }
+
     #[cold]
     fn push_behind(&self, message: T) {
         let mut overflow = self.overflow();
@@ -189,6 +195,14 @@ mod loom_tests {
 
         pub(super) fn is_empty(&self) -> bool {
             self.0.lock().expect("no model panics with the lock").is_empty()
+        }
+
+        pub(super) fn len(&self) -> usize {
+            self.0.lock().expect("no model panics with the lock").len()
+        }
+
+        pub(super) fn capacity(&self) -> usize {
+            self.1
         }
     }
 

@@ -65,6 +65,10 @@ pub(super) fn complete_arguments(driver: Driver, config: &PortConfig) -> String 
     let lacks = |key: &str| !text.split(',').any(|argument| argument.trim_start().starts_with(key));
     match driver {
         // A frame in one memif buffer: a chain that meets a dry pool half way is lost with its buffers (22.11).
+        Driver::Memif if lacks("bsize=") && lacks("rsize=") => {
+            let buffer = memif_buffer(frame);
+            format!("{text},bsize={buffer},rsize={}", memif_ring(buffer))
+        }
         Driver::Memif if lacks("bsize=") => format!("{text},bsize={}", memif_buffer(frame)),
         Driver::AfPacket if frame > KERNEL_SLOT_ROOM && lacks("framesz=") => {
             // Blocks hold whole frames and consist of whole pages.
@@ -81,6 +85,13 @@ fn memif_buffer(frame: usize) -> usize {
     const LINE: usize = 64;
     let lines = frame.div_ceil(LINE).max(32) | 1;
     (lines * LINE).min(usize::from(u16::MAX))
+}
+
+/// The binary logarithm of a memif ring's slots: as many as the driver's own 1024 buffers of 2048 bytes have room for, so that a
+/// ring of larger buffers does not outgrow the caches either.
+fn memif_ring(buffer: usize) -> u32 {
+    const BYTES: usize = 2 << 20;
+    (BYTES / buffer.clamp(1, BYTES)).max(1).next_power_of_two().ilog2().clamp(5, 10)
 }
 
 /// A slot for a frame of `frame` bytes in the ring shared with the kernel, whose own header stands in front.

@@ -20,7 +20,7 @@ impl<P: Port> ReceiveHalf<P> {
         let segment = match parse(head, length) {
             Parsed::Tcp(segment) => segment,
             Parsed::Other => {
-                self.to_send.push(ToSend::Stray(packet));
+                self.leave_stray(packet);
                 return 0;
             }
             Parsed::Malformed => {
@@ -39,9 +39,19 @@ impl<P: Port> ReceiveHalf<P> {
         match self.find(&segment.tuple) {
             Some(name) => self.handle_segment(now, name, &segment, packet, streams),
             None => {
-                self.to_send.push(ToSend::Stray(packet));
+                self.leave_stray(packet);
                 0
             }
+        }
+    }
+
+    /// Leaves a packet of no connection to the send half. A flood of them must neither hold the port's buffers nor keep what
+    /// connections have to say waiting: whoever means it asks again.
+    fn leave_stray(&mut self, packet: PacketOf<P>) {
+        if self.to_send.is_crowded() {
+            add(&self.counters.dropped_strays, 1);
+        } else {
+            self.to_send.push(ToSend::Stray(packet));
         }
     }
 }

@@ -92,6 +92,11 @@ impl<K: Packet> Reassembly<K> {
         self.pieces.is_empty()
     }
 
+    /// Packets that are kept.
+    pub(super) fn len(&self) -> usize {
+        self.pieces.len()
+    }
+
     /// Whether nothing more is kept.
     pub(super) fn is_full(&self) -> bool {
         self.pieces.len() >= MOST_BEHIND_GAPS

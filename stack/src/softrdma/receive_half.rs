@@ -293,7 +293,9 @@ impl<P: Port> ReceiveHalf<P> {
         if length == 0 && !segment.has(FIN) {
             return Effect::None;
         }
-        let may_hold = self.held_packets < self.max_held_packets;
+        // Nobody may keep more than what is left for the others: few connections with many gaps do not take it all.
+        let left = self.max_held_packets.saturating_sub(self.held_packets);
+        let may_hold = flow.receiver.held_behind_gaps() < left;
         let accepted =
             flow.receiver.accept(packet, segment.payload, segment.sequence, length, segment.has(FIN), may_hold);
         flow.owed = flow.owed.max(accepted.owed);
@@ -318,7 +320,9 @@ impl<P: Port> ReceiveHalf<P> {
         let in_flight = next.wrapping_sub(oldest);
         let distance = flow.receiver.distance(segment.sequence);
         // RFC 5961 §5: a stranger who guesses sequence numbers must not have an acknowledgement believed.
-        let is_near = distance <= 0 && i64::from(distance) >= -flow.receiver.window();
+        // One without data may stand at the window's very end: of a peer that has filled it.
+        let is_at_end = length == 0 && i64::from(distance) == flow.receiver.room();
+        let is_near = (distance <= 0 && i64::from(distance) >= -flow.receiver.window()) || is_at_end;
         let is_sane = next.wrapping_sub(segment.acknowledgement) <= in_flight;
         if segment.flags & (SYN | ACK) == ACK && is_near && is_sane {
             // Both sides hear each other though both repeat themselves.
@@ -444,6 +448,7 @@ impl<K: Packet> ReceiveFlow<K> {
         self.last_acknowledgement = said;
         let acknowledgement = Acknowledgement {
             sequence: segment.acknowledgement,
+            said_at: segment.sequence,
             window: segment.window,
             sack: segment.sack,
             carries_data,

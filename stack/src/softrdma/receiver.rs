@@ -122,6 +122,16 @@ impl<K: Packet> Receiver<K> {
         self.window as i64
     }
 
+    /// Bytes that may arrive behind the one expected next.
+    pub(super) const fn room(&self) -> i64 {
+        self.edge as i64 - self.next as i64
+    }
+
+    /// Packets that are kept behind gaps.
+    pub(super) fn held_behind_gaps(&self) -> usize {
+        self.behind_gaps.len()
+    }
+
     /// How far `sequence` is from the one expected next.
     pub(super) const fn distance(&self, sequence: u32) -> i32 {
         sequence.wrapping_sub(self.next_sequence()) as i32

@@ -403,8 +403,9 @@ impl<P: Port> SendHalf<P> {
         if end >= flow.committed || payload < flow.segment_size {
             flags |= PSH;
         }
-        let options = flow.data_options(now);
+        // The announcement first: with a new one goes the timestamp that came with it, or a newer one.
         let announcement = flow.shared.announcement();
+        let options = flow.data_options(now);
         let stamp = flow.stamp(start, flags, options, announcement, settings.window_shift);
         flow.note_leaving(end);
         let header = flow.header.length() + options.length();
@@ -506,9 +507,12 @@ impl<P: Port> SendHalf<P> {
         }
         let settings = &self.settings;
         let Some(flow) = self.flows.get_mut(index as usize).and_then(Option::as_deref_mut) else { return false };
-        // RFC 2018 §2: only to whom asked for it.
-        let sack = if flow.offer.sack { flow.report.blocks } else { SackBlocks::default() };
         let announcement = flow.shared.announcement();
+        // RFC 2018 §2: only to whom asked for it. RFC 2883 §4: what has been acknowledged since would pass for a duplicate.
+        let sack = match flow.offer.sack {
+            true => flow.report.blocks.beyond(announcement.next, flow.report.has_duplicate),
+            false => SackBlocks::default(),
+        };
         let options = Options::Sack(flow.timestamps(now), &sack);
         let stamp = flow.stamp(flow.next_place(), ACK, options, announcement, settings.window_shift);
         let header = flow.header.length() + options.length();
@@ -527,8 +531,9 @@ impl<P: Port> SendHalf<P> {
         }
         let settings = &self.settings;
         let Some(flow) = self.flows.get_mut(index as usize).and_then(Option::as_deref_mut) else { return };
-        let options = flow.data_options(now);
+        // The announcement first: with a new one goes the timestamp that came with it, or a newer one.
         let announcement = flow.shared.announcement();
+        let options = flow.data_options(now);
         let mut stamp = flow.stamp(flow.next_place(), ACK, options, announcement, settings.window_shift);
         stamp.sequence = flow.oldest_sequence().wrapping_sub(1);
         let header = flow.header.length() + options.length();

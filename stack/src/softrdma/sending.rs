@@ -286,7 +286,7 @@ impl<P: Port> Sending<P> {
             receive_copied_bytes: counted(&self.counters.copied_bytes),
             transmitted_bytes: self.send.transmitted_bytes,
             connections: self.connections.len() as u64,
-            refused_connections: self.refused_connections,
+            refused_connections: self.refused_connections + counted(&self.counters.dropped_strays),
             retransmitted_segments: self.send.all_retransmitted(),
             malformed_packets: self.malformed_packets + counted(&self.counters.malformed),
             port: Some(self.port.statistics()),

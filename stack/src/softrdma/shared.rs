@@ -28,6 +28,17 @@ pub(super) struct SackBlocks {
 }
 
 impl SackBlocks {
+    /// Those that reach beyond `next`, and the first in any case if `keeps_first`.
+    pub(super) fn beyond(&self, next: u32, keeps_first: bool) -> Self {
+        let mut kept = Self::default();
+        for (index, &(left, right)) in self.as_slice().iter().enumerate() {
+            if (index == 0 && keeps_first) || (right.wrapping_sub(next) as i32) > 0 {
+                kept.push(left, right);
+            }
+        }
+        kept
+    }
+
     /// RFC 2018 §3: 40 bytes of options hold four blocks.
     pub(super) const MOST: usize = 4;
 
@@ -198,6 +209,8 @@ pub(super) struct ReceiveCounters {
     pub(super) bytes: AtomicU64,
     pub(super) copied_bytes: AtomicU64,
     pub(super) malformed: AtomicU64,
+    /// Packets of no connection that were dropped because too many waited to be looked at.
+    pub(super) dropped_strays: AtomicU64,
 }
 
 /// Adds to a counter that no other thread writes.
@@ -224,6 +237,8 @@ pub(super) enum Owed {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Acknowledgement {
     pub(super) sequence: u32,
+    /// Where the segment begins that said it: which of two windows is the newer one.
+    pub(super) said_at: u32,
     /// As on the wire, not scaled.
     pub(super) window: u16,
     pub(super) sack: SackBlocks,
@@ -311,6 +326,14 @@ impl<T> Outbox<T> {
         match self {
             Self::Here(messages) => messages.push_back(message),
             Self::Shared(mailbox) => mailbox.push(message),
+        }
+    }
+
+    /// The reader is far behind. Never so where one thread drives both halves: it reads after every burst.
+    pub(super) fn is_crowded(&self) -> bool {
+        match self {
+            Self::Here(_) => false,
+            Self::Shared(mailbox) => mailbox.is_crowded(),
         }
     }
 

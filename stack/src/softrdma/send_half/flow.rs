@@ -95,6 +95,9 @@ pub(in crate::softrdma) struct SendFlow {
     pub(in crate::softrdma) give_up: Instant,
     /// Timeouts since the last acknowledgement.
     pub(super) timeouts: u32,
+    /// RFC 9293 §3.3.1: SND.WL1 and SND.WL2, the segment that said the peer's window last: where it began, and what it
+    /// acknowledged.
+    window_said: Option<(u32, u64)>,
     /// Probes since the peer was heard last.
     pub(super) probes: u32,
     pub(super) probed: Instant,
@@ -146,6 +149,7 @@ impl SendFlow {
             probes: 0,
             probed: Instant::ZERO,
             may_crumble: false,
+            window_said: None,
         }
     }
 
@@ -239,15 +243,20 @@ impl SendFlow {
             (count, duplicate) =
                 read_blocks(self.space, &said.sack, near, (through, sender.next_offset()), &mut ranges);
         }
+        // RFC 9293 §3.10.7.4: an old window does not take the place of a newer one. Of two that are as new, one that is open is
+        // taken for the newer, unless it is closed now.
+        let is_newer = self.window_said.is_none_or(|(said_at, acknowledged)| {
+            let later = said.said_at.wrapping_sub(said_at) as i32;
+            let grows = window == 0 || through + window > sender.window_end();
+            later > 0 || (later == 0 && (through > acknowledged || (through == acknowledged && grows)))
+        });
+        let window_end = if is_newer { through + window } else { sender.window_end() };
+        if is_newer {
+            self.window_said = Some((said.said_at, through));
+        }
         sender.handle_acknowledgement(
             now,
-            &Acknowledged {
-                through,
-                window_end: through + window,
-                sack: &ranges[..count],
-                duplicate,
-                carries_data: said.carries_data,
-            },
+            &Acknowledged { through, window_end, sack: &ranges[..count], duplicate, carries_data: said.carries_data },
         );
         if sender.acknowledged() > near {
             self.timeouts = 0;

@@ -16,7 +16,7 @@ impl Sender {
             return;
         }
         let window_moved = ack.window_end != self.window_end;
-        // RFC 9293 §3.10.7.4: an old window does not take the place of a newer one.
+        // What was acknowledged was welcome.
         self.window_end = ack.window_end.max(ack.through);
         let is_calm = self.recovery.is_none()
             && !self.segments.has_suspects()
@@ -30,6 +30,7 @@ impl Sender {
             && !window_moved
             && !self.segments.is_empty();
         if news.advanced > 0 {
+            self.is_front_due = false;
             self.silent_since = now;
             self.duplicates = 0;
             self.probe.set_due(None);

@@ -114,6 +114,8 @@ pub(crate) struct Sender {
     undo: Undo,
     /// RFC 6582 §3.2: where the last recovery ended; `None`: there was none.
     recovered: Option<u64>,
+    /// A timeout has passed, and the oldest segment has not left since.
+    is_front_due: bool,
     /// Duplicate acknowledgements since the last that moved on, without selective ones.
     duplicates: u32,
     /// RFC 9937 §5: bytes that these say have arrived.
@@ -152,6 +154,7 @@ impl Sender {
             recovery: None,
             undo: Undo::default(),
             recovered: None,
+            is_front_due: false,
             duplicates: 0,
             presumed: 0,
             reordering_deadline: None,
@@ -182,6 +185,11 @@ impl Sender {
     /// Segments that were sent again.
     pub(crate) const fn retransmitted_segments(&self) -> u64 {
         self.retransmitted
+    }
+
+    /// Behind the last byte that the peer welcomes.
+    pub(crate) const fn window_end(&self) -> u64 {
+        self.window_end
     }
 
     /// Bytes that the peer still welcomes behind what was sent.
@@ -231,7 +239,7 @@ impl Sender {
         };
         if self.segments.lost_bytes() > 0 {
             // With nothing on its way no acknowledgement would ever let anything out.
-            if room < full && pipe > 0 {
+            if room < full && pipe > 0 && !self.is_front_due {
                 self.window.note_full();
                 return None;
             }
@@ -346,6 +354,7 @@ impl Sender {
         self.retransmitted += 1;
         self.last_sent = now;
         self.segments.resend(start, length, now);
+        self.is_front_due = false;
         if self.probe.due().is_some() {
             self.probe.note_sent(self.next, true);
             self.timeout_at = Some(self.round_trip.timeout_at(now));

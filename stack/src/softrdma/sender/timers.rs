@@ -56,6 +56,8 @@ impl Sender {
         let smoothed = self.round_trip.smoothed();
         let patience = self.rack.patience(true, self.segments.sacked_segments(), smoothed).max(smoothed);
         self.segments.mark_overdue(now, patience);
+        // RFC 6298 §5.4: the oldest segment leaves, whatever else is on its way.
+        self.is_front_due = true;
         self.presumed = 0;
         self.duplicates = 0;
         self.reordering_deadline = None;

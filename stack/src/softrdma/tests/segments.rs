@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::script::{FULL, Script, plain, seg};
 use crate::softrdma::SoftrdmaConfig;
+use crate::softrdma::shared::SackBlocks;
 use crate::stream::{Engine, ResetReason, StreamEvent};
 
 fn is_reset(script: &Script) -> bool {
@@ -273,4 +274,59 @@ fn rfc_1122_4_2_3_2_of_a_long_stream_at_least_every_second_full_segment_is_ackno
         acknowledged += script.drain().len();
     }
     assert!(acknowledged >= 9, "{acknowledged}");
+}
+
+#[test]
+fn rfc_9293_3_10_7_4_an_old_window_does_not_take_the_place_of_a_newer_one() {
+    let mut script = Script::connected();
+    script.write(500);
+    script.expect("A", 1, 1, 500);
+    script.send(seg("A", 1, 1).data(b"0123456789"));
+    script.sent();
+    script.send(seg("A", 11, 501).window(0x8000));
+    // Comes late: it was said before the bytes.
+    script.send(seg("A", 1, 501).window(0));
+    script.write(100);
+    let sent = script.sent();
+    assert!(sent.iter().any(|sent| sent.payload.len() == 100), "{sent:?}");
+}
+
+#[test]
+fn what_a_peer_says_at_the_very_end_of_our_window_counts() {
+    let mut script = Script::connected_with_sack();
+    let end = 1 + 0xffff;
+    // All but the first segment has arrived.
+    let mut seq = 1 + FULL as u32;
+    while seq < end {
+        let length = (end - seq).min(FULL as u32);
+        script.send(seg("A", seq, 1).data(&vec![1; length as usize]));
+        seq += length;
+    }
+    script.sent();
+    script.write(100);
+    script.sent();
+    script.send(seg("A", end, 101));
+    assert_eq!(script.above.source.acknowledged, 100);
+}
+
+#[test]
+fn rfc_2883_4_blocks_that_have_been_acknowledged_since_are_left_out() {
+    let mut blocks = SackBlocks::default();
+    for block in [(10, 20), (30, 40), (0xffff_fff0, 5)] {
+        blocks.push(block.0, block.1);
+    }
+    assert_eq!(blocks.beyond(25, false).as_slice(), [(30, 40)]);
+    assert_eq!(blocks.beyond(25, true).as_slice(), [(10, 20), (30, 40)]);
+    assert_eq!(blocks.beyond(0xffff_fff0, false).as_slice().len(), 3);
+}
+
+#[test]
+fn nobody_keeps_more_behind_gaps_than_is_left_for_others() {
+    let config = SoftrdmaConfig { max_held_packets: 64, ..plain() };
+    let (mut script, _) = Script::connected_with(config, seg("S", 0, 0).sackable());
+    for at in (3..3000u32).step_by(2) {
+        script.send(seg("A", at, 1).data(&[at as u8]));
+    }
+    script.drain();
+    assert_eq!(script.engine.receive.held_packets(), 32);
 }

@@ -228,6 +228,8 @@ fn rfc_8985_6_3_after_a_timeout_only_what_is_overdue_is_lost() {
     script.sender.probe_at = None;
     script.expire();
     assert_eq!(script.sender.segments.lost_bytes(), 2 * SEGMENT, "the third left a moment ago");
+    // RFC 6298 §5.4: and the first leaves now, though the window is full of the third.
+    assert_eq!(script.send(1), [again(0)]);
 }
 
 #[test]
