@@ -107,7 +107,7 @@ impl CompletionQueue {
         Ok(Self(Arc::new(Handle { shared: Arc::new(shared), device, channel: channel.cloned(), _place: place })))
     }
 
-    /// Moves completions into `out`, oldest first, and tells how many. Where the application drives the device (c2), this
+    /// Moves completions into `out`, oldest first, and tells how many. Where the application drives the device (c2, c3), this
     /// is where it does so.
     #[inline]
     pub fn poll(&self, out: &mut [WorkCompletion]) -> usize {

@@ -140,7 +140,7 @@ impl Device {
         self.0.driver.next_deadline()
     }
 
-    /// Drives the device from the application's thread where the threading model has it so (c2); elsewhere it does nothing.
+    /// Drives the device from the application's thread where the threading model has it so (c2, c3); with c1 it does nothing.
     /// For applications that wait by looking at memory instead of polling a completion queue.
     pub fn progress(&self) {
         self.progress_from_application();

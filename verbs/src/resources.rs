@@ -9,7 +9,7 @@ use crate::memory::RegionTable;
 
 /// A device, as the objects made on it see it. They keep it open.
 pub(crate) trait DeviceSide: Send + Sync {
-    /// Drives the device where the application has to (c2), so that requests complete; elsewhere it does nothing.
+    /// Drives the device where the application may (c2, c3), so that requests complete; with c1 it does nothing.
     fn progress(&self);
 
     /// A receive was posted to a shared receive queue: whoever waits for one goes on.

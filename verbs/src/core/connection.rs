@@ -59,7 +59,9 @@ impl Host {
         if has_failed {
             self.handle_own_failure(slot);
         }
-        if wants_to_send {
+        // Draining, the end is due once nothing is outstanding, and what the peer answered may have been the last.
+        let drains = self.endpoints[slot as usize].as_ref().is_some_and(|it| matches!(it.phase, Phase::Draining(_)));
+        if wants_to_send || drains {
             self.mark_ready(slot);
         }
         if has_news {

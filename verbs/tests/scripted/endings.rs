@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Host, MODELS, send};
-use softrdma_verbs::{CmEventKind, Payload, QueuePairState, Status};
+use super::{Host, MODELS, list, request, send};
+use softrdma_verbs::{CmEventKind, Operation, Payload, QueuePairState, Status};
 
 #[test]
 fn what_is_sent_again_after_the_peers_terminate_is_what_was_sent_before() {
@@ -177,5 +177,30 @@ fn a_peer_that_never_finishes_what_it_began_is_not_waited_for_for_ever() {
             [(1, Status::Flushed)]
         );
         assert!(host.wire.is_closed(stream));
+    }
+}
+
+#[test]
+fn a_connection_whose_last_request_is_a_read_ends_with_the_answer() {
+    for threads in MODELS {
+        let host = Host::new(threads);
+        let (id, mut peer) = host.connect();
+        let stream = peer.stream();
+        let sinks = list(&[host.region.segment(0, 0)]);
+        let read = Operation::Read { sinks, source: Default::default(), invalidate: None };
+        id.queue_pair().unwrap().post_send(request(1, read)).unwrap();
+        host.drive();
+        host.wire.acknowledge(stream);
+        id.disconnect();
+        host.drive();
+        assert!(!host.wire.is_closed(stream), "{threads:?}: the answer is awaited");
+        peer.look();
+        let answer = peer.bytes();
+        assert!(!answer.is_empty());
+        host.wire.arrive(stream, &answer);
+        host.drive();
+        assert_eq!((host.wire.is_closed(stream), host.wire.is_aborted(stream)), (true, false), "{threads:?}");
+        let completed: Vec<_> = host.completed().iter().map(|done| (done.id, done.status)).collect();
+        assert_eq!(completed, [(1, Status::Success)]);
     }
 }
