@@ -8,7 +8,7 @@ SHELL := /bin/bash
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## Write and Send, 64 B to 1 MiB: DPDK memif and kernel TCP side by side, with the raw limits
+demo: ## Write and Send, 64 B to 1 MiB: softrdma, sequential and kernel-socket side by side, with the raw limits
 	@tests/setup.sh dpdk
 	@bench/demo.sh
 
@@ -16,7 +16,7 @@ test: ## Lint, unit and property tests, simulation, end to end over every fabric
 	@tests/setup.sh lint dpdk network tshark
 	@tests/check.sh
 
-bench: ## The baselines, both halves of each ratio: testpmd, plain TCP, bare smoltcp; goodput under loss
+bench: ## The speed table and the baselines, both halves of each ratio: raw frames, testpmd, plain TCP, bare smoltcp
 	@tests/setup.sh dpdk network
 	@bench/baselines.sh
 
