@@ -32,10 +32,10 @@ pub enum Violation {
     /// MPA: the stream ended inside an FPDU.
     #[error("the stream ended inside an FPDU")]
     StreamEnded,
-    /// MPA: an FPDU was begun and, for too long, not continued.
-    #[error("an FPDU was begun, and after {bytes} bytes nothing followed in time")]
+    /// MPA: an FPDU, or a message of several, was begun and, for too long, not continued.
+    #[error("a message was begun, and after {bytes} bytes of an FPDU nothing followed in time")]
     Unfinished {
-        /// Bytes of it that are there.
+        /// Bytes of the FPDU that are there; 0: the message stopped between two.
         bytes: u32,
     },
     /// MPA: the CRC does not hold.

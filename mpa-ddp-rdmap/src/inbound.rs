@@ -57,7 +57,7 @@ pub struct Inbound {
     statistics: InboundStatistics,
 }
 
-/// A place inside an FPDU. See [`Inbound::unfinished`].
+/// A place inside an FPDU or a message. See [`Inbound::unfinished`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unfinished {
     fpdus: u64,
@@ -195,14 +195,15 @@ impl Inbound {
         ProtocolError { violation: Violation::NoReceive(self.messages[0]), segment }
     }
 
-    /// How far the peer has got with an FPDU that it began and has not finished; `None` if it has begun none. Found equal twice,
-    /// nothing arrived in between.
+    /// How far the peer has got with an FPDU, or a message that takes a receive, that it began and has not finished; `None` if
+    /// it has begun none, or if it is us that it waits for. Found equal twice, nothing arrived in between.
     pub fn unfinished(&self) -> Option<Unfinished> {
-        let is_unfinished = self.state == State::Open && self.leftover > 0;
+        let is_begun = self.leftover > 0 || (self.receiving.is_some() && self.waiting.is_none());
+        let is_unfinished = self.state == State::Open && is_begun;
         is_unfinished.then_some(Unfinished { fpdus: self.statistics.fpdus, bytes: self.leftover })
     }
 
-    /// The peer did not finish its FPDU in time.
+    /// The peer did not finish its FPDU, or its message, in time.
     pub fn give_up_unfinished(&mut self) -> ProtocolError {
         self.state = State::Closed;
         Violation::Unfinished { bytes: self.leftover as u32 }.alone()

@@ -231,8 +231,8 @@ pub struct Timing {
     pub first_fpdu_delay_ms: u32,
     /// How long the application may take to accept or reject a connection, in milliseconds. Default 60000.
     pub accept_timeout_ms: u32,
-    /// How long a peer may leave an FPDU that it began without a byte more; then its connection ends with a TERMINATE (RFC 5042
-    /// §6.4.2), at the latest after twice that time, in milliseconds. Default 30000.
+    /// How long a peer may leave an FPDU or a message that it began without a byte more; then its connection ends with a
+    /// TERMINATE (RFC 5042 §6.4.2), at the latest after twice that time, in milliseconds. Default 30000.
     pub stall_timeout_ms: u32,
     /// How long a port that connects to a serving one (memif, virtio_user) may wait for it, in milliseconds. Default 5000.
     pub peer_wait_ms: u32,

@@ -38,7 +38,7 @@ pub(crate) struct CoreSettings {
     pub(crate) terminate_timeout: Duration,
     /// How long a drain or a close may take before the stream is reset.
     pub(crate) close_timeout: Duration,
-    /// How long an FPDU that was begun may stand without a byte more; at most twice that.
+    /// How long an FPDU or a message that was begun may stand without a byte more; at most twice that.
     pub(crate) stall_timeout: Duration,
     /// Pause of an initiator before its first FPDU.
     pub(crate) first_fpdu_delay: Duration,

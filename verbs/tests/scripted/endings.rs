@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Host, MODELS, list, request, send};
-use softrdma_verbs::{CmEventKind, Operation, Payload, QueuePairState, Status};
+use softrdma_verbs::{CmEventKind, Operation, Payload, QueuePairState, Segment, Stag, Status, TaggedOffset};
 
 #[test]
 fn what_is_sent_again_after_the_peers_terminate_is_what_was_sent_before() {
@@ -203,4 +203,51 @@ fn a_connection_whose_last_request_is_a_read_ends_with_the_answer() {
         let completed: Vec<_> = host.completed().iter().map(|done| (done.id, done.status)).collect();
         assert_eq!(completed, [(1, Status::Success)]);
     }
+}
+
+#[test]
+fn a_peer_that_stops_between_two_segments_of_a_message_is_not_waited_for_for_ever() {
+    const LOOK: Duration = Duration::from_millis(2100);
+    for threads in MODELS {
+        let host = Host::with(threads, |config| config.timing.stall_timeout_ms = 2000);
+        let (id, mut peer, _listener) = host.accept();
+        let stream = peer.stream();
+        let queue_pair = id.queue_pair().unwrap();
+        for id in 0..2 {
+            queue_pair.post_receive(id, &[host.region.segment(0, 8192)]).unwrap();
+        }
+        peer.send(send(0, Payload::Inline([0; 64].into())));
+        host.drive();
+        assert_eq!(host.completed().len(), 1);
+        let from = Segment { stag: Stag(0x100), offset: TaggedOffset(0), length: 8192 };
+        peer.post(send(1, Payload::Segments(list(&[from]))));
+        let bytes = peer.bytes();
+        let mut rest = &bytes[..];
+        // Slow is not stalled.
+        for _ in 0..3 {
+            let (segment, behind) = rest.split_at(first_fpdu(rest));
+            host.wire.arrive(stream, segment);
+            host.wait(LOOK);
+            assert_eq!(queue_pair.state(), QueuePairState::ReadyToSend, "{threads:?}");
+            rest = behind;
+        }
+        assert!(!rest.is_empty(), "the message goes on");
+        assert!(host.region.try_deregister().unwrap_err().holds > 0, "{threads:?}: the message is being received");
+        host.wait(LOOK);
+        assert!(peer.terminated().is_some(), "{threads:?}");
+        host.wire.acknowledge(stream);
+        host.drive();
+        assert_eq!(host.events().pop().map(|event| event.kind), Some(CmEventKind::Disconnected), "{threads:?}");
+        assert_eq!(
+            host.completed().iter().map(|done| (done.id, done.status)).collect::<Vec<_>>(),
+            [(1, Status::Flushed)]
+        );
+        assert_eq!(host.region.try_deregister(), Ok(()), "{threads:?}");
+    }
+}
+
+/// Length of the FPDU at the front (RFC 5044 §4.1).
+fn first_fpdu(bytes: &[u8]) -> usize {
+    let ulpdu = usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+    (2 + ulpdu).next_multiple_of(4) + 4
 }
