@@ -64,7 +64,7 @@ pub(super) enum ToReceive {
     Inbound(StreamId, ToInbound),
     /// No receive was posted in time.
     GiveUpWaiting(StreamId),
-    /// It is time to look whether peers that have begun an FPDU go on with it.
+    /// It is time to look whether peers that have begun an FPDU or a message go on with it, once nothing more lies in the port.
     LookForStalls,
     /// Whatever still arrives does not matter: it is taken, so that the peer's end can be seen.
     Discard(StreamId),

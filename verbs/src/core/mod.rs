@@ -48,6 +48,7 @@ impl Core {
         let received = engine.poll(now, &mut Joined { receive: &mut self.receive, host: &mut self.host });
         activity.received += received.received;
         activity.events += received.events;
+        self.receive.handle_polled(received.received);
         self.host.handle_timers(now);
         deliver(&mut self.receive, &mut self.host);
         activity.events += self.transmit(now);
@@ -72,7 +73,7 @@ impl Core {
 
     /// When [`Self::pass`] has work again even if nothing arrives and nobody asks.
     pub(crate) fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
-        if self.host.has_ready() || self.receive.has_resumed() {
+        if self.host.has_ready() || self.receive.wants_poll() {
             return Some(now);
         }
         [self.engine.next_deadline(now), self.host.next_deadline()].into_iter().flatten().min()

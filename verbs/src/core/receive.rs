@@ -18,6 +18,10 @@ const MAX_PARTS: usize = 64;
 /// data) and one more, by which it knows of what follows.
 const MAX_GREETING: usize = 20 + 512 + 1;
 
+/// Polls after which stalled peers are looked for though every one of them brought something: whatever lay in the port when the
+/// look was asked for has been taken by then.
+const STALL_LOOK_PATIENCE: u32 = 1024;
+
 /// The receive side of a device. See [`super::mail`].
 pub(crate) struct ReceiveSide {
     /// By the engine's slot.
@@ -28,6 +32,8 @@ pub(crate) struct ReceiveSide {
     waiting: Vec<StreamId>,
     /// Streams whose bytes have to be offered again.
     resumed: Vec<StreamId>,
+    /// Stalled peers are to be looked for, at the latest after so many polls.
+    stall_look: Option<u32>,
 }
 
 /// One stream.
@@ -61,13 +67,20 @@ struct Established {
     is_waiting: bool,
     /// The host knows of the peer's TERMINATE.
     termination_told: bool,
-    /// Where inside an FPDU the stream stood at the last look.
+    /// Where inside an FPDU or a message the stream stood at the last look.
     seen_unfinished: Option<Unfinished>,
 }
 
 impl ReceiveSide {
     pub(crate) fn new(doorbells: Arc<Doorbells>) -> Self {
-        Self { flows: Vec::new(), to_host: Outbox::default(), doorbells, waiting: Vec::new(), resumed: Vec::new() }
+        Self {
+            flows: Vec::new(),
+            to_host: Outbox::default(),
+            doorbells,
+            waiting: Vec::new(),
+            resumed: Vec::new(),
+            stall_look: None,
+        }
     }
 
     /// Bytes of `stream` behind the first `skip` of `parts`; tells how many of those behind were taken.
@@ -139,7 +152,9 @@ impl ReceiveSide {
             }
             ToReceive::Install { connection, inbound, queue_pair } => self.install(connection, *inbound, queue_pair),
             ToReceive::GiveUpWaiting(stream) => self.give_up_waiting(stream),
-            ToReceive::LookForStalls => self.look_for_stalls(),
+            ToReceive::LookForStalls => {
+                self.stall_look.get_or_insert(STALL_LOOK_PATIENCE);
+            }
             ToReceive::Discard(stream) | ToReceive::Stop(stream) => {
                 self.stop(stream);
                 self.begin(stream).state = State::Discarding;
@@ -150,6 +165,18 @@ impl ReceiveSide {
                 if self.flow_mut(stream).is_some() {
                     self.flows[stream.index as usize] = None;
                 }
+            }
+        }
+    }
+
+    /// The engine was polled. A look for stalled peers that was asked for before waits until a poll brings nothing: a process
+    /// that stood still finds at once what its peers sent meanwhile, and the timer that it missed, but not all in one burst.
+    #[inline]
+    pub(super) fn handle_polled(&mut self, received: usize) {
+        if let Some(polls) = self.stall_look {
+            self.stall_look = polls.checked_sub(1).filter(|_| received > 0);
+            if self.stall_look.is_none() {
+                self.look_for_stalls();
             }
         }
     }
@@ -174,10 +201,11 @@ impl ReceiveSide {
         self.resumed.len() < before
     }
 
-    /// Whether [`Self::poll_resumed`] has any. A receive that was posted between the look at the queue and the registration is
-    /// found by this.
-    pub(super) fn has_resumed(&self) -> bool {
-        !self.resumed.is_empty()
+    /// Whether the engine is to be polled though nothing may arrive: [`Self::poll_resumed`] or [`Self::handle_polled`] has
+    /// something to do. A receive that was posted between the look at the queue and the registration is found by this.
+    pub(super) fn wants_poll(&self) -> bool {
+        self.stall_look.is_some()
+            || !self.resumed.is_empty()
             || self
                 .waiting
                 .iter()
@@ -214,7 +242,8 @@ impl ReceiveSide {
         }
     }
 
-    /// Ends streams that stand inside the same FPDU, at the same byte, as at the last look.
+    /// Ends streams that stand inside the same FPDU or message, at the same byte, as at the last look.
+    #[cold]
     fn look_for_stalls(&mut self) {
         for flow in self.flows.iter_mut().flatten() {
             let State::Established(established) = &mut flow.state else { continue };

@@ -179,7 +179,9 @@ impl Receiving {
         self.drain();
         let engine = &mut *self.engine;
         self.side.poll_resumed(|stream| engine.resume(stream));
-        engine.poll(now, &mut Arriving { side: &mut self.side, mail: &self.mail })
+        let activity = engine.poll(now, &mut Arriving { side: &mut self.side, mail: &self.mail });
+        self.side.handle_polled(activity.received);
+        activity
     }
 
     fn drain(&mut self) {
@@ -189,7 +191,7 @@ impl Receiving {
     }
 
     fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
-        if self.side.has_resumed() { Some(now) } else { self.engine.next_deadline(now) }
+        if self.side.wants_poll() { Some(now) } else { self.engine.next_deadline(now) }
     }
 }
 

@@ -246,6 +246,35 @@ fn a_peer_that_stops_between_two_segments_of_a_message_is_not_waited_for_for_eve
     }
 }
 
+#[test]
+fn a_peer_whose_bytes_lie_behind_others_is_not_taken_for_stalled() {
+    const LOOK: Duration = Duration::from_millis(2100);
+    for threads in MODELS {
+        let host = Host::with(threads, |config| config.timing.stall_timeout_ms = 2000);
+        let (busy, mut other) = host.connect();
+        busy.queue_pair().unwrap().post_send(send(0, host.payload(0, 8))).unwrap();
+        host.drive();
+        // RFC 5044 §7.1.2: a responder speaks second.
+        assert_eq!(other.look(), 1);
+        let (id, mut peer, _listener) = host.accept();
+        let queue_pair = id.queue_pair().unwrap();
+        queue_pair.post_receive(1, &[host.region.segment(0, 64)]).unwrap();
+        peer.post(send(1, Payload::Inline([1; 64].into())));
+        let bytes = peer.bytes();
+        host.wire.arrive(peer.stream(), &bytes[..20]);
+        host.wait(LOOK);
+        // The process stood still meanwhile: all of it is there when it goes on, but not all of it in the first burst.
+        host.wire.deliver_one_stream_at_a_time();
+        let (payload, target) = (Payload::Inline([].into()), Default::default());
+        other.send(request(1, Operation::Write { payload, target, immediate: None }));
+        host.wire.arrive(peer.stream(), &bytes[20..]);
+        host.wait(LOOK);
+        assert_eq!(host.completed().len(), 1, "{threads:?}");
+        assert_eq!(queue_pair.state(), QueuePairState::ReadyToSend, "{threads:?}");
+        assert!(peer.terminated().is_none(), "{threads:?}");
+    }
+}
+
 /// Length of the FPDU at the front (RFC 5044 §4.1).
 fn first_fpdu(bytes: &[u8]) -> usize {
     let ulpdu = usize::from(u16::from_be_bytes([bytes[0], bytes[1]]));

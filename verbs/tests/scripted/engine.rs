@@ -20,6 +20,8 @@ struct State {
     streams: Vec<Stream>,
     listener: Option<ListenerId>,
     events: Vec<StreamEvent>,
+    /// A poll takes bytes of one stream, and leaves others to the next.
+    one_stream_at_a_time: bool,
 }
 
 #[derive(Default)]
@@ -104,6 +106,11 @@ impl Wire {
         state.streams[stream].is_due = true;
     }
 
+    /// From now on a poll takes bytes of one stream, and leaves others to the next.
+    pub(crate) fn deliver_one_stream_at_a_time(&self) {
+        lock(&self.0).one_stream_at_a_time = true;
+    }
+
     /// The peer's end arrives.
     pub(crate) fn close_by_peer(&self, stream: usize) {
         lock(&self.0).streams[stream].peer_closes = true;
@@ -138,6 +145,9 @@ impl State {
             streams.handle_event(event);
         }
         for (index, stream) in self.streams.iter_mut().enumerate().filter(|(_, stream)| !stream.is_aborted) {
+            if self.one_stream_at_a_time && activity.received > 0 {
+                break;
+            }
             if std::mem::take(&mut stream.is_due) && !stream.arriving.is_empty() {
                 activity.received += 1;
                 match streams.handle_bytes(name(index), &[&stream.arriving]) {
