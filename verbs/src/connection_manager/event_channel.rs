@@ -65,7 +65,9 @@ impl EventChannel {
         &self.device
     }
 
-    /// Readable while there are events.
+    /// Readable while there are events. A hint, no promise: a connect request whose peer goes before anybody took it is withdrawn,
+    /// and events of ids that the application dropped are passed over. So a loop that polls the descriptor takes events with
+    /// [`Self::try_get`], or with a [`Self::get`] that has a timeout, until there are none.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.queue.descriptor()
     }
@@ -81,7 +83,8 @@ impl EventChannel {
         }
     }
 
-    /// The next event, waiting at most `timeout` for it; [`Duration::MAX`] waits for ever.
+    /// The next event, waiting at most `timeout` for it; [`Duration::MAX`] waits for ever, even where
+    /// [`Self::as_fd`] was readable a moment ago.
     pub fn get(&self, timeout: Duration) -> Option<CmEvent> {
         let deadline = Deadline::after(timeout);
         loop {
