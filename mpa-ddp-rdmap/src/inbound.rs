@@ -45,6 +45,8 @@ pub struct Inbound {
     /// Number of the next (or unfinished) message of each queue.
     messages: [MessageSequenceNumber; QUEUES],
     receiving: Option<Receiving>,
+    /// A segment of a Write came, and not its last.
+    is_writing: bool,
     /// Length of the unfinished Write, and of the one directly before the next message on the Send queue.
     write_length: u32,
     preceding_write: u32,
@@ -96,6 +98,7 @@ impl Inbound {
             leftover: 0,
             messages: [MessageSequenceNumber(1); QUEUES],
             receiving: None,
+            is_writing: false,
             write_length: 0,
             preceding_write: 0,
             answering: 0,
@@ -164,7 +167,7 @@ impl Inbound {
 
     /// The peer closed its direction. An error if that cuts an FPDU or a message off.
     pub fn handle_end_of_stream(&mut self) -> Result<(), ProtocolError> {
-        let cut = self.leftover > 0 || self.receiving.is_some();
+        let cut = self.leftover > 0 || self.is_inside_message();
         if self.state == State::Open && cut {
             self.state = State::Closed;
             // RFC 5044 §8 code 1.
@@ -195,10 +198,10 @@ impl Inbound {
         ProtocolError { violation: Violation::NoReceive(self.messages[0]), segment }
     }
 
-    /// How far the peer has got with an FPDU, or a message that takes a receive, that it began and has not finished; `None` if
-    /// it has begun none, or if it is us that it waits for. Found equal twice, nothing arrived in between.
+    /// How far the peer has got with an FPDU or a message that it began and has not finished; `None` if it has begun none, or
+    /// if it is us that it waits for. Found equal twice, nothing arrived in between.
     pub fn unfinished(&self) -> Option<Unfinished> {
-        let is_begun = self.leftover > 0 || (self.receiving.is_some() && self.waiting.is_none());
+        let is_begun = self.leftover > 0 || (self.is_inside_message() && self.waiting.is_none());
         let is_unfinished = self.state == State::Open && is_begun;
         is_unfinished.then_some(Unfinished { fpdus: self.statistics.fpdus, bytes: self.leftover })
     }
@@ -207,6 +210,12 @@ impl Inbound {
     pub fn give_up_unfinished(&mut self) -> ProtocolError {
         self.state = State::Closed;
         Violation::Unfinished { bytes: self.leftover as u32 }.alone()
+    }
+
+    /// Whether a segment of a message came, and not its last.
+    fn is_inside_message(&self) -> bool {
+        let is_answered_in_part = self.expected.front().is_some_and(Expected::is_begun);
+        self.receiving.is_some() || self.is_writing || is_answered_in_part
     }
 
     /// The TERMINATE that the peer sent, if it did.
@@ -274,6 +283,7 @@ impl Inbound {
                 .map_err(|error| segment.error(Violation::WriteAccess(error)))?;
             self.statistics.placed_bytes += length as u64;
         }
+        self.is_writing = !segment.last;
         self.write_length = self.write_length.saturating_add(length as u32);
         if segment.last {
             self.preceding_write = std::mem::take(&mut self.write_length);

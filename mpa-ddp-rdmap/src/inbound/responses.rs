@@ -19,6 +19,11 @@ impl Expected {
     pub(super) fn read(sink: Segment) -> Self {
         Self::Read { sink, received: 0 }
     }
+
+    /// A part of the answer is there.
+    pub(super) fn is_begun(&self) -> bool {
+        matches!(self, Self::Read { received: 1.., .. })
+    }
 }
 
 impl Inbound {

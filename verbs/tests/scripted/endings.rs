@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Host, MODELS, list, request, send};
-use softrdma_verbs::{CmEventKind, Operation, Payload, QueuePairState, Segment, Stag, Status, TaggedOffset};
+use super::{Host, MODELS, Peer, list, request, send};
+use softrdma_verbs::{
+    CmEventKind, Operation, Payload, QueuePair, QueuePairState, RemoteAddress, Segment, Stag, Status, TaggedOffset,
+};
 
 #[test]
 fn what_is_sent_again_after_the_peers_terminate_is_what_was_sent_before() {
@@ -145,7 +147,6 @@ fn an_id_that_gets_another_queue_pair_gives_up_the_one_it_has() {
 
 #[test]
 fn a_peer_that_never_finishes_what_it_began_is_not_waited_for_for_ever() {
-    const LOOK: Duration = Duration::from_millis(2100);
     for threads in MODELS {
         let host = Host::with(threads, |config| config.timing.stall_timeout_ms = 2000);
         let (id, mut peer, _listener) = host.accept();
@@ -207,7 +208,6 @@ fn a_connection_whose_last_request_is_a_read_ends_with_the_answer() {
 
 #[test]
 fn a_peer_that_stops_between_two_segments_of_a_message_is_not_waited_for_for_ever() {
-    const LOOK: Duration = Duration::from_millis(2100);
     for threads in MODELS {
         let host = Host::with(threads, |config| config.timing.stall_timeout_ms = 2000);
         let (id, mut peer, _listener) = host.accept();
@@ -247,8 +247,74 @@ fn a_peer_that_stops_between_two_segments_of_a_message_is_not_waited_for_for_eve
 }
 
 #[test]
+fn a_peer_that_stops_inside_a_write_is_not_waited_for_for_ever() {
+    for threads in MODELS {
+        let host = Host::with(threads, |config| config.timing.stall_timeout_ms = 2000);
+        let (id, mut peer, _listener) = host.accept();
+        let queue_pair = id.queue_pair().unwrap();
+        let from = Segment { stag: Stag(0x100), offset: TaggedOffset(0), length: 4000 };
+        let payload = Payload::Segments(list(&[from]));
+        let target = RemoteAddress { stag: host.region.rkey(), offset: TaggedOffset(host.region.address()) };
+        let write = Operation::Write { payload, target, immediate: None };
+        // Behind a Write that is finished a peer may be silent as long as it likes.
+        peer.send(request(0, write.clone()));
+        (0..10).for_each(|_| host.wait(LOOK));
+        peer.post(request(1, write));
+        let bytes = peer.bytes();
+        stops_inside(&host, &mut peer, &queue_pair, &bytes);
+        assert_eq!(host.events().pop().map(|event| event.kind), Some(CmEventKind::Disconnected), "{threads:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_stops_inside_a_read_response_is_not_waited_for_for_ever() {
+    for threads in MODELS {
+        let host = Host::with(threads, |config| config.timing.stall_timeout_ms = 2000);
+        let (id, mut peer) = host.connect();
+        let queue_pair = id.queue_pair().unwrap();
+        let sinks = list(&[host.region.segment(0, 4000)]);
+        let read = Operation::Read { sinks, source: Default::default(), invalidate: None };
+        queue_pair.post_send(request(1, read)).unwrap();
+        host.drive();
+        host.wire.acknowledge(peer.stream());
+        // A peer may take its time before it answers.
+        (0..10).for_each(|_| host.wait(LOOK));
+        peer.look();
+        let bytes = peer.bytes();
+        stops_inside(&host, &mut peer, &queue_pair, &bytes);
+        let completed: Vec<_> = host.completed().iter().map(|done| (done.id, done.status)).collect();
+        assert_eq!(completed, [(1, Status::Flushed)], "{threads:?}");
+        assert_eq!(host.region.try_deregister(), Ok(()), "{threads:?}");
+    }
+}
+
+/// More than the stall timeout of those who use it.
+const LOOK: Duration = Duration::from_millis(2100);
+
+/// `peer` sends the segments of `bytes` slowly, all but the last, and no more: it gets a TERMINATE.
+fn stops_inside(host: &Host, peer: &mut Peer, queue_pair: &QueuePair, bytes: &[u8]) {
+    let threads = host.device.config().threads;
+    let mut rest = bytes;
+    loop {
+        let (segment, behind) = rest.split_at(first_fpdu(rest));
+        if behind.is_empty() {
+            break;
+        }
+        host.wire.arrive(peer.stream(), segment);
+        host.wait(LOOK);
+        assert_eq!(queue_pair.state(), QueuePairState::ReadyToSend, "{threads:?}: slow is not stalled");
+        rest = behind;
+    }
+    assert!(rest.len() < bytes.len(), "several segments");
+    host.wait(LOOK);
+    assert!(peer.terminated().is_some(), "{threads:?}");
+    host.wire.acknowledge(peer.stream());
+    host.drive();
+    assert_eq!(queue_pair.state(), QueuePairState::Error, "{threads:?}");
+}
+
+#[test]
 fn a_peer_whose_bytes_lie_behind_others_is_not_taken_for_stalled() {
-    const LOOK: Duration = Duration::from_millis(2100);
     for threads in MODELS {
         let host = Host::with(threads, |config| config.timing.stall_timeout_ms = 2000);
         let (busy, mut other) = host.connect();
