@@ -193,6 +193,8 @@ pub struct DeviceLimits {
     pub max_send_requests: u32,
     /// Receive requests of one queue pair or shared receive queue. Default 16384.
     pub max_receive_requests: u32,
+    /// Asynchronous events that wait for the application; what happens beyond is lost, and that is an event. Default 8192.
+    pub max_async_events: u32,
     /// Largest IRD and ORD that a connection can ask for. Default 128.
     pub max_outstanding_reads: u16,
     /// Bytes of one message. Default 1 GiB.
@@ -368,6 +370,7 @@ impl Default for DeviceLimits {
             max_shared_receive_queues: 1024,
             max_send_requests: 16384,
             max_receive_requests: 16384,
+            max_async_events: 8192,
             max_outstanding_reads: 128,
             max_message_bytes: 1 << 30,
             socket_buffer_bytes: 1 << 20,

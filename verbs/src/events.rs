@@ -32,6 +32,21 @@ impl<T> EventQueue<T> {
         let _ = rustix::io::write(&self.descriptor, &1_u64.to_ne_bytes());
     }
 
+    /// As [`Self::push`] while there are less than `limit` events. Otherwise `event` is lost, which `mark` says, once where
+    /// several are lost one after another. Tells whether it was not lost.
+    pub(crate) fn push_within(&self, limit: usize, event: T, mark: T) -> bool
+    where
+        T: PartialEq,
+    {
+        let mut events = self.lock();
+        let has_room = events.len() < limit;
+        if has_room || events.back() != Some(&mark) {
+            events.push_back(if has_room { event } else { mark });
+            let _ = rustix::io::write(&self.descriptor, &1_u64.to_ne_bytes());
+        }
+        has_room
+    }
+
     pub(crate) fn try_get(&self) -> Option<T> {
         let mut events = self.lock();
         let event = events.pop_front()?;

@@ -46,6 +46,7 @@ pub(super) const NUMBERS: &[Number] = numbers! {
     "limits.max_shared_receive_queues" limits.max_shared_receive_queues 1..=1_048_576, "shared receive queues";
     "limits.max_send_requests" limits.max_send_requests 1..=1_048_576, "requests";
     "limits.max_receive_requests" limits.max_receive_requests 1..=1_048_576, "requests";
+    "limits.max_async_events" limits.max_async_events 1..=1_048_576, "events";
     "limits.max_outstanding_reads" limits.max_outstanding_reads 0..=16_383, "outstanding reads";
     "limits.max_message_bytes" limits.max_message_bytes 4096..=4_294_967_295, "bytes";
     "limits.socket_buffer_bytes" limits.socket_buffer_bytes 36_000..=536_870_912, "bytes";

@@ -18,9 +18,8 @@ use super::adapter::{FlushUpper, OutboundUpper, take_posted};
 use super::endpoint::{Ending, Endpoint, EndpointSource, Phase, Receiving};
 use super::mail::{Connection, Outbox, ToReceive};
 use super::timers::Timers;
-use crate::asynchronous::AsyncEvent;
+use crate::asynchronous::{AsyncEvent, AsyncEvents};
 use crate::connection_manager::{CmEventKind, CmIdShared};
-use crate::events::EventQueue;
 use crate::queue_pair::QueuePairShared;
 
 /// What a host is told once.
@@ -60,7 +59,7 @@ pub(crate) struct Doorbells {
     /// Connections that wait for a receive to be posted. Posting looks here to know whether to ring.
     pub(crate) waiting_for_receive: AtomicU32,
     /// What the application is to be told, the other way.
-    pub(crate) asynchronous: EventQueue<AsyncEvent>,
+    pub(crate) asynchronous: AsyncEvents,
 }
 
 /// A listening id.

@@ -22,10 +22,10 @@ use softrdma_stack::stream::{Activity, Engine, EngineStatistics};
 use softrdma_stack::time::Instant;
 
 use super::open::{OpenError, core_settings};
-use crate::asynchronous::AsyncEvent;
+use crate::asynchronous::AsyncEvents;
 use crate::configuration::{DeviceConfig, Threads};
 use crate::core::{Command, Core, Doorbells, Host, ReceiveSide, Split};
-use crate::events::{EventQueue, wait_readable};
+use crate::events::wait_readable;
 use crate::queue_pair::QueuePairShared;
 use crate::turn::{Bell, Turn};
 
@@ -208,7 +208,7 @@ impl Driver {
         let doorbells = Arc::new(Doorbells {
             queue_pairs: ArrayQueue::new(config.limits.max_queue_pairs.max(1) as usize),
             waiting_for_receive: Default::default(),
-            asynchronous: EventQueue::new().map_err(OpenError::Events)?,
+            asynchronous: AsyncEvents::new(config.limits.max_async_events as usize).map_err(OpenError::Events)?,
         });
         let host = Host::new(core_settings(config), receiver.clone(), doorbells.clone());
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(OpenError::Descriptor)?;
@@ -251,7 +251,7 @@ impl Driver {
         &self.local_addresses
     }
 
-    pub(super) fn asynchronous(&self) -> &EventQueue<AsyncEvent> {
+    pub(super) fn asynchronous(&self) -> &AsyncEvents {
         &self.doorbells.asynchronous
     }
 

@@ -24,6 +24,8 @@ pub struct DeviceStatistics {
     pub host: Option<HostCounters>,
     /// Payload bytes that were copied into registered memory.
     pub placed_bytes: u64,
+    /// Asynchronous events that nobody took in time, and that are lost (`limits.max_async_events`).
+    pub async_events_lost: u64,
     /// Live queue pairs, by number.
     pub queue_pairs: Vec<QueuePairCounters>,
 }
@@ -122,6 +124,7 @@ pub(super) fn collect(device: &Device, driver: &Driver, queue_pairs: &[Arc<Queue
         }),
         placed_bytes: device.retired_placed_bytes()
             + queue_pairs.iter().map(|queue_pair| queue_pair.memory().placed_bytes()).sum::<u64>(),
+        async_events_lost: driver.asynchronous().lost(),
         queue_pairs: queue_pairs.iter().map(|queue_pair| counters(queue_pair)).collect(),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The test is the network and the peer: it looks at what a stream sent, acknowledges it when it likes, and says what arrives.
 
+mod asynchronous;
 mod endings;
 mod engine;
 mod listening;
