@@ -130,6 +130,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        self.shared.handle_dropped();
         self.device.command(Command::Fail { queue_pair: self.shared.clone(), reply: None });
         self.device.forget_queue_pair(&self.shared);
     }

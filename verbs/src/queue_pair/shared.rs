@@ -38,6 +38,8 @@ pub(crate) struct QueuePairShared {
     receive_completions: Arc<CompletionQueueShared>,
     receives: Arc<ReceiveQueue>,
     receives_shared: bool,
+    /// The application has no handle to it any more.
+    is_dropped: AtomicBool,
     send_queue: ArrayQueue<SendRequest>,
     max_send: u32,
     /// Posted and not completed.
@@ -64,6 +66,7 @@ impl QueuePairShared {
             receive_completions: settings.receive_completions,
             receives: settings.receives,
             receives_shared: settings.receives_shared,
+            is_dropped: AtomicBool::new(false),
             send_queue: ArrayQueue::new(settings.max_send.max(1) as usize),
             max_send: settings.max_send.max(1),
             outstanding: AtomicU32::new(0),
@@ -233,11 +236,22 @@ impl QueuePairShared {
     }
 
     pub(crate) fn take_receive(&self) -> Option<ReceiveRequest> {
-        self.receives.take()
+        if self.leaves_receives() { None } else { self.receives.take() }
     }
 
     pub(crate) fn has_receive(&self) -> bool {
-        !self.receives.is_empty()
+        !self.leaves_receives() && !self.receives.is_empty()
+    }
+
+    /// A queue pair that was dropped may still have to send what was posted before; receives that are not its own serve the
+    /// other queue pairs.
+    fn leaves_receives(&self) -> bool {
+        self.receives_shared && self.is_dropped.load(Ordering::Relaxed)
+    }
+
+    /// The last handle is dropped.
+    pub(super) fn handle_dropped(&self) {
+        self.is_dropped.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn complete_receive(&self, completion: Completion) {

@@ -10,6 +10,7 @@ mod memory_given_up;
 mod other_devices;
 mod own_errors;
 mod peer;
+mod queue_pairs;
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -125,19 +126,24 @@ impl Host {
 
     /// Has a peer connect, as the initiator, and accepts it. The last is the listener.
     pub(crate) fn accept(&self) -> (CmId, Peer, CmId) {
-        let listener = CmId::new(&self.channel);
-        listener.listen("192.0.2.1:4420".parse().unwrap(), Some(4)).unwrap();
-        let mut peer = Peer::request(&self.wire, &[]);
-        self.drive();
-        let request = self.events().pop().expect("a connect request");
-        request.id.set_queue_pair(self.queue_pair());
-        request.id.accept(&ConnectParameters::default()).unwrap();
+        let (id, mut peer, listener) = self.request();
+        id.set_queue_pair(self.queue_pair());
+        id.accept(&ConnectParameters::default()).unwrap();
         self.drive();
         peer.finish_request();
         self.wire.acknowledge(peer.stream());
         self.drive();
         assert!(matches!(self.events().pop().unwrap().kind, CmEventKind::Established { .. }));
-        (request.id, peer, listener)
+        (id, peer, listener)
+    }
+
+    /// Has a peer connect, as the initiator: its id is to be accepted. The last is the listener.
+    pub(crate) fn request(&self) -> (CmId, Peer, CmId) {
+        let listener = CmId::new(&self.channel);
+        listener.listen("192.0.2.1:4420".parse().unwrap(), Some(4)).unwrap();
+        let peer = Peer::request(&self.wire, &[]);
+        self.drive();
+        (self.events().pop().expect("a connect request").id, peer, listener)
     }
 }
 
