@@ -187,10 +187,13 @@ impl QueuePair {
         let _ = self.0.device.ask(|reply| Command::Fail { queue_pair, reply: Some(reply) });
     }
 
-    /// ERROR to RESET, for another connection.
+    /// ERROR to RESET, for another connection. What was posted until now is flushed, and nothing refers to its memory any more.
     pub fn modify_to_reset(&self) -> Result<(), StateError> {
         self.modify_to_error();
-        self.0.shared.enter_reset()
+        let queue_pair = self.0.shared.clone();
+        let from = queue_pair.state();
+        let gone = StateError { number: self.number(), from, to: QueuePairState::Reset };
+        self.0.device.ask(|reply| Command::Reset { queue_pair, reply }).unwrap_or(Err(gone))
     }
 
     /// Posts a request. It completes in order with the others.

@@ -12,7 +12,7 @@ use super::adapter::take_posted;
 use super::endpoint::{Ending, Endpoint, Phase};
 use super::host::{Host, Listener};
 use crate::connection_manager::{CmError, CmEventKind, CmIdShared};
-use crate::queue_pair::QueuePairShared;
+use crate::queue_pair::{QueuePairShared, StateError};
 
 /// What a side asks for or grants when a connection is made.
 #[derive(Clone, Debug)]
@@ -66,6 +66,11 @@ pub(crate) enum Command {
         queue_pair: Arc<QueuePairShared>,
         reply: Option<Sender<()>>,
     },
+    /// A queue pair in error that has no connection any more goes back to its beginning.
+    Reset {
+        queue_pair: Arc<QueuePairShared>,
+        reply: Sender<Result<(), StateError>>,
+    },
 }
 
 /// Most commands of one pass.
@@ -101,6 +106,9 @@ fn execute(engine: &mut dyn Engine, host: &mut Host, now: Instant, command: Comm
         }
         Command::Fail { queue_pair, reply } => {
             fail(engine, host, now, &queue_pair, reply);
+        }
+        Command::Reset { queue_pair, reply } => {
+            let _ = reply.send(queue_pair.enter_reset());
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use softrdma_stack::stream::{
     Abort, Activity, ConnectError, Engine, EngineStatistics, Halves, HalvesMail, ListenError, ListenerId,
@@ -41,15 +43,42 @@ struct Stream {
 }
 
 /// See the module. Its halves, if it is split, are the same engine.
-pub(crate) struct ScriptedEngine(Arc<Mutex<State>>);
+pub(crate) struct ScriptedEngine(Arc<Mutex<State>>, Arc<Gate>);
 
 /// The test's end.
 #[derive(Clone)]
-pub(crate) struct Wire(Arc<Mutex<State>>);
+pub(crate) struct Wire(Arc<Mutex<State>>, Arc<Gate>);
 
 pub(crate) fn scripted() -> (ScriptedEngine, Wire) {
-    let state = Arc::new(Mutex::new(State::default()));
-    (ScriptedEngine(state.clone()), Wire(state))
+    let (state, gate) = (Arc::new(Mutex::new(State::default())), Arc::new(Gate::default()));
+    (ScriptedEngine(state.clone(), gate.clone()), Wire(state, gate))
+}
+
+/// Where polls of the sending side wait while a test holds them: somebody is at work then.
+#[derive(Default)]
+struct Gate {
+    is_closed: AtomicBool,
+    /// Polls that came to it while it was closed, and those that may go on.
+    arrived: AtomicUsize,
+    allowed: AtomicUsize,
+}
+
+impl Gate {
+    fn pass(&self) {
+        if !self.is_closed.load(Ordering::SeqCst) {
+            return;
+        }
+        let ticket = self.arrived.fetch_add(1, Ordering::SeqCst);
+        while self.is_closed.load(Ordering::SeqCst) && ticket >= self.allowed.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn wait_for_next(&self) {
+        while self.arrived.load(Ordering::SeqCst) <= self.allowed.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -122,6 +151,23 @@ impl Wire {
         let reason = softrdma_stack::stream::ResetReason::ByPeer;
         state.streams[stream].is_aborted = true;
         state.events.push(StreamEvent::Reset { stream: name(stream), reason });
+    }
+
+    /// From now on polls of the sending side wait, until [`Self::let_one_poll_go`] or [`Self::let_polls_go`]. Needs a thread
+    /// that drives all the time; returns when it waits.
+    pub(crate) fn hold_polls(&self) {
+        self.1.is_closed.store(true, Ordering::SeqCst);
+        self.1.wait_for_next();
+    }
+
+    /// The poll that waits goes on, and the next waits when this returns.
+    pub(crate) fn let_one_poll_go(&self) {
+        self.1.allowed.fetch_add(1, Ordering::SeqCst);
+        self.1.wait_for_next();
+    }
+
+    pub(crate) fn let_polls_go(&self) {
+        self.1.is_closed.store(false, Ordering::SeqCst);
     }
 
     pub(crate) fn is_closed(&self, stream: usize) -> bool {
@@ -216,6 +262,7 @@ impl Engine for ScriptedEngine {
     }
 
     fn poll(&mut self, _now: Instant, streams: &mut dyn Streams) -> Activity {
+        self.1.pass();
         let mut state = lock(&self.0);
         state.send(streams);
         state.receive(streams)
@@ -346,6 +393,7 @@ impl Engine for SendHalf {
     }
 
     fn poll(&mut self, _now: Instant, streams: &mut dyn Streams) -> Activity {
+        self.0.1.pass();
         lock(&self.0.0).send(streams)
     }
 

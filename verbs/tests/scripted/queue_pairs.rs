@@ -1,7 +1,46 @@
 //! What happens to a queue pair while something of its connection is still there.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use super::{Host, MODELS, send};
-use softrdma_verbs::{ConnectParameters, Payload, QueuePairAttributes, Status};
+use softrdma_verbs::{ConnectParameters, Payload, QueuePairAttributes, QueuePairState, Status};
+
+#[test]
+fn a_queue_pair_is_not_reset_beside_who_is_at_work() {
+    for threads in MODELS {
+        let host = Host::new(threads);
+        let queue_pair = host.queue_pair();
+        queue_pair.modify_to_init().unwrap();
+        queue_pair.post_receive(1, &[host.region.segment(0, 8)]).unwrap();
+        let is_over = AtomicBool::new(false);
+        let held = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    host.device.drive(Default::default());
+                }
+            });
+            host.wire.hold_polls();
+            let resetting = scope.spawn(|| queue_pair.modify_to_reset());
+            std::thread::sleep(Duration::from_millis(50));
+            let begin = Instant::now();
+            while queue_pair.state() == QueuePairState::Init && begin.elapsed() < Duration::from_secs(10) {
+                host.wire.let_one_poll_go();
+            }
+            // It is flushed, but whoever did that is still at work.
+            std::thread::sleep(Duration::from_millis(50));
+            let held = (queue_pair.state(), resetting.is_finished());
+            host.wire.let_polls_go();
+            resetting.join().unwrap().unwrap();
+            is_over.store(true, Ordering::SeqCst);
+            held
+        });
+        assert_eq!(held, (QueuePairState::Error, false), "{threads:?}");
+        assert_eq!(queue_pair.state(), QueuePairState::Reset, "{threads:?}");
+        let completed: Vec<_> = host.completed().iter().map(|done| (done.id, done.status)).collect();
+        assert_eq!(completed, [(1, Status::Flushed)]);
+    }
+}
 
 #[test]
 fn a_queue_pair_that_was_dropped_takes_no_receives_that_others_share() {
