@@ -5,7 +5,7 @@
 //! somebody ([`Split::settle`]).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use softrdma_stack::mailbox::Mailbox;
 use softrdma_stack::stream::{
@@ -16,7 +16,7 @@ use softrdma_stack::time::Instant;
 
 use super::mail::{Outbox, ToHost, ToReceive};
 use super::{Host, ReceiveSide, command, transmit_ready};
-use crate::turn::{Bell, Turn};
+use crate::turn::{Bell, Turn, Visit};
 
 /// Messages that a mailbox holds without allocating.
 const MAIL: usize = 4096;
@@ -40,6 +40,8 @@ pub(crate) struct Split {
     engine_mail: Arc<dyn HalvesMail>,
     /// When the send turn has work though nobody has mail for it, in nanoseconds.
     send_due: AtomicU64,
+    /// Somebody left a turn while its bell hung: [`Self::progress`] has its work to do.
+    is_left: AtomicBool,
 }
 
 struct Receiving {
@@ -68,14 +70,17 @@ impl Split {
             to_receive,
             engine_mail: mail,
             send_due: AtomicU64::new(NEVER),
+            is_left: AtomicBool::new(false),
         }
     }
 
     /// Receives, if nobody else does, and then sends what that brought, or what is due.
     pub(crate) fn progress(&self, now: Instant) -> Activity {
         let mut activity = Activity::default();
-        self.receive.try_enter(|receiving, _| add(&mut activity, receiving.pass(now)));
-        if self.send_due.load(Ordering::Acquire) <= now.as_nanoseconds() {
+        // Before both turns are looked at: who leaves one from now on says so again.
+        let is_left = self.is_left.load(Ordering::Relaxed) && self.is_left.swap(false, Ordering::AcqRel);
+        self.note(self.receive.try_enter(|receiving, _| add(&mut activity, receiving.pass(now))));
+        if is_left || self.send_due.load(Ordering::Acquire) <= now.as_nanoseconds() {
             add(&mut activity, self.ring_send(now));
         }
         add(&mut activity, self.settle(now));
@@ -92,7 +97,7 @@ impl Split {
     /// As [`Self::progress`], but somebody who receives already looks once more.
     pub(crate) fn receive(&self, now: Instant) -> Activity {
         let mut activity = Activity::default();
-        self.receive.ring(Bell::Whole, |receiving, _| add(&mut activity, receiving.pass(now)));
+        self.note(self.receive.ring(Bell::Whole, |receiving, _| add(&mut activity, receiving.pass(now))));
         add(&mut activity, self.settle(now));
         activity
     }
@@ -100,35 +105,36 @@ impl Split {
     /// When [`Self::progress`] has work again even if nothing arrives and nobody asks. Now, while somebody else receives.
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let mut deadline = None;
-        let was_inside = self.receive.try_enter(|receiving, bell| {
+        let visit = self.note(self.receive.try_enter(|receiving, bell| {
             if bell.is_some() {
                 receiving.pass(now);
             }
             deadline = receiving.next_deadline(now);
-        });
+        }));
         // Behind the look: what it brought may have set this.
         let due = self.send_due.load(Ordering::Acquire);
         let due = (due != NEVER).then(|| Instant::from_nanoseconds(due));
-        if !was_inside || self.has_mail() { Some(now) } else { [deadline, due].into_iter().flatten().min() }
+        if visit != Visit::Quiet || self.has_mail() { Some(now) } else { [deadline, due].into_iter().flatten().min() }
     }
 
     /// Looks at the send turn, if it is free.
     pub(crate) fn inspect<T>(&self, now: Instant, look: impl Fn(&Sending) -> T) -> Option<T> {
         let mut seen = None;
-        self.send.try_enter(|sending, bell| {
+        self.note(self.send.try_enter(|sending, bell| {
             if bell.is_some() {
                 self.pass_send(sending, now);
             }
             seen = Some(look(sending));
-        });
+        }));
         // A pass may have left something for the other side.
         self.settle(now);
         seen
     }
 
-    /// Whether messages lie somewhere that nobody has been seen to take. Then the RX thread must not sleep.
+    /// Whether messages lie somewhere that nobody has been seen to take, or a turn was left though its bell hung. Then the RX
+    /// thread must not sleep.
     pub(crate) fn has_mail(&self) -> bool {
-        self.has_mail_for_send() || self.has_mail_for_receive()
+        self.is_left.load(Ordering::Acquire) || self.has_mail_for_send() || self.has_mail_for_receive()
     }
 
     fn has_mail_for_send(&self) -> bool {
@@ -145,7 +151,9 @@ impl Split {
         let mut activity = Activity::default();
         for _ in 0..SETTLE_BUDGET {
             let mut inside = Activity::default();
-            let was_inside = if self.has_mail_for_send() {
+            let visit = if self.is_left.load(Ordering::Relaxed) {
+                break;
+            } else if self.has_mail_for_send() {
                 self.send.ring(Bell::Whole, |sending, _| add(&mut inside, self.pass_send(sending, now)))
             } else if self.has_mail_for_receive() {
                 self.receive.ring(Bell::Whole, |receiving, _| add(&mut inside, receiving.pass(now)))
@@ -153,7 +161,7 @@ impl Split {
                 break;
             };
             add(&mut activity, inside);
-            if !was_inside {
+            if self.note(visit) != Visit::Quiet {
                 break;
             }
         }
@@ -162,8 +170,17 @@ impl Split {
 
     fn ring_send(&self, now: Instant) -> Activity {
         let mut activity = Activity::default();
-        self.send.ring(Bell::Whole, |sending, _| add(&mut activity, self.pass_send(sending, now)));
+        self.note(self.send.ring(Bell::Whole, |sending, _| add(&mut activity, self.pass_send(sending, now))));
         activity
+    }
+
+    /// Who left a turn while its bell hung says so.
+    #[inline]
+    fn note(&self, visit: Visit) -> Visit {
+        if visit == Visit::Left {
+            self.is_left.store(true, Ordering::Release);
+        }
+        visit
     }
 
     fn pass_send(&self, sending: &mut Sending, now: Instant) -> Activity {

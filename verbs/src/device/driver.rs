@@ -27,7 +27,7 @@ use crate::configuration::{DeviceConfig, Threads};
 use crate::core::{Command, Core, Doorbells, Host, ReceiveSide, Split};
 use crate::events::wait_readable;
 use crate::queue_pair::QueuePairShared;
-use crate::turn::{Bell, Turn};
+use crate::turn::{Bell, Turn, Visit};
 
 /// How often the stack's thread looks whether a polling application still polls.
 const TAKE_OVER: Duration = Duration::from_micros(400);
@@ -101,13 +101,13 @@ impl Work {
         match self {
             Self::Whole(turn) => {
                 let mut deadline = Some(now);
-                turn.try_enter(|core, bell| {
+                let visit = turn.try_enter(|core, bell| {
                     if let Some(due) = bell {
                         core.answer(due, now);
                     }
                     deadline = core.next_deadline(now);
                 });
-                deadline
+                if visit == Visit::Quiet { deadline } else { Some(now) }
             }
             Self::Split(split) => split.next_deadline(now),
         }
@@ -130,9 +130,12 @@ impl Work {
         }
     }
 
-    /// Whether something lies between the sides that nobody has been seen to take.
+    /// Whether something lies between the sides that nobody has been seen to take, or was left by who was inside long enough.
     fn has_mail(&self) -> bool {
-        matches!(self, Self::Split(split) if split.has_mail())
+        match self {
+            Self::Whole(turn) => turn.is_left(),
+            Self::Split(split) => split.has_mail(),
+        }
     }
 }
 
@@ -327,8 +330,10 @@ impl Driver {
     /// Looks at engine and host between two passes, waiting for the turn: for statistics only.
     pub(super) fn inspect<T>(&self, look: impl Fn(EngineStatistics, &Host) -> T) -> Option<T> {
         for _ in 0..1000 {
-            if let Some(seen) = self.work.look(self.clock.now(), &look) {
-                return Some(seen);
+            let seen = self.work.look(self.clock.now(), &look);
+            self.wake_for_mail();
+            if seen.is_some() {
+                return seen;
             }
             std::thread::sleep(Duration::from_micros(50));
         }

@@ -74,10 +74,8 @@ impl Gate {
         }
     }
 
-    fn wait_for_next(&self) {
-        while self.arrived.load(Ordering::SeqCst) <= self.allowed.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+    fn holds(&self) -> bool {
+        self.arrived.load(Ordering::SeqCst) > self.allowed.load(Ordering::SeqCst)
     }
 }
 
@@ -153,17 +151,22 @@ impl Wire {
         state.events.push(StreamEvent::Reset { stream: name(stream), reason });
     }
 
-    /// From now on polls of the sending side wait, until [`Self::let_one_poll_go`] or [`Self::let_polls_go`]. Needs a thread
-    /// that drives all the time; returns when it waits.
+    /// From now on polls of the sending side wait, until [`Self::let_one_poll_go`] or [`Self::let_polls_go`].
     pub(crate) fn hold_polls(&self) {
         self.1.is_closed.store(true, Ordering::SeqCst);
-        self.1.wait_for_next();
     }
 
-    /// The poll that waits goes on, and the next waits when this returns.
+    /// Waits until a poll waits, or nobody is left to come: whether one does.
+    pub(crate) fn wait_for_poll(&self, is_over: impl Fn() -> bool) -> bool {
+        while !self.1.holds() && !is_over() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.1.holds()
+    }
+
+    /// The poll that waits goes on.
     pub(crate) fn let_one_poll_go(&self) {
         self.1.allowed.fetch_add(1, Ordering::SeqCst);
-        self.1.wait_for_next();
     }
 
     pub(crate) fn let_polls_go(&self) {
