@@ -67,6 +67,11 @@ pub trait Source {
     /// each other without gaps, and their boundaries never change afterwards.
     fn next(&mut self, room: usize) -> Option<Record>;
 
+    /// Whether [`Self::next`] may have a record, given room: `false` saves asking. It may say `true` in vain.
+    fn has_more(&self) -> bool {
+        true
+    }
+
     /// Writes stream bytes `start .. start + out.len()`, all of them committed by [`Self::next`] and not yet acknowledged.
     /// Asked again for the same range it writes the same bytes (as long as the application leaves its buffer alone).
     fn write(&mut self, start: u64, out: &mut [u8]);

@@ -1,5 +1,7 @@
 //! What a message costs the processor: two hosts in one thread, on a wire that takes no time, each polled just when it has
 //! something to do. What is left is the way from a posted request to placed bytes. For profiles: nothing here waits.
+//!
+//! With `--simulated` time hardly moves, so that what is counted (by callgrind, which is slow) is what happens at full speed.
 
 #![forbid(unsafe_code)]
 
@@ -29,6 +31,9 @@ struct Arguments {
     /// Seconds.
     #[arg(long, default_value_t = 2.0)]
     seconds: f64,
+    /// Instead of by the clock: so many Writes each way, on a clock that moves by 2 ms every 1024 of them.
+    #[arg(long, value_name = "WRITES")]
+    simulated: Option<u64>,
     /// No CRC.
     #[arg(long)]
     without_crc: bool,
@@ -68,7 +73,11 @@ impl Host {
             ..SoftrdmaConfig::default()
         };
         let engine = SoftrdmaEngine::new(port, engine, softrdma_stack::time::Instant::ZERO).expect("an engine");
-        let device = Device::with_engine(config, Box::new(engine)).expect("a device");
+        let device = match arguments.simulated {
+            Some(_) => Device::simulated(config, Box::new(engine)),
+            None => Device::with_engine(config, Box::new(engine)),
+        };
+        let device = device.expect("a device");
         let channel = EventChannel::new(&device).expect("a channel");
         let domain = device.allocate_protection_domain().expect("a protection domain");
         let completions = device.create_completion_queue(1024, None).expect("a completion queue");
@@ -124,10 +133,18 @@ impl Host {
         unreachable!("polls do not end")
     }
 
-    fn expect(&self, what: impl Fn(&CmEventKind) -> bool) -> softrdma_verbs::CmEvent {
-        let event = self.channel.get(Duration::from_secs(5)).expect("an event");
-        assert!(what(&event.kind), "{event:?}");
-        event
+    /// The next event. A simulated host does nothing by itself.
+    fn expect(&self, peer: &Host, what: impl Fn(&CmEventKind) -> bool) -> softrdma_verbs::CmEvent {
+        for turn in 0..1000 {
+            let now = softrdma_stack::time::Instant::from_nanoseconds(turn * 10_000);
+            self.device.drive(now);
+            peer.device.drive(now);
+            if let Some(event) = self.channel.get(Duration::from_millis(5)) {
+                assert!(what(&event.kind), "{event:?}");
+                return event;
+            }
+        }
+        panic!("no event in 5 s");
     }
 }
 
@@ -136,16 +153,16 @@ fn connect(client: &mut Host, server: &mut Host) {
     let address = listener.listen("192.0.2.2:4420".parse().expect("an address"), Some(8)).expect("a listener");
     let id = CmId::new(&client.channel);
     id.resolve_address(address);
-    client.expect(|kind| *kind == CmEventKind::AddressResolved);
+    client.expect(server, |kind| *kind == CmEventKind::AddressResolved);
     id.resolve_route();
-    client.expect(|kind| *kind == CmEventKind::RouteResolved);
+    client.expect(server, |kind| *kind == CmEventKind::RouteResolved);
     id.set_queue_pair(client.queue_pair.clone());
     id.connect(&ConnectParameters::default()).expect("connect");
-    let request = server.expect(|kind| matches!(kind, CmEventKind::ConnectRequest { .. }));
+    let request = server.expect(client, |kind| matches!(kind, CmEventKind::ConnectRequest { .. }));
     request.id.set_queue_pair(server.queue_pair.clone());
     request.id.accept(&ConnectParameters::default()).expect("accept");
-    server.expect(|kind| matches!(kind, CmEventKind::Established { .. }));
-    client.expect(|kind| matches!(kind, CmEventKind::Established { .. }));
+    server.expect(client, |kind| matches!(kind, CmEventKind::Established { .. }));
+    client.expect(server, |kind| matches!(kind, CmEventKind::Established { .. }));
     (client.id, server.id) = (Some(id), Some(request.id));
 }
 
@@ -163,8 +180,13 @@ fn main() -> ExitCode {
     let (mut rounds, mut polls) = (0_u64, 0_u64);
     let begin = Instant::now();
     let end = Duration::from_secs_f64(arguments.seconds);
-    while rounds % 1024 != 0 || begin.elapsed() < end {
+    while rounds % 1024 != 0 || arguments.simulated.map_or(begin.elapsed() < end, |writes| rounds < writes) {
         rounds += 1;
+        if rounds % 1024 == 0 && arguments.simulated.is_some() {
+            let now = softrdma_stack::time::Instant::from_nanoseconds(1_000_000_000 + rounds * 2_000_000 / 1024);
+            client.device.drive(now);
+            server.device.drive(now);
+        }
         client.write(arguments.size, rounds, keys[1]);
         polls += u64::from(server.await_write(arguments.size, rounds));
         server.write(arguments.size, rounds, keys[0]);

@@ -194,6 +194,10 @@ impl SendQueue {
     /// Completes the front.
     fn pop<M: Memory + ?Sized, U: Upper + ?Sized>(&mut self, status: Status, memory: &M, upper: &mut U) {
         let Some(entry) = self.entries.pop_front() else { return };
+        if self.entries.is_empty() {
+            // From the beginning again: few places that stay in the cache, not one after the other.
+            self.entries.clear();
+        }
         self.first += 1;
         self.current = self.current.max(self.first);
         if entry.begun {

@@ -298,6 +298,10 @@ impl Records {
 
     fn drop_front<M: Memory + ?Sized>(&mut self, memory: &M) {
         let Some(front) = self.ring.pop_front() else { return };
+        if self.ring.is_empty() {
+            // From the beginning again: few places that stay in the cache, not one after the other.
+            self.ring.clear();
+        }
         if front.holds {
             front.content.body.response_source().into_iter().for_each(|stag| memory.release(stag));
         }

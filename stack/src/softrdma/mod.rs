@@ -18,7 +18,8 @@
 //! share is in `shared`, and nothing else. In one piece they are driven here, one after the other.
 //!
 //! [`Engine::poll`] receives and offers; what there is to send, acknowledgements included, leaves with [`Engine::flush`], so
-//! that an answer carries its acknowledgement. Without a flush it leaves at the beginning of the next poll.
+//! that an answer carries its acknowledgement. Without a flush it leaves with the next poll. A poll that brings bytes does
+//! nothing but offer them: acknowledgements, timers and bookkeeping are for the poll behind it, off the path of an answer.
 
 mod capture;
 mod config;
@@ -71,6 +72,8 @@ use tuple::TupleHash;
 pub struct SoftrdmaEngine<P: Port> {
     receive: ReceiveHalf<P>,
     sending: Sending<P>,
+    /// The last poll offered what had arrived and left the rest of its work to this one.
+    is_rest_due: bool,
 }
 
 impl<P: Port> SoftrdmaEngine<P> {
@@ -93,7 +96,7 @@ impl<P: Port> SoftrdmaEngine<P> {
         let counters = receive.counters.clone();
         let outside = Outside { port, transmit, capture, counters };
         let sending = Sending::new(outside, config, mtu, (hash, random), now);
-        Ok(Self { receive, sending })
+        Ok(Self { receive, sending, is_rest_due: false })
     }
 
     /// Hands messages over until neither half has any for the other; how many events that brought.
@@ -147,9 +150,16 @@ impl<P: Port> Engine for SoftrdmaEngine<P> {
     }
 
     fn poll(&mut self, now: Instant, streams: &mut dyn Streams) -> Activity {
-        let mut events = self.sending.poll(now, streams);
         let received = self.receive.receive();
-        events += self.receive.handle_burst(now, &mut Arriving(streams));
+        let mut events = self.receive.handle_burst(now, &mut Arriving(streams));
+        // Bytes first, for whoever waits for them: what else there is to do is done by the next poll, while the peer is at work.
+        // Never twice in a row, so that under load nothing waits for longer than a burst.
+        self.is_rest_due = self.receive.has_news() && !self.is_rest_due;
+        if self.is_rest_due {
+            events += self.receive.serve_touched(&mut Arriving(streams));
+            return Activity { received, events };
+        }
+        events += self.sending.poll(now, streams);
         // What the burst acknowledged, before what it brought: an answer finds its request done.
         self.receive.tell_acknowledgements();
         events += self.deliver(now, streams);
@@ -157,7 +167,7 @@ impl<P: Port> Engine for SoftrdmaEngine<P> {
             events += self.receive.serve_touched(&mut Arriving(streams));
             events += self.deliver(now, streams);
         }
-        self.sending.send.output.flush();
+        self.sending.flush_frames();
         Activity { received, events }
     }
 
@@ -194,7 +204,7 @@ impl<P: Port> Engine for SoftrdmaEngine<P> {
     }
 
     fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
-        let has_work = self.receive.has_touched() || !self.sending.to_receive.is_empty();
+        let has_work = self.is_rest_due || self.receive.has_touched() || !self.sending.to_receive.is_empty();
         if has_work { Some(now) } else { self.sending.next_deadline(now) }
     }
 

@@ -59,6 +59,8 @@ pub(super) struct SendHalf<P: Port> {
     /// Flows that could not send for want of a neighbour's address, each once.
     unresolved: Vec<u32>,
     serving: Vec<u32>,
+    /// Flows whose deadlines may have changed since [`Self::settle`], each once.
+    unarmed: Vec<u32>,
     wheel: TimerWheel,
     pub(super) neighbours: Neighbours,
     served_version: u32,
@@ -88,6 +90,7 @@ impl<P: Port> SendHalf<P> {
             starved: Vec::new(),
             unresolved: Vec::new(),
             serving: Vec::new(),
+            unarmed: Vec::new(),
             wheel: TimerWheel::new(now),
             neighbours: Neighbours::new(settings.hardware),
             served_version: 0,
@@ -301,6 +304,7 @@ impl<P: Port> SendHalf<P> {
     }
 
     fn take_records(&mut self, now: Instant, index: u32, source: &mut dyn Source) -> Transmitted {
+        let mut is_drained = false;
         loop {
             if !self.is_ready(now, index) {
                 return Transmitted::Blocked;
@@ -324,10 +328,12 @@ impl<P: Port> SendHalf<P> {
                     return Transmitted::Blocked;
                 }
                 // RFC 5044 §4: several FPDUs may share a segment, as long as none of them is cut.
-                while flow.committed - next < full as u64
+                while !is_drained
+                    && flow.committed - next < full as u64
                     && let Some(record) = source.next(full - (flow.committed - next) as usize)
                 {
                     flow.committed = record.end();
+                    is_drained = !source.has_more();
                 }
                 if flow.committed == next {
                     if flow.handle_drained(now) {
@@ -340,6 +346,10 @@ impl<P: Port> SendHalf<P> {
             let is_crumb = room < full && !flow.takes_crumbs(room);
             if is_crumb || !self.send_range(now, index, (next, length), source) {
                 return Transmitted::Blocked;
+            }
+            // Nothing is left, and nothing is being repaired in whose place something old would be due.
+            if is_drained && self.flow(index).is_some_and(SendFlow::is_plain) {
+                return Transmitted::Drained;
             }
         }
     }
@@ -456,6 +466,10 @@ impl<P: Port> SendHalf<P> {
     pub(super) fn handle_owed(&mut self, now: Instant, index: u32, owed: Owed, report: Report) {
         let Some(flow) = self.flow_mut(index) else { return };
         flow.report = report;
+        // Whatever left meanwhile said it all.
+        if owed < Owed::Pure && flow.shared.told() == flow.shared.announcement() {
+            return;
+        }
         if flow.owed == Owed::Nothing {
             flow.owed_since = now;
             flow.owed_polls = 0;
@@ -634,6 +648,7 @@ impl<P: Port> SendHalf<P> {
 
     /// Flows whose deadline has come.
     pub(super) fn take_expired(&mut self, now: Instant) -> Option<Vec<u32>> {
+        self.settle();
         self.serving.clear();
         self.wheel.expire(now, &mut self.serving, EXPIRIES);
         if self.serving.is_empty() { None } else { Some(std::mem::take(&mut self.serving)) }
@@ -698,10 +713,31 @@ impl<P: Port> SendHalf<P> {
         false
     }
 
-    /// Sets the flow's deadline to the earliest that it has.
+    /// Has the flow's deadline looked at once everything else is done.
+    #[inline]
     fn arm(&mut self, index: u32) {
+        if let Some(flow) = self.flows.get_mut(index as usize).and_then(Option::as_deref_mut)
+            && !std::mem::replace(&mut flow.is_unarmed, true)
+        {
+            self.unarmed.push(index);
+        }
+    }
+
+    /// Sets the deadlines of all flows whose state has changed: once for whatever has happened to them, and behind the frames
+    /// that leave.
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        while let Some(index) = self.unarmed.pop() {
+            self.arm_now(index);
+        }
+    }
+
+    /// Sees to it that the flow is looked at no later than at the earliest deadline that it has. Sooner does no harm: then the
+    /// next one is found. So what moves on with every segment is not moved in the wheel.
+    fn arm_now(&mut self, index: u32) {
         let (interval, user_timeout) = (self.settings.keep_alive_interval, self.settings.user_timeout);
-        let Some(flow) = self.flows.get(index as usize).and_then(Option::as_deref) else { return };
+        let Some(flow) = self.flows.get_mut(index as usize).and_then(Option::as_deref_mut) else { return };
+        flow.is_unarmed = false;
         let at = match &flow.sender {
             None => Some(flow.give_up.min(flow.handshake_deadline())),
             Some(sender) => {
@@ -709,7 +745,9 @@ impl<P: Port> SendHalf<P> {
                 [sender.next_deadline(), probe].into_iter().flatten().min()
             }
         };
-        self.wheel.set(index, at);
+        if !self.wheel.is_due_by(index, at) {
+            self.wheel.set(index, at);
+        }
     }
 
     /// The earliest deadline of any flow, or something before it.

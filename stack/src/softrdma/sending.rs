@@ -186,7 +186,14 @@ impl<P: Port> Sending<P> {
 
     pub(super) fn flush(&mut self, now: Instant) {
         self.send.send_owed(now, false);
+        self.flush_frames();
+    }
+
+    /// Hands all frames to the port; what else has to be seen to comes behind that.
+    #[inline]
+    pub(super) fn flush_frames(&mut self) {
         self.send.output.flush();
+        self.send.settle();
     }
 
     pub(super) fn transmit(&mut self, now: Instant, stream: StreamId, source: &mut dyn Source) -> Transmitted {
@@ -271,6 +278,7 @@ impl<P: Port> Sending<P> {
     }
 
     pub(super) fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
+        self.send.settle();
         let retry = (self.send.output.is_waiting() || self.send.is_starved()).then(|| now + BLOCKED_RETRY);
         [retry, self.send.owed_deadline(now), self.send.next_deadline()].into_iter().flatten().min()
     }

@@ -91,7 +91,7 @@ impl<P: Port> Engine for SendingAlone<P> {
             let Some(message) = self.1.to_send.pop() else { break };
             events += self.0.handle_message(now, message, streams);
         }
-        self.0.send.output.flush();
+        self.0.flush_frames();
         Activity { received: 0, events }
     }
 

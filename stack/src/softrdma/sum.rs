@@ -44,6 +44,9 @@ impl Sum {
 /// The sum of the whole 16-bit words of `bytes`: 32 bits at a time into lanes that cannot overflow below 2^32 words.
 #[inline]
 fn words(bytes: &[u8]) -> u64 {
+    if bytes.len() < 32 {
+        return words_of_rest(bytes);
+    }
     let mut lanes = [0_u64; 8];
     let mut blocks = bytes.chunks_exact(32);
     for block in &mut blocks {
@@ -51,9 +54,19 @@ fn words(bytes: &[u8]) -> u64 {
             *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
         }
     }
-    let mut total: u64 = lanes.iter().sum();
-    for pair in blocks.remainder().chunks_exact(2) {
-        total += u64::from(u16::from_ne_bytes([pair[0], pair[1]]));
+    lanes.iter().sum::<u64>() + words_of_rest(blocks.remainder())
+}
+
+/// As [`words`], of less than 32 bytes.
+#[inline]
+fn words_of_rest(bytes: &[u8]) -> u64 {
+    let mut total = 0;
+    let mut blocks = bytes.chunks_exact(4);
+    for word in &mut blocks {
+        total += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+    }
+    if let [a, b] | [a, b, _] = *blocks.remainder() {
+        total += u64::from(u16::from_ne_bytes([a, b]));
     }
     total
 }

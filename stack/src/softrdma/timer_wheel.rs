@@ -60,6 +60,13 @@ impl TimerWheel {
         self.nodes[index].at = at;
     }
 
+    /// Whether `flow` has a deadline that is not later than `at`.
+    #[inline]
+    pub(super) fn is_due_by(&self, flow: u32, at: Option<Instant>) -> bool {
+        let node = self.nodes.get(flow as usize).filter(|node| node.slot != UNSET);
+        matches!((node, at), (Some(node), Some(at)) if node.at <= at)
+    }
+
     /// Appends to `expired` the flows whose deadlines have passed by `now`, at most so many that it has `limit` entries;
     /// they have no deadline any more.
     pub(super) fn expire(&mut self, now: Instant, expired: &mut Vec<u32>, limit: usize) {

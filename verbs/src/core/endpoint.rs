@@ -122,6 +122,15 @@ impl Endpoint {
         }
     }
 
+    /// Whether the engine would be given anything: asked in vain it costs as much as a segment.
+    #[inline]
+    pub(super) fn wants_to_send(&self) -> bool {
+        match &self.phase {
+            Phase::Established(outbound) => !(self.greeting_taken || self.greeting_acknowledged) || outbound.has_work(),
+            _ => true,
+        }
+    }
+
     /// The earliest of its deadlines.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         [self.deadline, self.receive_deadline, self.silent_until].into_iter().flatten().min()
@@ -153,6 +162,11 @@ impl Source for EndpointSource<'_> {
         let mut upper = OutboundUpper { stream: endpoint.stream, queue_pair, to_receive: self.to_receive };
         let record = endpoint.phase.outbound_mut()?.next(room, queue_pair.memory(), &mut upper)?;
         Some(Record { start: record.start, length: record.length })
+    }
+
+    #[inline]
+    fn has_more(&self) -> bool {
+        self.endpoint.wants_to_send()
     }
 
     fn write(&mut self, start: u64, out: &mut [u8]) {

@@ -84,6 +84,8 @@ pub(crate) struct Host {
     pub(super) by_cm: HashMap<u64, u32>,
     pub(super) listeners: HashMap<ListenerId, Listener>,
     ready: VecDeque<u32>,
+    /// Endpoints that were just offered to the engine. A field to keep its memory.
+    pub(super) offered: Vec<u32>,
     ending: Vec<u32>,
     pub(super) to_receive: Outbox<ToReceive>,
     timers: Timers,
@@ -117,6 +119,7 @@ impl Host {
             by_cm: HashMap::new(),
             listeners: HashMap::new(),
             ready: VecDeque::new(),
+            offered: Vec::new(),
             ending: Vec::new(),
             to_receive: Outbox::default(),
             timers: Timers::default(),
@@ -446,6 +449,10 @@ impl Host {
     pub(super) fn handle_doorbells(&mut self) -> usize {
         let mut served = 0;
         for _ in 0..self.doorbells.queue_pairs.capacity() {
+            // A look is two loads; an empty queue is told for certain only behind a fence.
+            if self.doorbells.queue_pairs.is_empty() {
+                break;
+            }
             let Some(queue_pair) = self.doorbells.queue_pairs.pop() else { break };
             served += 1;
             queue_pair.clear_doorbell();
@@ -704,8 +711,11 @@ impl Host {
         let Some(slot) = self.slot_of(stream) else { return };
         if let Some(endpoint) = self.endpoints[slot as usize].as_mut() {
             use_source(&mut EndpointSource { endpoint, to_receive: &mut self.to_receive });
+            let wants_to_send = endpoint.wants_to_send();
             self.after_transmit(slot);
-            self.mark_ready(slot);
+            if wants_to_send {
+                self.mark_ready(slot);
+            }
         }
     }
 

@@ -121,10 +121,14 @@ fn transmit_ready(engine: &mut dyn Engine, host: &mut Host, now: Instant) -> usi
             Transmitted::Drained | Transmitted::Gone => {}
             Transmitted::Blocked => host.set_blocked(slot),
         }
-        host.after_transmit(slot);
+        host.offered.push(slot);
     }
     if served > 0 {
         engine.flush(now);
+    }
+    // Behind the frames: whoever waits for them need not wait for this.
+    while let Some(slot) = host.offered.pop() {
+        host.after_transmit(slot);
     }
     served
 }

@@ -48,6 +48,8 @@ struct Receiving {
     engine: Box<dyn ReceiveEngine>,
     side: ReceiveSide,
     mail: Arc<Mailbox<ToReceive>>,
+    /// The last pass brought bytes, and what else it found was left for the next one.
+    is_rest_due: bool,
 }
 
 /// What is inside the send turn.
@@ -64,7 +66,7 @@ impl Split {
         side.to_host = Outbox::Shared(to_host.clone());
         host.to_receive = Outbox::Shared(to_receive.clone());
         Self {
-            receive: Turn::new(Receiving { engine: receive, side, mail: to_receive.clone() }),
+            receive: Turn::new(Receiving { engine: receive, side, mail: to_receive.clone(), is_rest_due: false }),
             send: Turn::new(Sending { engine: send, host, mail: to_host.clone() }),
             to_host,
             to_receive,
@@ -74,12 +76,22 @@ impl Split {
         }
     }
 
-    /// Receives, if nobody else does, and then sends what that brought, or what is due.
+    /// Receives, if nobody else does, and then sends what that brought, or what is due. What brought bytes is left at that: the
+    /// mail waits for the next call, or for whoever sends the answer. Never twice in a row.
     pub(crate) fn progress(&self, now: Instant) -> Activity {
         let mut activity = Activity::default();
         // Before both turns are looked at: who leaves one from now on says so again.
         let is_left = self.is_left.load(Ordering::Relaxed) && self.is_left.swap(false, Ordering::AcqRel);
-        self.note(self.receive.try_enter(|receiving, _| add(&mut activity, receiving.pass(now))));
+        let mut is_rest_due = false;
+        self.note(self.receive.try_enter(|receiving, _| {
+            let was_due = receiving.is_rest_due;
+            add(&mut activity, receiving.pass(now));
+            receiving.is_rest_due = receiving.side.take_brought() && !was_due;
+            is_rest_due = receiving.is_rest_due;
+        }));
+        if is_rest_due && !is_left {
+            return activity;
+        }
         if is_left || self.send_due.load(Ordering::Acquire) <= now.as_nanoseconds() {
             add(&mut activity, self.ring_send(now));
         }
@@ -238,15 +250,18 @@ impl ReceiveStreams for Arriving<'_> {
 impl Sending {
     fn pass(&mut self, now: Instant) -> Activity {
         self.host.set_now(now);
-        let mut events = 0;
-        while events < MAIL_BUDGET
+        // What the application posted leaves first; bookkeeping is done while it is on its way.
+        let mut events = command::execute_all(&mut *self.engine, &mut self.host, now);
+        events += self.host.handle_doorbells();
+        events += transmit_ready(&mut *self.engine, &mut self.host, now);
+        let mut delivered = 0;
+        while delivered < MAIL_BUDGET
             && let Some(message) = self.mail.pop()
         {
             self.host.handle_mail(message);
-            events += 1;
+            delivered += 1;
         }
-        events += command::execute_all(&mut *self.engine, &mut self.host, now);
-        events += self.host.handle_doorbells();
+        events += delivered;
         let mut activity = self.engine.poll(now, &mut Leaving(&mut self.host));
         self.host.handle_timers(now);
         events += transmit_ready(&mut *self.engine, &mut self.host, now);

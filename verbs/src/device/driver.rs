@@ -376,7 +376,8 @@ impl Driver {
     fn wake_if_sleeping(&self) {
         // Pairs with the fence in `sleep`: either it sees what was handed over, or we see that it sleeps.
         fence(Ordering::SeqCst);
-        if self.sleeping.load(Ordering::Relaxed) {
+        // Once for each sleep: it may take a while until the thread has a core.
+        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Relaxed) {
             self.wake();
         }
     }

@@ -86,6 +86,8 @@ pub(in crate::softrdma) struct SendFlow {
     pub(super) is_owing: bool,
     /// The layer above was refused: it is told when there is room.
     pub(in crate::softrdma) is_blocked: bool,
+    /// In the list of flows whose deadline is to be looked at.
+    pub(super) is_unarmed: bool,
     /// What it waits for, in a list of those that do.
     pub(super) wants: Option<Want>,
     /// Handshake segments sent.
@@ -141,6 +143,7 @@ impl SendFlow {
             owed_polls: 0,
             is_owing: false,
             is_blocked: false,
+            is_unarmed: false,
             wants: None,
             attempts: 0,
             handshake_sent: Instant::ZERO,
@@ -273,6 +276,12 @@ impl SendFlow {
     #[inline]
     pub(super) fn handle_drained(&mut self, now: Instant) -> bool {
         self.sender.as_mut().is_some_and(|sender| sender.handle_drained(now))
+    }
+
+    /// All that was committed has left, and [`Self::handle_drained`] has nothing in its place.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.sender.as_ref().is_some_and(|sender| sender.next_offset() == self.committed && sender.is_plain())
     }
 
     /// Whether the peer has acknowledged our FIN.

@@ -298,6 +298,12 @@ impl Sender {
         self.recovery.is_some() && self.handle_drained_recovery(now)
     }
 
+    /// No probe is due and no loss is being repaired.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.recovery.is_none() && self.probe.due().is_none()
+    }
+
     fn handle_drained_recovery(&mut self, now: Instant) -> bool {
         let smoothed = self.round_trip.smoothed();
         let is_late = self.segments.back().is_some_and(|last| last.is_open() && last.sent + smoothed < now);
