@@ -668,7 +668,11 @@ impl<P: Port> SendHalf<P> {
             self.arm(index);
             return (Expired::Served, false);
         }
-        let outcome = flow.sender.as_mut().map_or(TimeoutOutcome::Nothing, |sender| sender.handle_timeout(now));
+        let heard = flow.shared.heard();
+        let outcome = flow.sender.as_mut().map_or(TimeoutOutcome::Nothing, |sender| {
+            sender.note_heard(heard);
+            sender.handle_timeout(now)
+        });
         let mut has_room = false;
         match outcome {
             TimeoutOutcome::GiveUp => return (Expired::GaveUp { unreachable: false }, false),

@@ -38,6 +38,9 @@ impl Sender {
             let covered = self.presumed.min(news.advanced);
             self.presumed -= covered;
             news.bytes = news.bytes.saturating_sub(covered);
+            self.is_shrunk = false;
+        } else {
+            self.note_window();
         }
         let is_trouble = !is_calm || is_duplicate || news.is_selective || ack.duplicate.is_some();
         if is_trouble {
@@ -46,6 +49,20 @@ impl Sender {
             self.grow(now, &news);
         }
         self.arm_acknowledged(now, &news);
+    }
+
+    /// The peer has said something, but acknowledged nothing.
+    fn note_window(&mut self) {
+        let is_shrunk = self.is_front_unwelcome();
+        let was_shrunk = std::mem::replace(&mut self.is_shrunk, is_shrunk);
+        if was_shrunk
+            && !is_shrunk
+            && let Some(front) = self.segments.front()
+        {
+            // It was probed ever more seldom, and not for the network's sake.
+            self.round_trip.forget_backoff();
+            self.timeout_at = Some(self.round_trip.timeout_at(front.sent));
+        }
     }
 
     /// Marks what has arrived, and measures how long it took.

@@ -124,8 +124,10 @@ pub(crate) struct Sender {
     reordering_deadline: Option<Instant>,
     timeout_at: Option<Instant>,
     probe_at: Option<Instant>,
-    /// Since when nothing was acknowledged.
+    /// Since when nothing was acknowledged, nor heard from a peer whose window is too small for anything.
     silent_since: Instant,
+    /// The window is too small for the oldest segment in flight, by what the peer said last.
+    is_shrunk: bool,
     last_sent: Instant,
     user_timeout: Duration,
     retransmitted: u64,
@@ -161,6 +163,7 @@ impl Sender {
             timeout_at: None,
             probe_at: None,
             silent_since: now,
+            is_shrunk: false,
             last_sent: now,
             user_timeout: config.user_timeout,
             retransmitted: 0,
@@ -374,7 +377,7 @@ impl Sender {
         }
         // RFC 6298 §5: never again sooner than a timeout after it left last.
         if self.timeout_at.is_none() || start == self.acknowledged {
-            self.timeout_at = Some(self.round_trip.timeout_at(now));
+            self.timeout_at = Some(self.repeat_at(now));
         }
     }
 }

@@ -77,9 +77,19 @@ impl RoundTrip {
         self.backoff = (self.backoff + 1).min(MOST_BACKOFF);
     }
 
+    /// Timeouts were not for want of acknowledgements.
+    pub(super) fn forget_backoff(&mut self) {
+        self.backoff = 0;
+    }
+
     /// The retransmission timeout.
     pub(super) fn timeout(&self) -> Duration {
         Duration::from_nanos(self.timeout_nanoseconds())
+    }
+
+    /// The retransmission timeout of a segment that left once.
+    pub(super) fn first_timeout(&self) -> Duration {
+        Duration::from_nanos(self.first_nanoseconds().min(LONGEST))
     }
 
     /// When a timer fires that starts at `now`.
@@ -93,12 +103,12 @@ impl RoundTrip {
     /// look like a loss.
     #[inline]
     fn timeout_nanoseconds(&self) -> u64 {
-        let timeout = if self.is_measured {
-            self.smoothed + (self.variation * 4).max(self.least)
-        } else {
-            INITIAL.max(self.least)
-        };
-        timeout.saturating_mul(1 << self.backoff).min(LONGEST)
+        self.first_nanoseconds().saturating_mul(1 << self.backoff).min(LONGEST)
+    }
+
+    #[inline]
+    fn first_nanoseconds(&self) -> u64 {
+        if self.is_measured { self.smoothed + (self.variation * 4).max(self.least) } else { INITIAL.max(self.least) }
     }
 
     /// RFC 8985 §7.2: two round trips, but no less than hosts may be late; `is_alone`: one segment is in flight, whose

@@ -12,6 +12,14 @@ impl Sender {
         [self.timeout_at, self.probe_at, self.reordering_deadline].into_iter().flatten().min()
     }
 
+    /// The peer said something last at `heard`, perhaps nothing new. To be told before [`Self::handle_timeout`].
+    pub(crate) fn note_heard(&mut self, heard: Instant) {
+        if self.is_shrunk {
+            // RFC 9293 §3.8.6 and §3.8.6.1: who answers what leaves again, though its window is closed, is not dead.
+            self.silent_since = self.silent_since.max(heard);
+        }
+    }
+
     /// A deadline has passed.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> TimeoutOutcome {
         if self.reordering_deadline.is_some_and(|at| at <= now) {
@@ -38,7 +46,7 @@ impl Sender {
             return TimeoutOutcome::Nothing;
         };
         // RFC 6298 §5: no segment again less than a timeout after it left, by what is known of round trips now.
-        let at = self.round_trip.timeout_at(front.sent);
+        let at = self.repeat_at(front.sent);
         if at > now {
             self.timeout_at = Some(at);
             return TimeoutOutcome::Nothing;
@@ -63,9 +71,24 @@ impl Sender {
         self.reordering_deadline = None;
         self.begin_timeout_recovery(front.end());
         self.round_trip.back_off();
-        self.timeout_at = Some(self.round_trip.timeout_at(now));
+        self.timeout_at = Some(self.repeat_at(now));
         self.probe_at = None;
         TimeoutOutcome::RetransmitDue
+    }
+
+    /// When the oldest segment, which left at `sent`, leaves again. RFC 9293 §3.8.6.1: where the peer shrank its window, that is
+    /// what probes it; so often that silence means something.
+    pub(super) fn repeat_at(&self, sent: Instant) -> Instant {
+        let at = self.round_trip.timeout_at(sent);
+        if !self.is_shrunk {
+            return at;
+        }
+        at.min(sent + (self.user_timeout / 4).max(self.round_trip.first_timeout()))
+    }
+
+    /// The peer has shrunk its window to less than the oldest segment in flight.
+    pub(super) fn is_front_unwelcome(&self) -> bool {
+        self.segments.front().is_some_and(|front| front.end() > self.window_end)
     }
 
     /// `first_end`: where the first segment ends.

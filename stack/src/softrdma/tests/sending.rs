@@ -130,6 +130,61 @@ fn rfc_9293_3_8_6_1_a_peer_that_answers_probes_may_keep_its_window_closed_for_ev
 }
 
 #[test]
+fn rfc_9293_3_8_6_1_a_peer_that_shrinks_its_window_over_what_is_in_flight_may_keep_it_closed_for_ever() {
+    for window in [0, 50] {
+        let config = SoftrdmaConfig {
+            keep_alive_interval: Duration::from_secs(1),
+            user_timeout: Duration::from_secs(5),
+            ..plain()
+        };
+        let (mut script, _) = Script::connected_with(config, seg("S", 0, 0));
+        script.write(100);
+        script.expect("A", 1, 1, 100);
+        // Each word of the peer has a byte with it, so that it is newer than the one before.
+        script.send(seg("A", 1, 1).data(b"x"));
+        let mut seq = 2;
+        let mut probes = 0;
+        for _ in 0..600 {
+            script.pass(Duration::from_millis(100));
+            let has_probed = script.drain().iter().any(|sent| !sent.payload.is_empty());
+            if seq == 2 || has_probed {
+                probes += u32::from(has_probed);
+                script.send(seg("A", seq, 1).window(window).data(b"x"));
+                seq += 1;
+            }
+        }
+        let is_reset = |event: &StreamEvent| matches!(event, StreamEvent::Reset { .. });
+        assert!(!script.has(is_reset), "window {window}: {:?}", script.above.events);
+        // Ever more seldom, but several in the time after which silence means death.
+        assert!((40..80).contains(&probes), "{probes} probes in a minute");
+        script.drain();
+        script.send(seg("A", seq, 1));
+        script.pass(Duration::from_millis(10));
+        assert!(script.drain().iter().any(|again| again.is("A", 1, seq, 100)), "window {window}: open again");
+        script.send(seg("A", seq, 101));
+        assert_eq!(script.above.source.acknowledged, 100);
+    }
+}
+
+#[test]
+fn rfc_9293_3_8_3_a_peer_that_shrinks_its_window_and_falls_silent_is_given_up_at_its_time() {
+    let config =
+        SoftrdmaConfig { keep_alive_interval: Duration::from_secs(1), user_timeout: Duration::from_secs(5), ..plain() };
+    let (mut script, _) = Script::connected_with(config, seg("S", 0, 0));
+    script.write(100);
+    script.expect("A", 1, 1, 100);
+    for _ in 0..200 {
+        script.send(seg("A", 1, 1).window(0));
+        script.pass(Duration::from_millis(100));
+    }
+    let timed_out = |event: &StreamEvent| matches!(event, StreamEvent::Reset { reason: ResetReason::TimedOut, .. });
+    script.pass(Duration::from_millis(4800));
+    assert!(!script.has(timed_out), "{:?}", script.above.events);
+    script.pass(Duration::from_millis(1500));
+    assert!(script.has(timed_out), "{:?}", script.above.events);
+}
+
+#[test]
 fn rfc_9293_3_8_6_2_1_a_window_that_opens_by_crumbs_is_not_filled_with_crumbs() {
     let mut script = Script::connected();
     script.write(65_535);
