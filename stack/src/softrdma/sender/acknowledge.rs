@@ -34,7 +34,7 @@ impl Sender {
             self.silent_since = now;
             self.duplicates = 0;
             self.probe.set_due(None);
-            // RFC 9937 §5: what duplicates stood for is part of it.
+            // RFC 9937: what duplicates stood for is part of it.
             let covered = self.presumed.min(news.advanced);
             self.presumed -= covered;
             news.bytes = news.bytes.saturating_sub(covered);
@@ -129,7 +129,7 @@ impl Sender {
         }
     }
 
-    /// Without selective acknowledgements a duplicate stands for a segment that has arrived (RFC 9937 §5).
+    /// Without selective acknowledgements a duplicate stands for a segment that has arrived (RFC 9937).
     fn handle_duplicate(&mut self, news: &mut Delivered) {
         self.duplicates += 1;
         let arrived = (self.segment_size as u64).min(self.pipe());
@@ -223,7 +223,7 @@ impl Sender {
         }
     }
 
-    /// RFC 3708 §3: `duplicate` has arrived twice: perhaps nothing was lost at all.
+    /// RFC 3708: `duplicate` has arrived twice: perhaps nothing was lost at all.
     fn take_proof(&mut self, duplicate: &Range<u64>) {
         let proof = self.undo.note_duplicate(duplicate);
         if !matches!(proof, Proof::None) {

@@ -118,7 +118,7 @@ pub(crate) struct Sender {
     is_front_due: bool,
     /// Duplicate acknowledgements since the last that moved on, without selective ones.
     duplicates: u32,
-    /// RFC 9937 §5: bytes that these say have arrived.
+    /// RFC 9937: bytes that these say have arrived.
     presumed: u64,
     /// RFC 8985 §6.2 step 5: when the next one counts as lost.
     reordering_deadline: Option<Instant>,

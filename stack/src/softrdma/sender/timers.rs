@@ -142,7 +142,7 @@ impl Sender {
         }
     }
 
-    /// RFC 6582 §4: without selective acknowledgements only the first partial one of a recovery restarts the timer: repairing
+    /// RFC 6582 §3.2 step 3: without selective acknowledgements only the first partial one of a recovery restarts the timer: repairing
     /// many losses by one each round trip is slower than a timeout.
     fn is_impatient(&mut self) -> bool {
         match &mut self.recovery {

@@ -72,7 +72,7 @@ impl Undo {
         last.copies.push(range);
     }
 
-    /// RFC 3708 §3: the peer reported that `range` arrived twice.
+    /// RFC 3708: the peer reported that `range` arrived twice.
     pub(super) fn note_duplicate(&mut self, range: &Range<u64>) -> Proof {
         let is_in = |copy: &Range<u64>| copy.start >= range.start && copy.end <= range.end;
         let found = self

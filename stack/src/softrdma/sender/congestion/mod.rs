@@ -15,8 +15,10 @@ use slow_start::SlowStart;
 /// RFC 6928 §2: segments of the initial window. Its bound in bytes, written for the internet, is left out: who carries larger
 /// segments than Ethernet's is on a network of its own.
 const INITIAL_SEGMENTS: u64 = 10;
-/// RFC 3465 §2.3: segments that one acknowledgement adds at most in slow start after a timeout.
-const AFTER_TIMEOUT_SEGMENTS: u64 = 2;
+/// RFC 3465 §2.3: segments that one acknowledgement adds at most in a slow start, and in one that follows a timeout: then
+/// acknowledgements cover much that arrived long before.
+const RESTART_SEGMENTS: u64 = 2;
+const AFTER_TIMEOUT_SEGMENTS: u64 = 1;
 /// Larger than any window that TCP can announce.
 const LARGEST: u64 = 1 << 31;
 
@@ -92,6 +94,8 @@ pub(super) struct Window {
     bytes: u64,
     threshold: u64,
     slow_start: SlowStart,
+    /// Slow start follows a timeout.
+    is_after_timeout: bool,
     /// The window, and not the application, has held back since the last growth.
     is_full: bool,
     /// When it grew last, and whether it has been larger than needed since.
@@ -108,6 +112,7 @@ impl Window {
             bytes: INITIAL_SEGMENTS * segment,
             threshold: u64::MAX,
             slow_start: SlowStart::new(),
+            is_after_timeout: false,
             is_full: false,
             grown_at: Instant::ZERO,
             is_spare: false,
@@ -132,7 +137,7 @@ impl Window {
     /// The network took something.
     #[inline]
     pub(super) fn handle_arrival(&mut self, arrival: &Arrival) {
-        // RFC 7661 §4.2, RFC 9438 §5.8: a window that the application does not fill says nothing about the network.
+        // RFC 7661, RFC 9438 §5.8: a window that the application does not fill says nothing about the network.
         if !self.is_full || self.bytes >= LARGEST {
             self.is_spare = true;
             return;
@@ -154,7 +159,8 @@ impl Window {
             }
         } else {
             // RFC 5681 §3.1. Counted is what has arrived with this acknowledgement, not all that it covers.
-            self.bytes += arrival.delivered.min(AFTER_TIMEOUT_SEGMENTS * self.segment);
+            let most = if self.is_after_timeout { AFTER_TIMEOUT_SEGMENTS } else { RESTART_SEGMENTS };
+            self.bytes += arrival.delivered.min(most * self.segment);
         }
     }
 
@@ -168,6 +174,7 @@ impl Window {
 
     /// The loss is repaired. RFC 9937 §6: the window is what it was to be.
     pub(super) const fn arrive(&mut self) {
+        self.is_after_timeout = false;
         self.bytes = self.threshold;
     }
 
@@ -177,6 +184,7 @@ impl Window {
             self.handle_loss(true);
         }
         self.is_spare = false;
+        self.is_after_timeout = true;
         self.bytes = self.segment;
     }
 
@@ -185,7 +193,7 @@ impl Window {
     }
 
     /// There was no loss: the window is as before (RFC 9438 §4.9), except that no more than an initial window leaves at once
-    /// (RFC 4015 §3.2); what is missing comes back in slow start. `pipe`: bytes on their way.
+    /// (RFC 4015 §3.4); what is missing comes back in slow start. `pipe`: bytes on their way.
     pub(super) fn restore(&mut self, prior: Self, pipe: u64) {
         let bytes = prior.bytes.min(pipe + INITIAL_SEGMENTS * self.segment).max(self.bytes);
         *self = prior;
@@ -197,6 +205,7 @@ impl Window {
     pub(super) fn restart_after_idle(&mut self) {
         let initial = INITIAL_SEGMENTS * self.segment;
         if self.bytes > initial {
+            self.is_after_timeout = false;
             self.threshold = self.threshold.max(self.bytes * 3 / 4);
             self.bytes = initial;
             self.algorithm.get_mut().restart();

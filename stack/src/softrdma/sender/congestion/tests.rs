@@ -184,7 +184,7 @@ fn rfc_9438_4_9_what_was_no_loss_leaves_no_trace() {
 }
 
 #[test]
-fn rfc_4015_3_2_a_window_that_comes_back_lets_no_burst_out() {
+fn rfc_4015_3_4_a_window_that_comes_back_lets_no_burst_out() {
     let prior = Flow::avoiding(CongestionControl::Cubic, 1000).window;
     let mut window = prior;
     window.handle_timeout(true);
@@ -225,9 +225,28 @@ fn rfc_9406_4_2_one_acknowledgement_adds_eight_segments_at_most() {
 }
 
 #[test]
-fn rfc_3465_2_3_after_a_timeout_one_acknowledgement_adds_two_segments_at_most() {
+fn rfc_3465_2_3_after_a_timeout_one_acknowledgement_adds_one_segment_at_most() {
     let mut flow = Flow::avoiding(CongestionControl::Reno, 100);
     flow.window.handle_timeout(true);
-    flow.arrive(ROUND_TRIP, 1 << 20, 10);
-    assert_eq!(flow.segments(), 3);
+    for segments in 2..=5 {
+        flow.arrive(ROUND_TRIP, 1 << 20, 10);
+        assert_eq!(flow.segments(), segments);
+    }
+}
+
+#[test]
+fn rfc_3465_2_3_after_a_rest_one_acknowledgement_adds_two_segments_at_most() {
+    for after_timeout in [false, true] {
+        let mut flow = Flow::avoiding(CongestionControl::Reno, 100);
+        if after_timeout {
+            // Over when the window has grown back.
+            flow.window.handle_timeout(true);
+            while flow.segments() < 50 {
+                flow.arrive(ROUND_TRIP, 1 << 20, 10);
+            }
+        }
+        flow.window.restart_after_idle();
+        flow.arrive(ROUND_TRIP, 1 << 20, 10);
+        assert_eq!(flow.segments(), 12);
+    }
 }

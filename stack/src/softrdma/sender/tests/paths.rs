@@ -35,7 +35,7 @@ fn runs(control: CongestionControl, path: Path, megabytes: u64, name: &str) -> (
     (rate, all)
 }
 
-/// Bytes per second that a flow gets at a loss of `probability`: RFC 9438 §5.1, and where it is more, RFC 9438 §4.3 (a Reno
+/// Bytes per second that a flow gets at a loss of `probability`: RFC 9438 §5, and where it is more, RFC 9438 §4.3 (a Reno
 /// flow's). No more than the path carries.
 fn expected(path: &Path, probability: f64) -> f64 {
     let round_trip = path.round_trip.as_secs_f64();

@@ -422,7 +422,7 @@ fn rfc_6582_3_2_duplicates_of_what_was_repaired_are_no_new_loss() {
 }
 
 #[test]
-fn rfc_6582_4_only_the_first_partial_acknowledgement_restarts_the_timer() {
+fn rfc_6582_3_2_only_the_first_partial_acknowledgement_restarts_the_timer() {
     let mut script = Script::filled(false, 10);
     script.wait(ROUND_TRIP);
     (0..3).for_each(|_| script.acknowledge(0));
@@ -537,7 +537,7 @@ fn rfc_5681_4_1_after_a_rest_an_initial_window_leaves() {
 }
 
 #[test]
-fn rfc_7661_4_2_a_window_that_is_not_filled_does_not_grow() {
+fn rfc_7661_a_window_that_is_not_filled_does_not_grow() {
     let mut script = Script::new(true);
     for number in 1..100 {
         script.send(1);
@@ -548,7 +548,7 @@ fn rfc_7661_4_2_a_window_that_is_not_filled_does_not_grow() {
 }
 
 #[test]
-fn rfc_3708_3_a_reduction_is_taken_back_when_everything_that_left_again_arrived_twice() {
+fn rfc_3708_a_reduction_is_taken_back_when_everything_that_left_again_arrived_twice() {
     let mut script = Script::filled(true, 20);
     script.wait(ROUND_TRIP);
     script.sack(0, 1..4);
@@ -566,7 +566,7 @@ fn rfc_3708_3_a_reduction_is_taken_back_when_everything_that_left_again_arrived_
 }
 
 #[test]
-fn rfc_3708_3_the_proof_may_come_when_the_next_recovery_has_begun() {
+fn rfc_3708_the_proof_may_come_when_the_next_recovery_has_begun() {
     let mut script = Script::filled(true, 40);
     script.wait(ROUND_TRIP);
     script.sack(0, 1..4);
@@ -585,7 +585,7 @@ fn rfc_3708_3_the_proof_may_come_when_the_next_recovery_has_begun() {
 }
 
 #[test]
-fn rfc_3708_3_what_the_network_repeats_proves_nothing() {
+fn rfc_3708_what_the_network_repeats_proves_nothing() {
     let mut script = Script::filled(true, 20);
     script.wait(ROUND_TRIP);
     script.sack(0, 1..4);
