@@ -16,6 +16,7 @@ impl Sender {
             return;
         }
         let window_moved = ack.window_end != self.window_end;
+        let is_shrinking = ack.window_end < self.window_end;
         // What was acknowledged was welcome.
         self.window_end = ack.window_end.max(ack.through);
         let is_calm = self.recovery.is_none()
@@ -38,8 +39,8 @@ impl Sender {
             let covered = self.presumed.min(news.advanced);
             self.presumed -= covered;
             news.bytes = news.bytes.saturating_sub(covered);
-            self.is_shrunk = false;
-        } else {
+        }
+        if is_shrinking || self.is_shrunk {
             self.note_window();
         }
         let is_trouble = !is_calm || is_duplicate || news.is_selective || ack.duplicate.is_some();
@@ -51,7 +52,8 @@ impl Sender {
         self.arm_acknowledged(now, &news);
     }
 
-    /// The peer has said something, but acknowledged nothing.
+    /// The peer has said something, and takes less than it said before, or did.
+    #[cold]
     fn note_window(&mut self) {
         let is_shrunk = self.is_front_unwelcome();
         let was_shrunk = std::mem::replace(&mut self.is_shrunk, is_shrunk);
