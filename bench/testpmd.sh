@@ -1,6 +1,7 @@
 #!/bin/sh
 # Raw frames of ours against dpdk-testpmd's, one way over memif between two processes on CPU 0 and CPU 1.
-# Prints both halves and the ratio for each frame size. Normal pages; no root unless REALTIME is set.
+# Prints both halves and the ratio for each frame size. Both sides have the same device, with the buffer and ring sizes that
+# ports of ours choose; --mbuf-size is that of our pools. Normal pages; no root unless REALTIME is set.
 #
 # usage: bench/testpmd.sh [SIZE...]      frame sizes in bytes (64 1500 9000)
 #   SECONDS_EACH=2   length of each run
@@ -24,7 +25,7 @@ raw=${CARGO_TARGET_DIR:-target}/release/examples/raw
 testpmd() {
     timeout -s KILL $((seconds + 20)) dpdk-testpmd --lcores "0@$2,1@$2" --no-huge -m 512 --no-shconf --no-telemetry \
         --no-pci --iova-mode=va --log-level='*:4' --file-prefix="$1-$3" \
-        --vdev "net_memif0,role=$3,id=0,socket=$1,bsize=$buffer" -- --forward-mode="$4" --nb-cores=1 \
+        --vdev "net_memif0,role=$3,id=0,socket=$1,$memif" -- --forward-mode="$4" --nb-cores=1 \
         --total-num-mbufs=8192 --mbuf-size=$((buffer + 128)) --txpkts="$size" --auto-start --stats-period=1 \
         --no-flush-rx </dev/null >"$work/$3.log" 2>&1 &
 }
@@ -76,7 +77,8 @@ testpmd_rate() {
 # Frames per second of ours, second by second as testpmd counts them, and the round trip.
 raw_rate() {
     for _ in $(seq "$seconds"); do
-        if [ -n "$realtime" ]; then chrt -f 10 timeout -s KILL 30 "$raw" "$size" 1; else "$raw" "$size" 1; fi
+        if [ -n "$realtime" ]; then set -- chrt -f 10 timeout -s KILL 30; else set --; fi
+        RAW_MEMIF=$memif "$@" "$raw" "$size" 1
     done
 }
 
@@ -85,8 +87,12 @@ if [ -n "$realtime" ]; then chrt --reset-on-fork -f -p 20 $$; fi
 
 printf '%8s %14s %14s %7s   %s\n' 'frame B' 'testpmd Mpps' 'raw Mpps' 'ratio' 'raw round trip'
 for size in $sizes; do
-    buffer=2048
-    if [ "$size" -gt 2000 ]; then buffer=$(((size + 26 + 63) / 64 * 64)); fi
+    buffer=2048 slots=8
+    if [ "$size" -gt 2000 ]; then
+        buffer=$(((((size + 12 + 63) / 64) | 1) * 64)) slots=5
+        while [ "$slots" -lt 8 ] && [ $((buffer << slots)) -lt 1048576 ]; do slots=$((slots + 1)); done
+    fi
+    memif="bsize=$buffer,rsize=$slots"
     theirs=0
     : >"$work/raw"
     for round in $(seq "$rounds"); do

@@ -1,6 +1,7 @@
 //! Plain frames over memif between two processes of this program, one pinned to CPU 0 and one to CPU 1.
 //!
 //! `raw FRAME_SIZE [SECONDS [TOUCH_MIB [crc] [checksum]]]` prints one line: round trip and one-way throughput.
+//! RAW_MEMIF holds further arguments of net_memif (`bsize=2048,rsize=8`); what it leaves out is chosen by the frame size.
 
 use std::error::Error;
 use std::process::Command;
@@ -10,6 +11,7 @@ use softrdma_dpdk_glue::raw::{self, Config, Limit, Report, Touch, Traffic};
 use softrdma_dpdk_glue::{Eal, EalConfig, EthPort, HugePages, MemifRole, PortConfig};
 
 const SIDE: &str = "RAW_EXAMPLE_SOCKET";
+const DEVICE_ARGUMENTS: &str = "RAW_MEMIF";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -64,5 +66,9 @@ fn open(role: MemifRole, socket: &str, arguments: &[String]) -> Result<EthPort, 
     let cpu = if role == MemifRole::Server { 1 } else { 0 };
     core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
     let mtu = frame_size(arguments)?.saturating_sub(14).max(1500);
-    Ok(EthPort::open(&eal, &PortConfig::memif(role, 0, socket).with_mtu(mtu))?)
+    let mut config = PortConfig::memif(role, 0, socket).with_mtu(mtu);
+    if let Ok(arguments) = std::env::var(DEVICE_ARGUMENTS) {
+        config.device = format!("{},{arguments}", config.device);
+    }
+    Ok(EthPort::open(&eal, &config)?)
 }

@@ -208,8 +208,6 @@ pub struct EthTransmitQueue {
     /// Frames not yet taken by the driver: `queue[first..]`.
     queue: Vec<*mut rte_mbuf>,
     first: usize,
-    /// Bytes in them.
-    queued_bytes: u64,
     backlog: usize,
     /// Whether a frame in the queue leaves work to the port.
     has_offloads: bool,
@@ -232,7 +230,6 @@ impl EthTransmitQueue {
             stock: Stock::new(pool.pool()),
             queue: Vec::with_capacity(backlog),
             first: 0,
-            queued_bytes: 0,
             backlog,
             has_offloads: false,
             data_room: pool.data_room(),
@@ -247,10 +244,13 @@ impl EthTransmitQueue {
 
     /// Offers everything queued to the driver, in bursts, until it takes no more.
     fn push(&mut self) {
-        let before = self.first;
+        let (mut packets, mut bytes) = (0, 0);
         while self.first < self.queue.len() {
             let frames = &mut self.queue[self.first..];
             let count = frames.len().min(BURST) as u16;
+            let frames = &mut frames[..usize::from(count)];
+            // While they are ours. Only of one burst: a look at all that waits would cost more than the burst itself.
+            let offered = bytes_in(frames);
             let _visit = match &mut self.visitor {
                 Some(visitor) => match visitor.enter() {
                     Some(visit) => Some(visit),
@@ -268,21 +268,24 @@ impl EthTransmitQueue {
                 bindings::softrdma_transmit_burst(self.device.id, self.index, frames.as_mut_ptr(), ready)
             };
             self.first += usize::from(taken);
+            packets += u64::from(taken);
+            bytes += offered;
             if taken < count {
+                bytes -= bytes_in(&self.queue[self.first..][..usize::from(count - taken)]);
                 break;
             }
         }
-        self.account(self.first - before);
+        self.account(packets, bytes);
     }
 
-    /// The driver has taken `taken` more frames.
-    fn account(&mut self, taken: usize) {
-        // SAFETY: the frames are owned here until the driver takes them.
-        let left = self.queue[self.first..].iter().map(|frame| u64::from(unsafe { (**frame).pkt_len })).sum();
+    /// The driver has taken `packets` more frames, with `bytes` in them.
+    fn account(&mut self, packets: u64, bytes: u64) {
+        if packets == 0 {
+            return;
+        }
         let counters = &self.device.counters[usize::from(self.index)];
-        add(&counters.transmitted_packets, taken as u64);
-        add(&counters.transmitted_bytes, self.queued_bytes - left);
-        self.queued_bytes = left;
+        add(&counters.transmitted_packets, packets);
+        add(&counters.transmitted_bytes, bytes);
         if self.first == self.queue.len() {
             self.queue.clear();
             self.first = 0;
@@ -307,7 +310,6 @@ impl EthTransmitQueue {
         unsafe { bindings::softrdma_mbuf_free_bulk(frames.as_mut_ptr(), frames.len() as u32) };
         self.queue.clear();
         self.first = 0;
-        self.queued_bytes = 0;
         self.has_offloads = false;
     }
 }
@@ -340,7 +342,6 @@ impl TransmitQueue for EthTransmitQueue {
             self.queue.drain(..self.first);
             self.first = 0;
         }
-        self.queued_bytes += frame.total_length() as u64;
         let (mbuf, has_work) = frame.finish(offload);
         self.has_offloads |= has_work;
         self.queue.push(mbuf);
@@ -369,6 +370,12 @@ impl Drop for EthTransmitQueue {
         self.free_queue();
         self.device.queues.transmit[usize::from(self.index)].store(false, Ordering::Release);
     }
+}
+
+/// Bytes in `frames`, which the caller owns.
+fn bytes_in(frames: &[*mut rte_mbuf]) -> u64 {
+    // SAFETY: the caller, a transmit queue, owns the frames as long as they are in its list.
+    frames.iter().map(|frame| u64::from(unsafe { (**frame).pkt_len })).sum()
 }
 
 /// Which queues are taken: a queue has one user at a time.

@@ -79,19 +79,21 @@ pub(super) fn complete_arguments(driver: Driver, config: &PortConfig) -> String 
     }
 }
 
-/// A memif buffer for a frame of `frame` bytes: an odd number of cache lines, so that the beginnings of a ring's buffers use all
-/// sets of a cache. With the driver's own 2048 bytes they share a few, and displace each other.
+/// A memif buffer for a frame of `frame` bytes. Two small ones fill a page, so that none reaches into a second one, at which
+/// a CPU's prefetcher stops. Larger ones have an odd number of cache lines, so that the beginnings of a ring's buffers use all
+/// sets of a cache and do not displace each other.
 fn memif_buffer(frame: usize) -> usize {
     const LINE: usize = 64;
-    let lines = frame.div_ceil(LINE).max(32) | 1;
+    let lines = frame.div_ceil(LINE);
+    let lines = if lines * LINE <= SMALLEST_DATA_ROOM { SMALLEST_DATA_ROOM / LINE } else { lines | 1 };
     (lines * LINE).min(usize::from(u16::MAX))
 }
 
-/// The binary logarithm of a memif ring's slots: as many as the driver's own 1024 buffers of 2048 bytes have room for, so that a
-/// ring of larger buffers does not outgrow the caches either.
+/// The binary logarithm of a memif ring's slots. Both sides go round the whole ring, whatever the load: the shorter it is, the
+/// more of it stays in their caches. The driver's own 1024 slots do not.
 fn memif_ring(buffer: usize) -> u32 {
-    const BYTES: usize = 2 << 20;
-    (BYTES / buffer.clamp(1, BYTES)).max(1).next_power_of_two().ilog2().clamp(5, 10)
+    const BYTES: usize = 1 << 20;
+    (BYTES / buffer.clamp(1, BYTES)).max(1).next_power_of_two().ilog2().clamp(5, 8)
 }
 
 /// A slot for a frame of `frame` bytes in the ring shared with the kernel, whose own header stands in front.

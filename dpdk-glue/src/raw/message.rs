@@ -48,6 +48,15 @@ pub(super) struct Tally {
     pub(super) nanoseconds: u64,
 }
 
+impl Tally {
+    /// Counts packets that arrived while measuring.
+    pub(super) fn count(&mut self, packets: &[impl Packet]) {
+        self.total += packets.len() as u64;
+        self.frames += packets.len() as u64;
+        self.bytes += packets.iter().map(|packet| packet.length() as u64).sum::<u64>();
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Message {
     pub(super) kind: Kind,

@@ -29,7 +29,30 @@ void softrdma_mbuf_free(struct rte_mbuf *mbuf)
 
 void softrdma_mbuf_free_bulk(struct rte_mbuf **mbufs, uint32_t count)
 {
-	rte_pktmbuf_free_bulk(mbufs, count);
+	struct rte_mempool *pool = NULL;
+	uint32_t kept = 0;
+
+	/* What goes back to one pool is gathered at the front of the list, which the caller has no more use for. */
+	for (uint32_t i = 0; i < count; i++) {
+		struct rte_mbuf *mbuf = mbufs[i];
+
+		if (unlikely(mbuf->nb_segs != 1)) {
+			rte_pktmbuf_free(mbuf);
+			continue;
+		}
+		mbuf = rte_pktmbuf_prefree_seg(mbuf);
+		if (unlikely(mbuf == NULL))
+			continue;
+		if (unlikely(mbuf->pool != pool)) {
+			if (kept != 0)
+				rte_mempool_put_bulk(pool, (void **)mbufs, kept);
+			pool = mbuf->pool;
+			kept = 0;
+		}
+		mbufs[kept++] = mbuf;
+	}
+	if (kept != 0)
+		rte_mempool_put_bulk(pool, (void **)mbufs, kept);
 }
 
 int softrdma_mbuf_chain(struct rte_mbuf *head, struct rte_mbuf *tail)
