@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
+use softrdma_mpa_ddp_rdmap::SendRequest;
 use softrdma_stack::stream::{Activity, Engine};
 use softrdma_stack::time::Instant;
 
@@ -189,6 +190,12 @@ impl Device {
     }
 
     // --- the data plane ---
+
+    /// A request that was admitted.
+    #[inline]
+    pub(crate) fn post(&self, queue_pair: &Arc<QueuePairShared>, request: SendRequest) {
+        self.0.driver.post(queue_pair, request);
+    }
 
     /// New send requests are in the queue of `queue_pair`; `rings`: it is not in the queue of doorbells yet.
     pub(crate) fn ring_doorbell(&self, queue_pair: &Arc<QueuePairShared>, rings: bool) {

@@ -197,10 +197,10 @@ impl QueuePair {
     }
 
     /// Posts a request. It completes in order with the others.
-    pub fn post_send(&self, request: SendRequest) -> Result<(), PostError> {
+    pub fn post_send(&self, mut request: SendRequest) -> Result<(), PostError> {
         self.check(&request)?;
-        let rings = self.0.shared.push_send(request)?;
-        self.0.device.ring_doorbell(&self.0.shared, rings);
+        self.0.shared.admit_send(&mut request)?;
+        self.0.device.post(&self.0.shared, request);
         Ok(())
     }
 
@@ -209,11 +209,12 @@ impl QueuePair {
         let mut rings = false;
         let mut count = 0;
         let mut result = Ok(());
-        for request in requests {
-            result = self.check(&request).and_then(|()| self.0.shared.push_send(request)).map(|bell| rings |= bell);
+        for mut request in requests {
+            result = self.check(&request).and_then(|()| self.0.shared.admit_send(&mut request));
             if result.is_err() {
                 break;
             }
+            rings |= self.0.shared.queue_send(request);
             count += 1;
         }
         if count > 0 {

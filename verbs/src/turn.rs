@@ -9,16 +9,19 @@
 //!
 //! A bell says which work it asks for, since whoever is inside may have come for less: to send, or only to look.
 
+// One of the few places that may: see `Turn::value`.
+#![allow(unsafe_code)]
+
 #[cfg(loom)]
-use loom::sync::{
-    Mutex,
-    atomic::{AtomicU8, Ordering},
+use loom::{
+    cell::UnsafeCell,
+    sync::atomic::{AtomicU8, Ordering},
 };
 #[cfg(not(loom))]
-use std::sync::{
-    Mutex,
-    atomic::{AtomicU8, Ordering},
-};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+#[cfg(not(loom))]
+use self::cell::UnsafeCell;
 
 /// What has to be done by whoever is inside, weakest first: each kind of work includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,13 +58,18 @@ const LEFT: u8 = 4;
 #[derive(Debug)]
 pub(crate) struct Turn<T, const PASSES: u32 = { self::PASSES }> {
     state: AtomicU8,
-    // Never contended: only the holder of the turn locks it. It costs one uncontended exchange and keeps this file safe.
-    value: Mutex<T>,
+    // Not a lock inside the lock: it would be taken and given back, two exchanges, in every visit of the data path. A loom test
+    // checks that nobody else is at it.
+    value: UnsafeCell<T>,
 }
+
+// SAFETY: the value is reached by whoever has set `state` from free to taken, one thread at a time: it has to be `Send`, and what
+// one visitor wrote is seen by the next, who acquires what the other released.
+unsafe impl<T: Send, const PASSES: u32> Sync for Turn<T, PASSES> {}
 
 impl<T, const PASSES: u32> Turn<T, PASSES> {
     pub(crate) fn new(value: T) -> Self {
-        Self { state: AtomicU8::new(FREE), value: Mutex::new(value) }
+        Self { state: AtomicU8::new(FREE), value: UnsafeCell::new(value) }
     }
 
     /// Has the work of `bell` done on everything handed over before this call: by us if the turn is free, else by whoever is
@@ -120,11 +128,9 @@ impl<T, const PASSES: u32> Turn<T, PASSES> {
     fn work_until_quiet(&self, bell: Option<Bell>, work: &mut impl FnMut(&mut T, Option<Bell>)) -> Visit {
         let mut due = bell;
         for pass in 1.. {
-            match self.value.lock() {
-                Ok(mut value) => work(&mut value, due),
-                // A holder panicked: the state may be half-changed, and the panic is already on its way to the user.
-                Err(_) => break,
-            }
+            // If the work panics the turn stays taken: nobody sees the state half-changed.
+            // SAFETY: who is here has set the state from free to taken and has not set it back, so that nobody else is.
+            self.value.with_mut(|value| work(unsafe { &mut *value }, due));
             if self.state.compare_exchange(TAKEN, FREE, Ordering::Release, Ordering::Relaxed).is_ok() {
                 break;
             }
@@ -138,6 +144,24 @@ impl<T, const PASSES: u32> Turn<T, PASSES> {
             due = bell_of(self.state.swap(TAKEN, Ordering::AcqRel));
         }
         Visit::Quiet
+    }
+}
+
+/// The face of loom's cell.
+#[cfg(not(loom))]
+mod cell {
+    #[derive(Debug)]
+    pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(super) const fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        #[inline]
+        pub(super) fn with_mut<R>(&self, use_value: impl FnOnce(*mut T) -> R) -> R {
+            use_value(self.0.get())
+        }
     }
 }
 

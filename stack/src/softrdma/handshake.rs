@@ -38,6 +38,8 @@ impl<P: Port> Sending<P> {
         remote: SocketAddr,
         local: Option<IpAddr>,
     ) -> Result<StreamId, ConnectError> {
+        // Ports that have become free.
+        self.time_wait.expire(now);
         let limit = self.limits.max_connections;
         if self.connections.is_full() {
             return Err(ConnectError::TooManyConnections { limit });

@@ -1,6 +1,6 @@
 //! What joins each protocol half of a connection to the queues of its queue pair and to its mail.
 
-use softrdma_mpa_ddp_rdmap::{Completion, Outbound, ReceiveRequest, ToInbound, ToOutbound, Upper};
+use softrdma_mpa_ddp_rdmap::{Completion, Outbound, ReceiveRequest, SendRequest, ToInbound, ToOutbound, Upper};
 use softrdma_stack::stream::StreamId;
 
 use super::mail::{Connection, Outbox, ToHost, ToReceive};
@@ -90,16 +90,24 @@ impl Upper for FlushUpper<'_> {
 /// moved: what is posted then is flushed with the queue pair, behind what Outbound has.
 pub(super) fn take_posted(outbound: &mut Outbound, queue_pair: &QueuePairShared) -> bool {
     let mut any = false;
-    while !outbound.is_ending()
+    // A look is two loads; an empty queue is told for certain only behind a fence.
+    while queue_pair.has_send()
+        && !outbound.is_ending()
         && let Some(request) = queue_pair.take_send()
     {
         any = true;
-        let id = request.id;
-        // Lengths, depths and tags were checked when it was posted; what is refused now is reported all the same.
-        if let Err(error) = outbound.post(request) {
-            tracing::warn!(queue_pair = queue_pair.number(), id, %error, "request refused after posting");
-            queue_pair.fail_send(id);
-        }
+        take(outbound, queue_pair, request);
     }
     any
+}
+
+/// Moves one request into Outbound, which is not ending.
+#[inline]
+pub(super) fn take(outbound: &mut Outbound, queue_pair: &QueuePairShared, request: SendRequest) {
+    let id = request.id;
+    // Lengths, depths and tags were checked when it was posted; what is refused now is reported all the same.
+    if let Err(error) = outbound.post(request) {
+        tracing::warn!(queue_pair = queue_pair.number(), id, %error, "request refused after posting");
+        queue_pair.fail_send(id);
+    }
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use crossbeam_queue::ArrayQueue;
 use softrdma_mpa_ddp_rdmap::HandshakeConfig;
-use softrdma_mpa_ddp_rdmap::Inbound;
+use softrdma_mpa_ddp_rdmap::{Inbound, SendRequest};
 use softrdma_stack::stream::{Engine, ListenerId, ResetReason, Source, StreamEvent, StreamId};
 use softrdma_stack::time::Instant;
 
 use super::Command;
-use super::adapter::{FlushUpper, OutboundUpper, take_posted};
+use super::adapter::{FlushUpper, OutboundUpper, take, take_posted};
 use super::endpoint::{Ending, Endpoint, EndpointSource, Phase, Receiving};
 use super::mail::{Connection, Outbox, ToReceive};
 use super::timers::Timers;
@@ -473,6 +473,24 @@ impl Host {
             }
         }
         served
+    }
+
+    /// Hands one request to the connection of `queue_pair`, behind those in the queue; whether it was taken.
+    pub(super) fn post(&mut self, queue_pair: &QueuePairShared, request: &mut Option<SendRequest>) -> bool {
+        let Some(slot) = queue_pair.endpoint() else { return false };
+        let Some(endpoint) = self.endpoint_mut(slot) else { return false };
+        let Phase::Established(outbound) = &mut endpoint.phase else { return false };
+        if endpoint.end_reported {
+            return false;
+        }
+        take_posted(outbound, queue_pair);
+        if outbound.is_ending() {
+            return false;
+        }
+        let Some(request) = request.take() else { return false };
+        take(outbound, queue_pair, request);
+        self.mark_ready(slot);
+        true
     }
 
     /// A message waits for a receive: that is allowed for a while. Or none waits any more.

@@ -14,6 +14,7 @@ mod receive;
 mod split;
 mod timers;
 
+use softrdma_mpa_ddp_rdmap::SendRequest;
 use softrdma_stack::stream::{
     Abort, Activity, Engine, EngineStatistics, Source, StreamEvent, StreamId, Streams, Transmitted,
 };
@@ -25,6 +26,7 @@ use mail::deliver;
 pub(crate) use receive::ReceiveSide;
 pub(crate) use split::Split;
 
+use crate::queue_pair::QueuePairShared;
 use crate::turn::Bell;
 
 /// An engine and what is above it: receiving and sending, driven together.
@@ -61,6 +63,14 @@ impl Core {
         let mut activity = self.serve_application(now);
         activity.events += self.transmit(now);
         activity
+    }
+
+    /// One request, straight from the application. `request` keeps it if its connection cannot take it.
+    pub(crate) fn post(&mut self, now: Instant, queue_pair: &QueuePairShared, request: &mut Option<SendRequest>) {
+        self.host.set_now(now);
+        if self.host.post(queue_pair, request) {
+            self.transmit(now);
+        }
     }
 
     /// The work that a bell asked for.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use softrdma_mpa_ddp_rdmap::SendRequest;
 use softrdma_stack::mailbox::Mailbox;
 use softrdma_stack::stream::{
     Abort, Activity, Engine, EngineStatistics, Halves, HalvesMail, ReceiveEngine, ReceiveStreams, Source, StreamEvent,
@@ -16,6 +17,7 @@ use softrdma_stack::time::Instant;
 
 use super::mail::{Outbox, ToHost, ToReceive};
 use super::{Host, ReceiveSide, command, transmit_ready};
+use crate::queue_pair::QueuePairShared;
 use crate::turn::{Bell, Turn, Visit};
 
 /// Messages that a mailbox holds without allocating.
@@ -97,6 +99,21 @@ impl Split {
         }
         add(&mut activity, self.settle(now));
         activity
+    }
+
+    /// Takes a request to the connection of `queue_pair` if nobody else sends and it can be taken; `request` keeps it otherwise. Then
+    /// carries out whatever else there is to send.
+    pub(crate) fn post(&self, now: Instant, queue_pair: &QueuePairShared, request: &mut Option<SendRequest>) {
+        self.note(self.send.try_enter(|sending, _| {
+            sending.host.set_now(now);
+            if sending.host.post(queue_pair, request) {
+                transmit_ready(&mut *sending.engine, &mut sending.host, now);
+            }
+            self.pass_send(sending, now);
+        }));
+        if request.is_none() {
+            self.settle(now);
+        }
     }
 
     /// Carries out what the application left.

@@ -18,6 +18,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use crossbeam_queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
+use softrdma_mpa_ddp_rdmap::SendRequest;
 use softrdma_stack::stream::{Activity, Engine, EngineStatistics};
 use softrdma_stack::time::Instant;
 
@@ -95,6 +96,22 @@ impl Work {
         }
     }
 
+    /// Takes the request to the connection of `queue_pair` and lets it leave, if nobody is at work and it can be taken; otherwise it
+    /// stays where it is.
+    fn post(&self, now: Instant, queue_pair: &QueuePairShared, request: &mut Option<SendRequest>) {
+        match self {
+            Self::Whole(turn) => {
+                turn.try_enter(|core, bell| {
+                    core.post(now, queue_pair, request);
+                    if let Some(due) = bell {
+                        core.answer(due, now);
+                    }
+                });
+            }
+            Self::Split(split) => split.post(now, queue_pair, request),
+        }
+    }
+
     /// When there is work again even if nothing arrives and nobody asks. Now, while somebody else is at work: when that is over
     /// is not known.
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
@@ -147,13 +164,16 @@ fn add(activity: &mut Activity, more: Activity) {
 /// Where time comes from.
 #[derive(Debug)]
 pub(super) enum Clock {
-    System(std::time::Instant),
+    /// The machine's, which read so much when the device was opened.
+    System {
+        origin: u64,
+    },
     Manual(AtomicU64),
 }
 
 impl Clock {
     pub(super) fn system() -> Self {
-        Self::System(std::time::Instant::now())
+        Self::System { origin: monotonic() }
     }
 
     pub(super) fn manual() -> Self {
@@ -162,10 +182,17 @@ impl Clock {
 
     pub(super) fn now(&self) -> Instant {
         Instant::from_nanoseconds(match self {
-            Self::System(origin) => u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX),
+            Self::System { origin } => monotonic() - origin,
             Self::Manual(nanoseconds) => nanoseconds.load(Ordering::Relaxed),
         })
     }
+}
+
+/// The machine's clock, in nanoseconds. Never goes back, and fits for 500 years.
+#[inline]
+fn monotonic() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// The turn and everything beside it.
@@ -265,6 +292,24 @@ impl Driver {
             Driving::RunToCompletion | Driving::Halves | Driving::Manual => {
                 self.work.pass_outbound(self.clock.now());
                 self.wake_for_mail();
+            }
+        }
+    }
+
+    /// A request that was admitted ([`QueuePairShared::admit_send`]): straight to its connection if nobody is at work, else into the
+    /// queue.
+    pub(super) fn post(&self, queue_pair: &Arc<QueuePairShared>, request: SendRequest) {
+        let mut request = Some(request);
+        if self.driving != Driving::StackThread {
+            self.work.post(self.clock.now(), queue_pair, &mut request);
+        }
+        match request {
+            None => self.wake_for_mail(),
+            Some(request) => {
+                if queue_pair.queue_send(request) {
+                    self.push_doorbell(queue_pair.clone());
+                }
+                self.ring();
             }
         }
     }

@@ -175,23 +175,28 @@ impl QueuePairShared {
 
     // --- sends ---
 
-    /// Queues a request. `true`: the caller has to put the queue pair into the queue of doorbells.
-    pub(super) fn push_send(&self, mut request: SendRequest) -> Result<bool, PostError> {
+    /// Admits a request: there is room for it until it completes. [`Self::queue_send`] follows, or somebody who takes it to its
+    /// connection.
+    #[inline]
+    pub(super) fn admit_send(&self, request: &mut SendRequest) -> Result<(), PostError> {
         match self.state() {
             QueuePairState::ReadyToSend | QueuePairState::Error => {}
             state => return Err(PostError::State { number: self.number, state }),
         }
-        let full = PostError::Full { depth: self.max_send };
         if self.outstanding.fetch_add(1, Ordering::AcqRel) >= self.max_send {
             self.outstanding.fetch_sub(1, Ordering::AcqRel);
-            return Err(full);
+            return Err(PostError::Full { depth: self.max_send });
         }
         request.signaled |= self.signal_all;
-        if self.send_queue.push(request).is_err() {
-            self.outstanding.fetch_sub(1, Ordering::AcqRel);
-            return Err(full);
+        Ok(())
+    }
+
+    /// Queues a request that was admitted. `true`: the caller has to put the queue pair into the queue of doorbells.
+    pub(crate) fn queue_send(&self, request: SendRequest) -> bool {
+        if let Err(request) = self.send_queue.push(request) {
+            unreachable!("request {} was admitted and finds no room", request.id);
         }
-        Ok(self.ring())
+        self.ring()
     }
 
     /// Marks the queue pair as rung; `false` if it was already.
@@ -202,6 +207,12 @@ impl QueuePairShared {
     pub(crate) fn clear_doorbell(&self) {
         // A swap, not a store: it acquires what the ringer queued before.
         self.rung.swap(false, Ordering::AcqRel);
+    }
+
+    /// Whether [`Self::take_send`] would give something.
+    #[inline]
+    pub(crate) fn has_send(&self) -> bool {
+        !self.send_queue.is_empty()
     }
 
     pub(crate) fn take_send(&self) -> Option<SendRequest> {
