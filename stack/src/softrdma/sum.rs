@@ -22,7 +22,9 @@ impl Sum {
             bytes = rest;
         }
         self.total += words(bytes);
-        if let Some(last) = bytes.chunks_exact(2).remainder().first() {
+        if bytes.len() % 2 == 1
+            && let Some(last) = bytes.last()
+        {
             self.total += u64::from(u16::from_ne_bytes([*last, 0]));
             self.is_odd = true;
         }
@@ -41,32 +43,46 @@ impl Sum {
     }
 }
 
-/// The sum of the whole 16-bit words of `bytes`: 32 bits at a time into lanes that cannot overflow below 2^32 words.
+/// From this length on the sum is taken in many lanes.
+const LONG: usize = 256;
+
+/// The sum of the whole 16-bit words of `bytes`, below 2^35.
 #[inline]
 fn words(bytes: &[u8]) -> u64 {
-    if bytes.len() < 32 {
-        return words_of_rest(bytes);
-    }
-    let mut lanes = [0_u64; 8];
-    let mut blocks = bytes.chunks_exact(32);
-    for block in &mut blocks {
-        for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(4)) {
-            *lane += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
-        }
-    }
-    lanes.iter().sum::<u64>() + words_of_rest(blocks.remainder())
+    if bytes.len() >= LONG { words_of_many(bytes) } else { words_of_few(bytes) }
 }
 
-/// As [`words`], of less than 32 bytes.
+/// Eight bytes at a time, with the carry.
 #[inline]
-fn words_of_rest(bytes: &[u8]) -> u64 {
-    let mut total = 0;
-    let mut blocks = bytes.chunks_exact(4);
-    for word in &mut blocks {
-        total += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+fn words_of_few(bytes: &[u8]) -> u64 {
+    let mut total = 0_u64;
+    let (blocks, rest) = bytes.as_chunks::<8>();
+    for block in blocks {
+        let (sum, carry) = total.overflowing_add(u64::from_ne_bytes(*block));
+        total = sum + u64::from(carry);
     }
-    if let [a, b] | [a, b, _] = *blocks.remainder() {
-        total += u64::from(u16::from_ne_bytes([a, b]));
+    // 32 bits and 33: room for what is left.
+    let mut total = (total & 0xffff_ffff) + (total >> 32);
+    let mut rest = rest;
+    if let Some((word, behind)) = rest.split_first_chunk::<4>() {
+        total += u64::from(u32::from_ne_bytes(*word));
+        rest = behind;
+    }
+    if let Some(word) = rest.first_chunk::<2>() {
+        total += u64::from(u16::from_ne_bytes(*word));
     }
     total
+}
+
+/// 32 bits at a time into lanes that cannot overflow below 2^32 words.
+fn words_of_many(bytes: &[u8]) -> u64 {
+    let mut lanes = [0_u64; 8];
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    for block in blocks {
+        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<4>().0) {
+            *lane += u64::from(u32::from_ne_bytes(*word));
+        }
+    }
+    let total: u64 = lanes.iter().sum();
+    (total & 0xffff_ffff) + (total >> 32) + words_of_few(rest)
 }
