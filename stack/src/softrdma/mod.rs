@@ -68,6 +68,12 @@ use receive_half::ReceiveHalf;
 use sending::{Outside, Sending};
 use tuple::TupleHash;
 
+/// Most packets of a burst behind which everything but their bytes is left to the next poll.
+pub const SMALL_BURST_PACKETS: usize = 4;
+
+/// And most bytes.
+pub const SMALL_BURST_BYTES: usize = 4096;
+
 /// One-copy TCP over a port. See the [module](self).
 pub struct SoftrdmaEngine<P: Port> {
     receive: ReceiveHalf<P>,
@@ -161,8 +167,9 @@ impl<P: Port> Engine for SoftrdmaEngine<P> {
         self.quiet_until = Instant::ZERO;
         let mut events = self.receive.handle_burst(now, &mut Arriving(streams));
         // Bytes first, for whoever waits for them: what else there is to do is done by the next poll, while the peer is at work.
-        // Never twice in a row, so that under load nothing waits for longer than a burst.
-        self.is_rest_due = self.receive.has_news() && !self.is_rest_due;
+        // Never twice in a row, nor behind a large burst: under load acknowledgements are what the peer waits for.
+        let is_small = received <= SMALL_BURST_PACKETS && (1..=SMALL_BURST_BYTES).contains(&self.receive.news());
+        self.is_rest_due = is_small && !self.is_rest_due;
         if self.is_rest_due {
             events += self.receive.serve_touched(&mut Arriving(streams));
             return Activity { received, events };
@@ -176,7 +183,8 @@ impl<P: Port> Engine for SoftrdmaEngine<P> {
             events += self.deliver(now, streams);
         }
         self.sending.flush_frames();
-        if received == 0 && events == 0 {
+        // What waits for the port is offered to it in every poll.
+        if received == 0 && events == 0 && !self.sending.is_waiting_for_port() {
             self.quiet_until = self.next_deadline(now).unwrap_or(Instant::from_nanoseconds(u64::MAX));
         }
         Activity { received, events }

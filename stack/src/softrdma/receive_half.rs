@@ -42,8 +42,8 @@ pub(super) struct ReceiveHalf<P: Port> {
     touched: Vec<Name>,
     /// A field to keep its memory.
     serving: Vec<Name>,
-    /// One of the touched connections has bytes to offer.
-    has_news: bool,
+    /// Bytes that arrived for the touched connections.
+    news: usize,
     pub(super) to_send: Outbox<ToSend<PacketOf<P>>>,
     held_packets: usize,
     max_held_packets: usize,
@@ -117,7 +117,7 @@ impl<P: Port> ReceiveHalf<P> {
             last: None,
             touched: Vec::new(),
             serving: Vec::new(),
-            has_news: false,
+            news: 0,
             to_send: Outbox::new(),
             held_packets: 0,
             max_held_packets,
@@ -221,9 +221,9 @@ impl<P: Port> ReceiveHalf<P> {
         !self.touched.is_empty()
     }
 
-    /// A connection that waits for [`Self::serve_touched`] has bytes to offer.
-    pub(super) const fn has_news(&self) -> bool {
-        self.has_news
+    /// Bytes of the burst for [`Self::serve_touched`] to offer.
+    pub(super) const fn news(&self) -> usize {
+        self.news
     }
 
     /// Offers again what the layer above left.
@@ -308,7 +308,7 @@ impl<P: Port> ReceiveHalf<P> {
             flow.receiver.accept(packet, segment.payload, segment.sequence, length, segment.has(FIN), may_hold);
         flow.owed = flow.owed.max(accepted.owed);
         flow.is_offer_due |= accepted.is_news;
-        self.has_news |= accepted.is_news && length > 0;
+        self.news += if accepted.is_news { length } else { 0 };
         self.held_packets = self.held_packets.saturating_add_signed(accepted.held);
         Effect::None
     }
@@ -372,7 +372,7 @@ impl<P: Port> ReceiveHalf<P> {
     /// Offers what arrived; how many events there were.
     pub(super) fn serve_touched(&mut self, streams: &mut (impl ReceiveStreams + ?Sized)) -> usize {
         let mut events = 0;
-        self.has_news = false;
+        self.news = 0;
         let mut touched = std::mem::replace(&mut self.touched, std::mem::take(&mut self.serving));
         for name in touched.drain(..) {
             events += self.serve(name, streams);

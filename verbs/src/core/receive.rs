@@ -34,8 +34,8 @@ pub(crate) struct ReceiveSide {
     resumed: Vec<StreamId>,
     /// Stalled peers are to be looked for, at the latest after so many polls.
     stall_look: Option<u32>,
-    /// An established connection was offered bytes.
-    has_brought: bool,
+    /// Bytes that established connections were offered since [`Self::take_brought`].
+    brought: usize,
 }
 
 /// One stream.
@@ -82,7 +82,7 @@ impl ReceiveSide {
             waiting: Vec::new(),
             resumed: Vec::new(),
             stall_look: None,
-            has_brought: false,
+            brought: 0,
         }
     }
 
@@ -94,7 +94,7 @@ impl ReceiveSide {
         }
         match &mut self.flows[index] {
             Some(Flow { state: State::Established(established), considered: 0, .. }) if skip == 0 => {
-                self.has_brought = true;
+                self.brought += length(parts);
                 let news = established.handle_bytes(parts, &mut self.to_host);
                 self.note(stream, news)
             }
@@ -128,9 +128,9 @@ impl ReceiveSide {
         }
     }
 
-    /// Whether bytes for an application arrived since the last call.
-    pub(super) fn take_brought(&mut self) -> bool {
-        std::mem::take(&mut self.has_brought)
+    /// How many bytes for applications arrived since the last call.
+    pub(super) fn take_brought(&mut self) -> usize {
+        std::mem::take(&mut self.brought)
     }
 
     /// What the engine saw while it received. The end of a stream concerns Inbound first.

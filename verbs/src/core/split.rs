@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use softrdma_mpa_ddp_rdmap::SendRequest;
 use softrdma_stack::mailbox::Mailbox;
+use softrdma_stack::softrdma::{SMALL_BURST_BYTES, SMALL_BURST_PACKETS};
 use softrdma_stack::stream::{
     Abort, Activity, Engine, EngineStatistics, Halves, HalvesMail, ReceiveEngine, ReceiveStreams, Source, StreamEvent,
     StreamId, Streams,
@@ -78,8 +79,8 @@ impl Split {
         }
     }
 
-    /// Receives, if nobody else does, and then sends what that brought, or what is due. What brought bytes is left at that: the
-    /// mail waits for the next call, or for whoever sends the answer. Never twice in a row.
+    /// Receives, if nobody else does, and then sends what that brought, or what is due. A small burst that brought bytes is left at
+    /// that: the mail waits for the next call, or for whoever sends the answer. Never twice in a row.
     pub(crate) fn progress(&self, now: Instant) -> Activity {
         let mut activity = Activity::default();
         // Before both turns are looked at: who leaves one from now on says so again.
@@ -87,8 +88,11 @@ impl Split {
         let mut is_rest_due = false;
         self.note(self.receive.try_enter(|receiving, _| {
             let was_due = receiving.is_rest_due;
-            add(&mut activity, receiving.pass(now));
-            receiving.is_rest_due = receiving.side.take_brought() && !was_due;
+            let pass = receiving.pass(now);
+            add(&mut activity, pass);
+            let is_small = pass.received <= SMALL_BURST_PACKETS
+                && (1..=SMALL_BURST_BYTES).contains(&receiving.side.take_brought());
+            receiving.is_rest_due = is_small && !was_due;
             is_rest_due = receiving.is_rest_due;
         }));
         if is_rest_due && !is_left {
