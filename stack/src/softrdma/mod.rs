@@ -80,8 +80,6 @@ pub struct SoftrdmaEngine<P: Port> {
     sending: Sending<P>,
     /// The last poll offered what had arrived and left the rest of its work to this one.
     is_rest_due: bool,
-    /// Before this, polls that receive nothing have nothing to do. Whatever is asked of the engine sets it back.
-    quiet_until: Instant,
 }
 
 impl<P: Port> SoftrdmaEngine<P> {
@@ -104,7 +102,7 @@ impl<P: Port> SoftrdmaEngine<P> {
         let counters = receive.counters.clone();
         let outside = Outside { port, transmit, capture, counters };
         let sending = Sending::new(outside, config, mtu, (hash, random), now);
-        Ok(Self { receive, sending, is_rest_due: false, quiet_until: Instant::ZERO })
+        Ok(Self { receive, sending, is_rest_due: false })
     }
 
     /// Hands messages over until neither half has any for the other; how many events that brought.
@@ -142,7 +140,6 @@ impl<P: Port> Engine for SoftrdmaEngine<P> {
     }
 
     fn connect(&mut self, now: Instant, remote: SocketAddr, local: Option<IpAddr>) -> Result<StreamId, ConnectError> {
-        self.quiet_until = Instant::ZERO;
         self.sending.begin_connection(now, remote, local)
     }
 
@@ -155,16 +152,11 @@ impl<P: Port> Engine for SoftrdmaEngine<P> {
     }
 
     fn close_listener(&mut self, _now: Instant, listener: ListenerId) {
-        self.quiet_until = Instant::ZERO;
         self.sending.close_listener(listener);
     }
 
     fn poll(&mut self, now: Instant, streams: &mut dyn Streams) -> Activity {
         let received = self.receive.receive();
-        if received == 0 && now < self.quiet_until {
-            return Activity::default();
-        }
-        self.quiet_until = Instant::ZERO;
         let mut events = self.receive.handle_burst(now, &mut Arriving(streams));
         // Bytes first, for whoever waits for them: what else there is to do is done by the next poll, while the peer is at work.
         // Never twice in a row, nor behind a large burst: under load acknowledgements are what the peer waits for.
@@ -183,25 +175,18 @@ impl<P: Port> Engine for SoftrdmaEngine<P> {
             events += self.deliver(now, streams);
         }
         self.sending.flush_frames();
-        // What waits for the port is offered to it in every poll.
-        if received == 0 && events == 0 && !self.sending.is_waiting_for_port() {
-            self.quiet_until = self.next_deadline(now).unwrap_or(Instant::from_nanoseconds(u64::MAX));
-        }
         Activity { received, events }
     }
 
     fn transmit(&mut self, now: Instant, stream: StreamId, source: &mut dyn Source) -> Transmitted {
-        self.quiet_until = Instant::ZERO;
         self.sending.transmit(now, stream, source)
     }
 
     fn flush(&mut self, now: Instant) {
-        self.quiet_until = Instant::ZERO;
         self.sending.flush(now);
     }
 
     fn resume(&mut self, stream: StreamId) {
-        self.quiet_until = Instant::ZERO;
         self.receive.resume(stream.into());
     }
 
@@ -218,12 +203,10 @@ impl<P: Port> Engine for SoftrdmaEngine<P> {
     }
 
     fn close(&mut self, now: Instant, stream: StreamId) {
-        self.quiet_until = Instant::ZERO;
         self.sending.close_stream(now, stream);
     }
 
     fn abort(&mut self, now: Instant, stream: StreamId) {
-        self.quiet_until = Instant::ZERO;
         self.sending.abort_stream(now, stream);
     }
 

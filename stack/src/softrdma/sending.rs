@@ -189,11 +189,6 @@ impl<P: Port> Sending<P> {
         self.flush_frames();
     }
 
-    /// The port has not taken every frame, or had none to give.
-    pub(super) fn is_waiting_for_port(&self) -> bool {
-        self.send.output.is_waiting() || self.send.is_starved()
-    }
-
     /// Hands all frames to the port; what else has to be seen to comes behind that.
     #[inline]
     pub(super) fn flush_frames(&mut self) {
@@ -284,7 +279,7 @@ impl<P: Port> Sending<P> {
 
     pub(super) fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
         self.send.settle();
-        let retry = self.is_waiting_for_port().then(|| now + BLOCKED_RETRY);
+        let retry = (self.send.output.is_waiting() || self.send.is_starved()).then(|| now + BLOCKED_RETRY);
         [retry, self.send.owed_deadline(now), self.send.next_deadline()].into_iter().flatten().min()
     }
 
