@@ -345,6 +345,10 @@ pub trait Engine: Send {
     /// Receives a bounded amount of work, offers bytes, runs timers, reports events.
     fn poll(&mut self, now: Instant, streams: &mut dyn Streams) -> Activity;
 
+    /// Does at once what the last poll has left to the next one, if it has: for a layer above that cannot go on before it knows what
+    /// was acknowledged.
+    fn settle(&mut self, _now: Instant, _streams: &mut dyn Streams) {}
+
     /// Takes records from `source` until it has none or the stream has no room. They leave at the latest with
     /// [`Self::flush`].
     fn transmit(&mut self, now: Instant, stream: StreamId, source: &mut dyn Source) -> Transmitted;

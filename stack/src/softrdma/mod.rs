@@ -19,7 +19,8 @@
 //!
 //! [`Engine::poll`] receives and offers; what there is to send, acknowledgements included, leaves with [`Engine::flush`], so
 //! that an answer carries its acknowledgement. Without a flush it leaves with the next poll. A poll that brings bytes does
-//! nothing but offer them: acknowledgements, timers and bookkeeping are for the poll behind it, off the path of an answer.
+//! nothing but offer them: acknowledgements, timers and bookkeeping are for the poll behind it, off the path of an answer, or for
+//! [`Engine::settle`].
 
 mod capture;
 mod config;
@@ -105,6 +106,21 @@ impl<P: Port> SoftrdmaEngine<P> {
         Ok(Self { receive, sending, is_rest_due: false })
     }
 
+    /// Everything but receiving; how many events there were.
+    fn do_rest(&mut self, now: Instant, streams: &mut dyn Streams) -> usize {
+        self.is_rest_due = false;
+        let mut events = self.sending.poll(now, streams);
+        // What the burst acknowledged, before what it brought: an answer finds its request done.
+        self.receive.tell_acknowledgements();
+        events += self.deliver(now, streams);
+        while self.receive.has_touched() {
+            events += self.receive.serve_touched(&mut Arriving(streams));
+            events += self.deliver(now, streams);
+        }
+        self.sending.flush_frames();
+        events
+    }
+
     /// Hands messages over until neither half has any for the other; how many events that brought.
     fn deliver(&mut self, now: Instant, streams: &mut dyn Streams) -> usize {
         let mut events = 0;
@@ -166,16 +182,14 @@ impl<P: Port> Engine for SoftrdmaEngine<P> {
             events += self.receive.serve_touched(&mut Arriving(streams));
             return Activity { received, events };
         }
-        events += self.sending.poll(now, streams);
-        // What the burst acknowledged, before what it brought: an answer finds its request done.
-        self.receive.tell_acknowledgements();
-        events += self.deliver(now, streams);
-        while self.receive.has_touched() {
-            events += self.receive.serve_touched(&mut Arriving(streams));
-            events += self.deliver(now, streams);
-        }
-        self.sending.flush_frames();
+        events += self.do_rest(now, streams);
         Activity { received, events }
+    }
+
+    fn settle(&mut self, now: Instant, streams: &mut dyn Streams) {
+        if self.is_rest_due {
+            self.do_rest(now, streams);
+        }
     }
 
     fn transmit(&mut self, now: Instant, stream: StreamId, source: &mut dyn Source) -> Transmitted {

@@ -458,11 +458,11 @@ impl Host {
             queue_pair.clear_doorbell();
             let slot = queue_pair.endpoint();
             let Some(endpoint) = slot.and_then(|slot| self.endpoint_mut(slot)) else {
-                queue_pair.flush_if_in_error();
+                queue_pair.flush_unconnected();
                 continue;
             };
             if endpoint.end_reported {
-                queue_pair.flush_if_in_error();
+                queue_pair.flush_unconnected();
                 continue;
             }
             if let Phase::Established(outbound) = &mut endpoint.phase
@@ -475,7 +475,8 @@ impl Host {
         served
     }
 
-    /// Hands one request to the connection of `queue_pair`, behind those in the queue; whether it was taken.
+    /// Hands what is in the queue of `queue_pair` to its connection, and behind it `request`, which stays where it is if it cannot be
+    /// taken. Whether there was anything.
     pub(super) fn post(&mut self, queue_pair: &QueuePairShared, request: &mut Option<SendRequest>) -> bool {
         let Some(slot) = queue_pair.endpoint() else { return false };
         let Some(endpoint) = self.endpoint_mut(slot) else { return false };
@@ -483,14 +484,17 @@ impl Host {
         if endpoint.end_reported {
             return false;
         }
-        take_posted(outbound, queue_pair);
-        if outbound.is_ending() {
-            return false;
+        let mut any = take_posted(outbound, queue_pair);
+        if !outbound.is_ending()
+            && let Some(request) = request.take()
+        {
+            take(outbound, queue_pair, request);
+            any = true;
         }
-        let Some(request) = request.take() else { return false };
-        take(outbound, queue_pair, request);
-        self.mark_ready(slot);
-        true
+        if any {
+            self.mark_ready(slot);
+        }
+        any
     }
 
     /// A message waits for a receive: that is allowed for a while. Or none waits any more.

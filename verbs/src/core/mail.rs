@@ -99,6 +99,14 @@ impl<T> Outbox<T> {
     }
 
     #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Here(messages) => messages.is_empty(),
+            Self::Shared(mailbox) => mailbox.is_empty(),
+        }
+    }
+
+    #[inline]
     fn pop(&mut self) -> Option<T> {
         match self {
             Self::Here(messages) => messages.pop_front(),

@@ -47,7 +47,12 @@ impl Core {
         let mut activity = self.serve_application(now);
         let engine = &mut *self.engine;
         self.receive.poll_resumed(|stream| engine.resume(stream));
-        let received = engine.poll(now, &mut Joined { receive: &mut self.receive, host: &mut self.host });
+        let mut joined = Joined { receive: &mut self.receive, host: &mut self.host };
+        let received = engine.poll(now, &mut joined);
+        // What the host is told of may depend on what was acknowledged before it: whether a connection ends in order.
+        if !joined.receive.to_host.is_empty() {
+            engine.settle(now, &mut joined);
+        }
         activity.received += received.received;
         activity.events += received.events;
         self.receive.handle_polled(received.received);
@@ -143,7 +148,8 @@ fn transmit_ready(engine: &mut dyn Engine, host: &mut Host, now: Instant) -> usi
     served
 }
 
-/// Both sides as a whole engine sees them. What one tells the other is delivered at once.
+/// Both sides as a whole engine sees them. What one tells the other is delivered when the engine is done: the end of a stream is
+/// the host's business once it knows all that was acknowledged.
 struct Joined<'a> {
     receive: &'a mut ReceiveSide,
     host: &'a mut Host,
@@ -151,23 +157,14 @@ struct Joined<'a> {
 
 impl Streams for Joined<'_> {
     fn handle_bytes(&mut self, stream: StreamId, parts: &[&[u8]]) -> Result<usize, Abort> {
-        let mut taken = 0;
-        loop {
-            taken += self.receive.handle_bytes(stream, parts, taken)?;
-            deliver(self.receive, self.host);
-            if !self.receive.take_resumed(stream) {
-                return Ok(taken);
-            }
-        }
+        self.receive.handle_bytes(stream, parts)
     }
 
     fn with_source(&mut self, stream: StreamId, use_source: &mut dyn FnMut(&mut dyn Source)) {
         self.host.with_source(stream, use_source);
-        deliver(self.receive, self.host);
     }
 
     fn handle_event(&mut self, event: StreamEvent) {
         self.receive.handle_event(event);
-        deliver(self.receive, self.host);
     }
 }

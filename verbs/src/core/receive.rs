@@ -86,29 +86,29 @@ impl ReceiveSide {
         }
     }
 
-    /// Bytes of `stream` behind the first `skip` of `parts`; tells how many of those behind were taken.
-    pub(super) fn handle_bytes(&mut self, stream: StreamId, parts: &[&[u8]], skip: usize) -> Result<usize, Abort> {
+    /// Bytes of `stream`; tells how many of them were taken.
+    pub(super) fn handle_bytes(&mut self, stream: StreamId, parts: &[&[u8]]) -> Result<usize, Abort> {
         let index = stream.index as usize;
         if !self.flows.get(index).is_some_and(|flow| flow.as_ref().is_some_and(|flow| flow.stream == stream)) {
             self.begin(stream);
         }
         match &mut self.flows[index] {
-            Some(Flow { state: State::Established(established), considered: 0, .. }) if skip == 0 => {
+            Some(Flow { state: State::Established(established), considered: 0, .. }) => {
                 self.brought += length(parts);
                 let news = established.handle_bytes(parts, &mut self.to_host);
                 self.note(stream, news)
             }
-            _ => self.handle_behind(stream, parts, skip),
+            _ => self.handle_behind(stream, parts),
         }
     }
 
     /// As [`Self::handle_bytes`], for the calls at the beginning and at the end of a stream.
     #[cold]
-    fn handle_behind(&mut self, stream: StreamId, parts: &[&[u8]], skip: usize) -> Result<usize, Abort> {
+    fn handle_behind(&mut self, stream: StreamId, parts: &[&[u8]]) -> Result<usize, Abort> {
         let Some(Flow { state, considered, .. }) = &mut self.flows[stream.index as usize] else { return Err(Abort) };
         let considered = std::mem::take(considered);
         let mut behind = [&[][..]; MAX_PARTS];
-        let behind = behind_of(parts, skip + considered, &mut behind);
+        let behind = behind_of(parts, considered, &mut behind);
         match state {
             State::Established(established) => {
                 let news = established.handle_bytes(behind, &mut self.to_host);
@@ -124,7 +124,7 @@ impl ReceiveSide {
                 }
                 Ok(considered)
             }
-            State::Discarding => Ok(length(parts) - skip),
+            State::Discarding => Ok(length(parts)),
         }
     }
 
@@ -201,13 +201,6 @@ impl ReceiveSide {
                 resume(stream);
             }
         }
-    }
-
-    /// Whether `stream` has to be offered again; its bytes lie here, so the caller does it at once.
-    pub(super) fn take_resumed(&mut self, stream: StreamId) -> bool {
-        let before = self.resumed.len();
-        self.resumed.retain(|&resumed| resumed != stream);
-        self.resumed.len() < before
     }
 
     /// Whether the engine is to be polled though nothing may arrive: [`Self::poll_resumed`] or [`Self::handle_polled`] has

@@ -60,6 +60,9 @@ pub(crate) struct Sending {
     engine: Box<dyn Engine>,
     host: Host,
     mail: Arc<Mailbox<ToHost>>,
+    /// What of the mail is being delivered, and what the engine reported. Fields to keep their memory.
+    delivered: Vec<ToHost>,
+    reported: Vec<StreamEvent>,
 }
 
 impl Split {
@@ -70,7 +73,13 @@ impl Split {
         host.to_receive = Outbox::Shared(to_receive.clone());
         Self {
             receive: Turn::new(Receiving { engine: receive, side, mail: to_receive.clone(), is_rest_due: false }),
-            send: Turn::new(Sending { engine: send, host, mail: to_host.clone() }),
+            send: Turn::new(Sending {
+                engine: send,
+                host,
+                mail: to_host.clone(),
+                delivered: Vec::new(),
+                reported: Vec::new(),
+            }),
             to_host,
             to_receive,
             engine_mail: mail,
@@ -95,7 +104,8 @@ impl Split {
             receiving.is_rest_due = is_small && !was_due;
             is_rest_due = receiving.is_rest_due;
         }));
-        if is_rest_due && !is_left {
+        // What the host is told of does not wait: a Read is to be answered, a connection ends.
+        if is_rest_due && !is_left && self.to_host.is_empty() {
             return activity;
         }
         if is_left || self.send_due.load(Ordering::Acquire) <= now.as_nanoseconds() {
@@ -260,7 +270,7 @@ impl ReceiveStreams for Arriving<'_> {
     }
 
     fn handle_bytes(&mut self, stream: StreamId, parts: &[&[u8]]) -> Result<usize, Abort> {
-        self.side.handle_bytes(stream, parts, 0)
+        self.side.handle_bytes(stream, parts)
     }
 
     fn handle_event(&mut self, event: StreamEvent) {
@@ -275,15 +285,17 @@ impl Sending {
         let mut events = command::execute_all(&mut *self.engine, &mut self.host, now);
         events += self.host.handle_doorbells();
         events += transmit_ready(&mut *self.engine, &mut self.host, now);
-        let mut delivered = 0;
-        while delivered < MAIL_BUDGET
+        // Three kinds of news of the same stream, which the other side left in this order: what was acknowledged, what its bytes
+        // brought, and its end, before which the host has to know both.
+        while self.delivered.len() < MAIL_BUDGET
             && let Some(message) = self.mail.pop()
         {
-            self.host.handle_mail(message);
-            delivered += 1;
+            self.delivered.push(message);
         }
-        events += delivered;
-        let mut activity = self.engine.poll(now, &mut Leaving(&mut self.host));
+        events += self.delivered.len();
+        let mut activity = self.engine.poll(now, &mut Leaving { host: &mut self.host, reported: &mut self.reported });
+        self.delivered.drain(..).for_each(|message| self.host.handle_mail(message));
+        self.reported.drain(..).for_each(|event| self.host.handle_event(event));
         self.host.handle_timers(now);
         events += transmit_ready(&mut *self.engine, &mut self.host, now);
         events += self.host.end_connections(&mut *self.engine, now);
@@ -308,7 +320,10 @@ impl Sending {
 }
 
 /// The host as a sending half sees it.
-struct Leaving<'a>(&'a mut Host);
+struct Leaving<'a> {
+    host: &'a mut Host,
+    reported: &'a mut Vec<StreamEvent>,
+}
 
 impl Streams for Leaving<'_> {
     fn handle_bytes(&mut self, _stream: StreamId, _parts: &[&[u8]]) -> Result<usize, Abort> {
@@ -316,11 +331,11 @@ impl Streams for Leaving<'_> {
     }
 
     fn with_source(&mut self, stream: StreamId, use_source: &mut dyn FnMut(&mut dyn Source)) {
-        self.0.with_source(stream, use_source);
+        self.host.with_source(stream, use_source);
     }
 
     fn handle_event(&mut self, event: StreamEvent) {
-        self.0.handle_event(event);
+        self.reported.push(event);
     }
 }
 

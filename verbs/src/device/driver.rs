@@ -50,7 +50,8 @@ pub(super) enum Driving {
 
 /// What is driven: both sides in one turn, or in one each.
 enum Work {
-    Whole(Box<Turn<Core>>),
+    /// With whether the last pass may have left work to the next.
+    Whole(Box<Turn<Core>>, AtomicBool),
     Split(Box<Split>),
 }
 
@@ -58,9 +59,14 @@ impl Work {
     /// One pass, unless somebody is at it.
     fn progress(&self, now: Instant) -> Activity {
         match self {
-            Self::Whole(turn) => {
+            Self::Whole(turn, has_rest) => {
                 let mut activity = Activity::default();
-                turn.try_enter(|core, _| add(&mut activity, core.pass(now)));
+                let visit = turn.try_enter(|core, _| add(&mut activity, core.pass(now)));
+                // A pass that received nothing has left nothing.
+                let is_left = activity.received > 0;
+                if visit != Visit::Elsewhere && has_rest.load(Ordering::Relaxed) != is_left {
+                    has_rest.store(is_left, Ordering::Relaxed);
+                }
                 activity
             }
             Self::Split(split) => split.progress(now),
@@ -71,7 +77,7 @@ impl Work {
     fn pass(&self, now: Instant) -> Activity {
         let mut activity = Activity::default();
         match self {
-            Self::Whole(turn) => {
+            Self::Whole(turn, _) => {
                 turn.ring(Bell::Whole, |core, due| add(&mut activity, core.answer(due, now)));
             }
             Self::Split(split) => {
@@ -85,7 +91,7 @@ impl Work {
     /// What the application left.
     fn pass_outbound(&self, now: Instant) {
         match self {
-            Self::Whole(turn) => {
+            Self::Whole(turn, _) => {
                 turn.ring(Bell::Outbound, |core, due| {
                     core.answer(due, now);
                 });
@@ -100,7 +106,7 @@ impl Work {
     /// stays where it is.
     fn post(&self, now: Instant, queue_pair: &QueuePairShared, request: &mut Option<SendRequest>) {
         match self {
-            Self::Whole(turn) => {
+            Self::Whole(turn, _) => {
                 turn.try_enter(|core, bell| {
                     core.post(now, queue_pair, request);
                     if let Some(due) = bell {
@@ -116,7 +122,7 @@ impl Work {
     /// is not known.
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
         match self {
-            Self::Whole(turn) => {
+            Self::Whole(turn, _) => {
                 let mut deadline = Some(now);
                 let visit = turn.try_enter(|core, bell| {
                     if let Some(due) = bell {
@@ -133,7 +139,7 @@ impl Work {
     /// The engine's counters and the host, if nobody is at work.
     fn look<T>(&self, now: Instant, look: impl Fn(EngineStatistics, &Host) -> T) -> Option<T> {
         match self {
-            Self::Whole(turn) => {
+            Self::Whole(turn, _) => {
                 let mut seen = None;
                 turn.try_enter(|core, bell| {
                     if let Some(due) = bell {
@@ -150,7 +156,7 @@ impl Work {
     /// Whether something lies between the sides that nobody has been seen to take, or was left by who was inside long enough.
     fn has_mail(&self) -> bool {
         match self {
-            Self::Whole(turn) => turn.is_left(),
+            Self::Whole(turn, has_rest) => has_rest.load(Ordering::Relaxed) || turn.is_left(),
             Self::Split(split) => split.has_mail(),
         }
     }
@@ -210,6 +216,8 @@ pub(super) struct Driver {
     readiness: Option<Arc<OwnedFd>>,
     wake: OwnedFd,
     sleeping: AtomicBool,
+    /// Somebody wakes the thread, or has: set back by the thread before it sleeps again.
+    woken: AtomicBool,
     stopping: AtomicBool,
     /// Counts polls of the application. Only its change matters.
     application_polls: AtomicU64,
@@ -245,7 +253,9 @@ impl Driver {
         let (local_addresses, readiness) = (engine.local_addresses(), engine.readiness());
         let receive = ReceiveSide::new(doorbells.clone());
         let work = match config.threads {
-            Threads::C1 | Threads::C2 => Work::Whole(Box::new(Turn::new(Core::new(engine, receive, host)))),
+            Threads::C1 | Threads::C2 => {
+                Work::Whole(Box::new(Turn::new(Core::new(engine, receive, host))), AtomicBool::new(false))
+            }
             Threads::C3 => {
                 let halves = engine.split().ok_or(OpenError::OfOnePiece { scheme: config.scheme.name() })?;
                 Work::Split(Box::new(Split::new(halves, receive, host)))
@@ -262,6 +272,7 @@ impl Driver {
             commands: receiver,
             wake,
             sleeping: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             application_polls: AtomicU64::new(0),
             application_active: AtomicU64::new(0),
@@ -422,7 +433,7 @@ impl Driver {
         // Pairs with the fence in `sleep`: either it sees what was handed over, or we see that it sleeps.
         fence(Ordering::SeqCst);
         // Once for each sleep: it may take a while until the thread has a core.
-        if self.sleeping.load(Ordering::Relaxed) && self.sleeping.swap(false, Ordering::Relaxed) {
+        if self.sleeping.load(Ordering::Relaxed) && !self.woken.swap(true, Ordering::Relaxed) {
             self.wake();
         }
     }
@@ -460,6 +471,7 @@ impl Driver {
     }
 
     fn sleep(&self, now: Instant, idle: Duration) {
+        self.woken.store(false, Ordering::Relaxed);
         self.sleeping.store(true, Ordering::Relaxed);
         // Pairs with `wake_if_sleeping`: whoever hands something over from now on sees that we sleep, and we see what was handed
         // over before. So everything is looked at behind the fence, by `next_deadline` what waits inside the turn.

@@ -305,9 +305,7 @@ impl QueuePairShared {
     /// Everything that is still queued completes as flushed, sends first, each queue in order.
     pub(crate) fn flush(&self) {
         self.enter_error();
-        while let Some(request) = self.take_send() {
-            self.complete_send(unfinished(request.id, Status::Flushed, opcode_of(&request.operation)));
-        }
+        self.flush_sends();
         if self.receives_shared {
             return; // They serve the other queue pairs.
         }
@@ -316,10 +314,19 @@ impl QueuePairShared {
         }
     }
 
-    /// What is posted to a queue pair in error is flushed at once.
-    pub(crate) fn flush_if_in_error(&self) {
-        if self.state() == QueuePairState::Error {
-            self.flush();
+    fn flush_sends(&self) {
+        while let Some(request) = self.take_send() {
+            self.complete_send(unfinished(request.id, Status::Flushed, opcode_of(&request.operation)));
+        }
+    }
+
+    /// What is posted to a queue pair without a connection is flushed at once. One that is not in error any more was just reset
+    /// while somebody posted: nothing of that may come to the next connection.
+    pub(crate) fn flush_unconnected(&self) {
+        match self.state() {
+            QueuePairState::Error => self.flush(),
+            QueuePairState::Reset | QueuePairState::Init => self.flush_sends(),
+            QueuePairState::ReadyToReceive | QueuePairState::ReadyToSend => {}
         }
     }
 }
