@@ -207,6 +207,24 @@ fn a_connection_whose_last_request_is_a_read_ends_with_the_answer() {
 }
 
 #[test]
+fn what_is_acknowledged_together_with_the_peers_end_is_complete() {
+    for threads in MODELS {
+        let host = Host::new(threads);
+        let (id, peer) = host.connect();
+        let stream = peer.stream();
+        let payload = Payload::Segments(list(&[host.region.segment(0, 8)]));
+        id.queue_pair().unwrap().post_send(request(1, Operation::Send { payload, invalidate: None })).unwrap();
+        host.drive();
+        host.wire.acknowledge(stream);
+        host.wire.close_by_peer(stream);
+        host.drive();
+        let completed: Vec<_> = host.completed().iter().map(|done| (done.id, done.status)).collect();
+        assert_eq!(completed, [(1, Status::Success)], "{threads:?}");
+        assert_eq!((host.wire.is_closed(stream), host.wire.is_aborted(stream)), (true, false), "{threads:?}");
+    }
+}
+
+#[test]
 fn a_peer_that_stops_between_two_segments_of_a_message_is_not_waited_for_for_ever() {
     for threads in MODELS {
         let host = Host::with(threads, |config| config.timing.stall_timeout_ms = 2000);
