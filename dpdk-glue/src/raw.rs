@@ -331,13 +331,7 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
             for packet in &packets {
                 // Of bulk there is too much for a whole look at each.
                 if is_data(packet) {
-                    touch(&mut self.passes, packet);
-                    if tally.total >= config.warm_up {
-                        tally.count(std::slice::from_ref(packet));
-                        continue;
-                    }
-                    tally.total += 1;
-                    if tally.total == config.warm_up {
+                    if self.count_one(packet, config.warm_up, &mut tally) {
                         measured_from = Instant::now();
                     }
                     continue;
@@ -367,6 +361,17 @@ impl<R: ReceiveQueue, T: TransmitQueue> End<R, T> {
                 }
             }
         }
+    }
+
+    /// Takes one frame of bulk; whether it was the last of the warm-up.
+    fn count_one(&mut self, packet: &R::Packet, warm_up: u64, tally: &mut Tally) -> bool {
+        touch(&mut self.passes, packet);
+        if tally.total >= warm_up {
+            tally.count(std::slice::from_ref(packet));
+            return false;
+        }
+        tally.total += 1;
+        tally.total == warm_up
     }
 
     /// Sends `question` until `answer` comes.
