@@ -176,7 +176,7 @@ impl Memory for DomainMemory {
             // SAFETY: `target` has room for all parts inside a region that `admit` found to allow it, and the pin
             // keeps that region's memory; `part` is ours to read. A slice of the caller cannot overlap it: no reference to
             // registered memory exists.
-            unsafe { copy(part.as_ptr(), target, part.len()) };
+            unsafe { copy::<true>(part.as_ptr(), target, part.len()) };
             target = target.wrapping_add(part.len());
         }
         pin.count_placed(&self.record, length as u64);
@@ -191,7 +191,7 @@ impl Memory for DomainMemory {
         let pin = self.table.pin(stag, &self.record).ok_or(AccessError::InvalidStag(stag))?;
         let source = pin.admit(stag, self.domain, offset, out.len() as u64, access)?;
         // SAFETY: as in `place`, the other way round.
-        unsafe { copy(source, out.as_mut_ptr(), out.len()) };
+        unsafe { copy::<false>(source, out.as_mut_ptr(), out.len()) };
         Ok(())
     }
 
@@ -317,14 +317,14 @@ impl Backing {
     pub(crate) fn read(&self, offset: usize, out: &mut [u8]) -> Result<(), RegionAccessError> {
         self.contains(offset, out.len())?;
         // SAFETY: inside the memory, which is there (owned, or registered: see above); `out` is the caller's alone.
-        unsafe { copy(self.pointer().wrapping_add(offset), out.as_mut_ptr(), out.len()) };
+        unsafe { copy::<false>(self.pointer().wrapping_add(offset), out.as_mut_ptr(), out.len()) };
         Ok(())
     }
 
     pub(crate) fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), RegionAccessError> {
         self.contains(offset, bytes.len())?;
         // SAFETY: as in `read`.
-        unsafe { copy(bytes.as_ptr(), self.pointer().wrapping_add(offset), bytes.len()) };
+        unsafe { copy::<true>(bytes.as_ptr(), self.pointer().wrapping_add(offset), bytes.len()) };
         Ok(())
     }
 
@@ -382,11 +382,14 @@ fn parse_huge_pages(information: &str) -> Option<(usize, usize)> {
     (size > 0 && free > 0).then_some((size, free))
 }
 
-/// From this length on the processor's own string copy is faster than a loop.
+/// From this length on the processor's own string copy is faster than a loop, unless it stores to memory that is in no cache.
 const STRING_COPY: usize = 1024;
+/// From this length on a loop asks for the lines that it will store to, so many bytes ahead of itself: a region is larger than
+/// the cache. Behind the end of a part of a message are mostly the bytes of the next.
+const AHEAD: usize = 512;
 
 /// Copies `length` bytes, either side of which may be shared: see the module. The last byte becomes visible last; if the
-/// target's end is aligned to eight bytes, the last eight do, at once.
+/// target's end is aligned to eight bytes, the last eight do, at once. `TO_REGION`: the target is rather in no cache.
 ///
 /// # Safety
 ///
@@ -394,12 +397,12 @@ const STRING_COPY: usize = 1024;
 /// meanwhile, except by atomic accesses in the sense of the module where it is shared memory.
 #[inline]
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-unsafe fn copy(source: *const u8, target: *mut u8, length: usize) {
+unsafe fn copy<const TO_REGION: bool>(source: *const u8, target: *mut u8, length: usize) {
     let last = if length >= 8 && (target.addr() + length).is_multiple_of(8) { 8 } else { 1.min(length) };
     let body = length - last;
     // SAFETY: `body + last` is the caller's length; each of the calls stays in its part.
     unsafe {
-        copy_body(source, target, body);
+        copy_body::<TO_REGION>(source, target, body);
         let (source, target) = (source.wrapping_add(body), target.wrapping_add(body));
         // The target's stores keep the program's order on x86-64, and a store behind a string copy stays behind it: this one
         // is the release.
@@ -420,8 +423,8 @@ unsafe fn copy(source: *const u8, target: *mut u8, length: usize) {
 /// As [`copy`].
 #[inline]
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-unsafe fn copy_body(mut source: *const u8, mut target: *mut u8, length: usize) {
-    if length >= STRING_COPY {
+unsafe fn copy_body<const TO_REGION: bool>(mut source: *const u8, mut target: *mut u8, length: usize) {
+    if length >= STRING_COPY && !TO_REGION {
         // SAFETY: reads and writes `length` bytes upwards (the direction flag is clear by the calling convention).
         unsafe {
             std::arch::asm!("rep movsb", inout("rcx") length => _, inout("rsi") source => _,
@@ -429,7 +432,15 @@ unsafe fn copy_body(mut source: *const u8, mut target: *mut u8, length: usize) {
         }
         return;
     }
+    let asks_ahead = TO_REGION && length >= STRING_COPY;
     for _ in 0..length / 64 {
+        if asks_ahead {
+            // SAFETY: a hint, which accesses nothing, wherever it points.
+            unsafe {
+                std::arch::asm!("prefetchw [{target} + {ahead}]", target = in(reg) target, ahead = const AHEAD,
+                    options(nostack, preserves_flags, readonly));
+            }
+        }
         // SAFETY: 64 bytes, and there are that many blocks of them.
         unsafe {
             std::arch::asm!(
@@ -514,7 +525,7 @@ unsafe fn copy_rest(source: *const u8, target: *mut u8, length: usize) {
 ///
 /// As above.
 #[cfg(any(not(target_arch = "x86_64"), miri))]
-unsafe fn copy(source: *const u8, target: *mut u8, length: usize) {
+unsafe fn copy<const TO_REGION: bool>(source: *const u8, target: *mut u8, length: usize) {
     for index in 0..length {
         // Either side may be the shared one.
         // SAFETY: inside what the caller answers for.

@@ -417,12 +417,14 @@ fn a_copy_is_exact_at_every_length_and_alignment() {
     for length in lengths {
         for (from, to) in [(0, 0), (1, 0), (0, 1), (3, 5), (8, 7), (7, 8), (13, 16)] {
             let source: Vec<u8> = (0..length + from).map(|index| (index * 31 + 7) as u8).collect();
-            let mut target = vec![0xee_u8; length + to + 32];
-            // SAFETY: both have room for `length` bytes behind their offset, and are different vectors.
-            unsafe { copy(source.as_ptr().add(from), target.as_mut_ptr().add(to), length) };
-            assert_eq!(target[to..to + length], source[from..], "length {length}, {from} to {to}");
-            let beside = target[..to].iter().chain(&target[to + length..]);
-            assert!(beside.copied().all(|byte| byte == 0xee), "length {length}, {from} to {to}");
+            for copy in [copy::<false>, copy::<true>] {
+                let mut target = vec![0xee_u8; length + to + 32];
+                // SAFETY: both have room for `length` bytes behind their offset, and are different vectors.
+                unsafe { copy(source.as_ptr().add(from), target.as_mut_ptr().add(to), length) };
+                assert_eq!(target[to..to + length], source[from..], "length {length}, {from} to {to}");
+                let beside = target[..to].iter().chain(&target[to + length..]);
+                assert!(beside.copied().all(|byte| byte == 0xee), "length {length}, {from} to {to}");
+            }
         }
     }
 }
