@@ -4,9 +4,9 @@
 //!
 //! - **A segment is born** in `send_half`, `SendHalf::transmit`: the source above says which bytes travel together, writes them
 //!   straight into a frame of the port, and `segment::HeaderTemplate::stamp` puts the headers in front.
-//! - **It is placed** in `receiver`, `Receiver::offer`: the parts of received packets are lent to the layer above where they
-//!   lie; what it leaves stays in its packets (`reassembly`) and is lent again with what follows. Before that
-//!   `receive_half`, `ReceiveHalf::judge`, judges the segment.
+//! - **It is placed** in `receiver`, `Receiver::pass`: what continues the stream is lent to the layer above where it lies, as it
+//!   comes; what that leaves, or what comes behind a gap, stays in its packets (`reassembly`) and is lent again with what
+//!   follows, by `Receiver::offer`. Before that `receive_half`, `ReceiveHalf::judge`, judges the segment.
 //! - **It is acknowledged** in `send_half`, `SendHalf::send_owed`, at most once for each connection and burst, unless data leaves
 //!   that carries the acknowledgement.
 //! - **It is sent again** in `send_half`, `SendHalf::pump`, when `sender` finds it lost; the source writes the same bytes again.
@@ -173,13 +173,15 @@ impl<P: Port> Engine for SoftrdmaEngine<P> {
 
     fn poll(&mut self, now: Instant, streams: &mut dyn Streams) -> Activity {
         let received = self.receive.receive();
-        let mut events = self.receive.handle_burst(now, &mut Arriving(streams));
         // Bytes first, for whoever waits for them: what else there is to do is done by the next poll, while the peer is at work.
         // Never twice in a row, nor behind a large burst: under load acknowledgements are what the peer waits for.
-        let is_small = received <= SMALL_BURST_PACKETS && (1..=SMALL_BURST_BYTES).contains(&self.receive.news());
-        self.is_rest_due = is_small && !self.is_rest_due;
+        let may_leave_rest = received <= SMALL_BURST_PACKETS && !self.is_rest_due;
+        let mut events = self.receive.handle_burst(now, true, &mut Arriving(streams));
+        self.is_rest_due = may_leave_rest && (1..=SMALL_BURST_BYTES).contains(&self.receive.news());
         if self.is_rest_due {
-            events += self.receive.serve_touched(&mut Arriving(streams));
+            if self.receive.is_serve_due() {
+                events += self.receive.serve_touched(&mut Arriving(streams));
+            }
             return Activity { received, events };
         }
         events += self.do_rest(now, streams);

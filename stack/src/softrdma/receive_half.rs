@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::capture::Capture;
-use super::receiver::{Offered, Receiver};
+use super::receiver::{Offered, Passed, Receiver};
 use super::segment::{ACK, FIN, RST, SYN, Segment};
 use super::shared::{
     Acknowledgement, Installed, Outbox, Owed, PeerEnd, ReceiveCounters, SharedFlow, ToReceive, ToSend, add,
@@ -42,8 +42,14 @@ pub(super) struct ReceiveHalf<P: Port> {
     touched: Vec<Name>,
     /// A field to keep its memory.
     serving: Vec<Name>,
-    /// Bytes that arrived for the touched connections.
+    /// Bytes that the burst brought.
     news: usize,
+    /// What continues a stream is offered as it comes, before the rest of the burst is looked at.
+    passes: bool,
+    /// The send half works meanwhile: what a segment acknowledged is told before its bytes are offered.
+    pub(super) tells_first: bool,
+    /// Something that the burst brought is left to [`Self::serve_touched`].
+    is_serve_due: bool,
     pub(super) to_send: Outbox<ToSend<PacketOf<P>>>,
     held_packets: usize,
     max_held_packets: usize,
@@ -118,6 +124,9 @@ impl<P: Port> ReceiveHalf<P> {
             touched: Vec::new(),
             serving: Vec::new(),
             news: 0,
+            passes: false,
+            tells_first: false,
+            is_serve_due: false,
             to_send: Outbox::new(),
             held_packets: 0,
             max_held_packets,
@@ -133,9 +142,17 @@ impl<P: Port> ReceiveHalf<P> {
         self.queue.receive(&mut self.burst)
     }
 
-    /// Handles what [`Self::receive`] brought.
-    pub(super) fn handle_burst(&mut self, now: Instant, streams: &mut (impl ReceiveStreams + ?Sized)) -> usize {
+    /// Handles what [`Self::receive`] brought. If it `passes`, what continues a stream is offered to the layer above at once:
+    /// whoever waits for it waits for nothing else. The rest is left to [`Self::serve_touched`].
+    pub(super) fn handle_burst(
+        &mut self,
+        now: Instant,
+        passes: bool,
+        streams: &mut (impl ReceiveStreams + ?Sized),
+    ) -> usize {
         let mut burst = std::mem::take(&mut self.burst);
+        self.news = 0;
+        self.passes = passes;
         let mut events = 0;
         for packet in burst.drain(..) {
             if let Some(capture) = &self.capture {
@@ -144,6 +161,7 @@ impl<P: Port> ReceiveHalf<P> {
             events += self.handle_packet(now, packet, streams);
         }
         self.burst = burst;
+        self.passes = false;
         events
     }
 
@@ -221,9 +239,14 @@ impl<P: Port> ReceiveHalf<P> {
         !self.touched.is_empty()
     }
 
-    /// Bytes of the burst for [`Self::serve_touched`] to offer.
+    /// Bytes that the burst brought.
     pub(super) const fn news(&self) -> usize {
         self.news
+    }
+
+    /// The burst brought something that was not offered yet.
+    pub(super) const fn is_serve_due(&self) -> bool {
+        self.is_serve_due
     }
 
     /// Offers again what the layer above left.
@@ -244,7 +267,7 @@ impl<P: Port> ReceiveHalf<P> {
         packet: PacketOf<P>,
         streams: &mut (impl ReceiveStreams + ?Sized),
     ) -> usize {
-        match self.judge(now, name, segment, packet) {
+        match self.judge(now, name, segment, packet, streams) {
             Effect::None => 0,
             Effect::Reset => {
                 // What came before the reset arrived.
@@ -257,7 +280,14 @@ impl<P: Port> ReceiveHalf<P> {
     }
 
     /// Handles a segment for a synchronised connection, RFC 9293 §3.10.7.4.
-    fn judge(&mut self, now: Instant, name: Name, segment: &Segment, packet: PacketOf<P>) -> Effect {
+    fn judge(
+        &mut self,
+        now: Instant,
+        name: Name,
+        segment: &Segment,
+        packet: PacketOf<P>,
+        streams: &mut (impl ReceiveStreams + ?Sized),
+    ) -> Effect {
         // Not `flow_mut`: the lists beside the flows are needed as well.
         let flow = self.flows.get_mut(name.index as usize).and_then(Option::as_mut);
         let Some(flow) = flow.filter(|flow| flow.name == name) else { return Effect::None };
@@ -301,6 +331,26 @@ impl<P: Port> ReceiveHalf<P> {
         if length == 0 && !segment.has(FIN) {
             return Effect::None;
         }
+        if self.passes
+            && flow.awaits(segment)
+            && let Some(bytes) = payload(&packet, segment)
+        {
+            if self.tells_first
+                && let Some(said) = flow.said.take()
+            {
+                self.to_send.push(ToSend::Acknowledged(name, said));
+            }
+            let passed = flow.pass(segment, bytes, streams);
+            self.news += length;
+            add(&self.counters.bytes, length as u64);
+            if passed.left > 0 {
+                flow.receiver.hold_rest(packet, &passed);
+                flow.is_offer_due = true;
+                self.is_serve_due = true;
+                self.held_packets += 1;
+            }
+            return Effect::None;
+        }
         // Nobody may keep more than what is left for the others: few connections with many gaps do not take it all.
         let left = self.max_held_packets.saturating_sub(self.held_packets);
         let may_hold = flow.receiver.held_behind_gaps() < left;
@@ -308,6 +358,7 @@ impl<P: Port> ReceiveHalf<P> {
             flow.receiver.accept(packet, segment.payload, segment.sequence, length, segment.has(FIN), may_hold);
         flow.owed = flow.owed.max(accepted.owed);
         flow.is_offer_due |= accepted.is_news;
+        self.is_serve_due |= accepted.is_news;
         self.news += if accepted.is_news { length } else { 0 };
         self.held_packets = self.held_packets.saturating_add_signed(accepted.held);
         Effect::None
@@ -372,7 +423,7 @@ impl<P: Port> ReceiveHalf<P> {
     /// Offers what arrived; how many events there were.
     pub(super) fn serve_touched(&mut self, streams: &mut (impl ReceiveStreams + ?Sized)) -> usize {
         let mut events = 0;
-        self.news = 0;
+        self.is_serve_due = false;
         let mut touched = std::mem::replace(&mut self.touched, std::mem::take(&mut self.serving));
         for name in touched.drain(..) {
             events += self.serve(name, streams);
@@ -423,6 +474,21 @@ impl<P: Port> ReceiveHalf<P> {
 }
 
 impl<K: Packet> ReceiveFlow<K> {
+    /// Whether the segment brings what the layer above waits for, and nothing else.
+    #[inline]
+    fn awaits(&self, segment: &Segment) -> bool {
+        !segment.has(FIN) && self.receiver.is_awaited(segment.sequence, segment.payload_length())
+    }
+
+    /// Offers the payload of an awaited segment, `bytes`, as it comes.
+    #[inline]
+    fn pass(&mut self, segment: &Segment, bytes: &[u8], streams: &mut (impl ReceiveStreams + ?Sized)) -> Passed {
+        let passed = self.receiver.pass(segment.payload, bytes, &mut StreamSink { stream: self.name.into(), streams });
+        // An answer that leaves now carries the acknowledgement.
+        self.shared.announce(self.receiver.announcement(), self.receiver.recent_timestamp.unwrap_or(0));
+        passed
+    }
+
     /// RFC 5961 §7: asks the peer, at a limited rate, whether it meant that.
     fn challenge(&mut self, now: Instant) {
         if now.saturating_since(self.challenges_since) >= CHALLENGE_PERIOD {
@@ -472,6 +538,12 @@ impl<K: Packet> ReceiveFlow<K> {
             to_send.push(ToSend::Acknowledged(self.name, last));
         }
     }
+}
+
+/// The payload of `segment`, if it lies in one piece at the beginning of `packet`.
+#[inline]
+fn payload<'a, K: Packet>(packet: &'a K, segment: &Segment) -> Option<&'a [u8]> {
+    packet.parts().next()?.get(segment.payload..segment.end)
 }
 
 /// The layer above, as the sink of one stream.

@@ -57,6 +57,17 @@ pub(super) struct Accepted {
     pub(super) held: isize,
 }
 
+/// What is left of a segment that the layer above was offered as it arrived.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Passed {
+    /// Bytes.
+    pub(super) left: usize,
+    /// Where in the packet.
+    at: usize,
+    /// Where in the stream.
+    start: u64,
+}
+
 /// What an offer came to.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Offered {
@@ -178,6 +189,37 @@ impl<K: Packet> Receiver<K> {
             accepted.owed = Owed::Pure;
         }
         accepted
+    }
+
+    /// Whether a segment with `length` bytes from `sequence` on continues the stream right where the layer above waits for it:
+    /// then [`Self::pass`] takes it.
+    #[inline]
+    pub(super) fn is_awaited(&self, sequence: u32, length: usize) -> bool {
+        let is_plain = self.held.is_empty() && self.behind_gaps.is_empty() && self.end.is_none() && !self.is_deaf;
+        is_plain && sequence == self.space.sequence(self.next) && self.next + length as u64 <= self.edge
+    }
+
+    /// Offers the payload of an awaited segment to `sink` where it lies: `bytes`, at byte `at` of its packet. Tells what was left, for
+    /// [`Self::hold_rest`].
+    #[inline]
+    pub(super) fn pass(&mut self, at: usize, bytes: &[u8], sink: &mut impl Sink) -> Passed {
+        let length = bytes.len();
+        let start = self.next;
+        self.next += length as u64;
+        self.offered = self.next;
+        let Ok(taken) = sink.handle_bytes(&[bytes]) else {
+            self.is_deaf = true;
+            self.consumed = self.next;
+            return Passed { left: 0, at, start };
+        };
+        let taken = taken.min(length);
+        self.consumed += taken as u64;
+        Passed { left: length - taken, at: at + taken, start: start + taken as u64 }
+    }
+
+    /// Holds what the layer above left of a packet.
+    pub(super) fn hold_rest(&mut self, packet: K, passed: &Passed) {
+        self.held.push_back(Piece::new(packet, passed.at, passed.start, passed.left));
     }
 
     /// RFC 9293 §3.10.7.4, eighth: the FIN tells where the stream ends. A second FIN elsewhere is not believed.
@@ -374,10 +416,16 @@ impl<K: Packet> Receiver<K> {
         held + self.behind_gaps.clear()
     }
 
-    /// What is announced to the peer from now on, and what is reported beside it. Announcing reports what arrived twice, once.
-    pub(super) fn announce(&mut self) -> (Announcement, Report) {
+    /// What is announced to the peer from now on.
+    #[inline]
+    pub(super) fn announcement(&mut self) -> Announcement {
         self.move_edge();
-        let announcement = Announcement { next: self.next_sequence(), edge: self.space.sequence(self.edge) };
+        Announcement { next: self.next_sequence(), edge: self.space.sequence(self.edge) }
+    }
+
+    /// The same, and what is reported beside it. Announcing reports what arrived twice, once.
+    pub(super) fn announce(&mut self) -> (Announcement, Report) {
+        let announcement = self.announcement();
         let mut report = Report::default();
         if let Some(duplicate) = self.duplicate.take() {
             report.has_duplicate = true;

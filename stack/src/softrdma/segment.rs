@@ -14,6 +14,9 @@ pub(super) const ETHERNET_HEADER: usize = 14;
 pub(super) const IPV4_HEADER: usize = 20;
 /// Bytes of an IPv6 header.
 pub(super) const IPV6_HEADER: usize = 40;
+/// Bytes of both addresses, which end an IPv4 header without options, and every IPv6 header.
+const IPV4_ADDRESSES: usize = 8;
+const IPV6_ADDRESSES: usize = 32;
 /// Bytes of a TCP header without options.
 pub(super) const TCP_HEADER: usize = 20;
 /// Bytes of the timestamps option, padded to a multiple of four (RFC 7323 appendix A).
@@ -73,7 +76,8 @@ impl Segment {
         SynOptions::parse(head.get(self.tcp + TCP_HEADER..self.payload).unwrap_or(&[]))
     }
 
-    /// Whether the checksums of the frame hold, whose parts are `parts`.
+    /// Whether the checksums of the frame hold, which begins with `head` and whose parts are `parts`.
+    #[inline]
     pub(super) fn is_intact<'a>(&self, head: &[u8], parts: impl Iterator<Item = &'a [u8]>) -> bool {
         if !self.is_ipv6 {
             let mut sum = Sum::default();
@@ -82,14 +86,23 @@ impl Segment {
                 return false;
             }
         }
+        // The pseudo-header (RFC 9293 §3.1): addresses, protocol, length.
         let mut sum = Sum::default();
-        // The pseudo-header (RFC 9293 §3.1): addresses, protocol, length. Addresses end an IPv4 header without options; with
-        // options they stand at the same place.
-        let (at, length) = if self.is_ipv6 { (ETHERNET_HEADER + 8, 32) } else { (ETHERNET_HEADER + 12, 8) };
-        sum.add(&head[at..at + length]);
-        sum.add(&[0, TCP_PROTOCOL]);
-        sum.add(&((self.end - self.tcp) as u32).to_be_bytes());
-        slices(parts, self.tcp, self.end - self.tcp).for_each(|part| sum.add(part));
+        sum.add_words([0, TCP_PROTOCOL, 0, 0]);
+        sum.add_words(((self.end - self.tcp) as u32).to_be_bytes());
+        let start = if self.is_ipv6 {
+            self.tcp - IPV6_ADDRESSES
+        } else if self.tcp == ETHERNET_HEADER + IPV4_HEADER {
+            self.tcp - IPV4_ADDRESSES
+        } else {
+            // Options stand between the addresses and the segment.
+            sum.add(&head[ETHERNET_HEADER + IPV4_HEADER - IPV4_ADDRESSES..ETHERNET_HEADER + IPV4_HEADER]);
+            self.tcp
+        };
+        match head.get(start..self.end) {
+            Some(segment) => sum.add(segment),
+            None => slices(parts, start, self.end - start).for_each(|part| sum.add(part)),
+        }
         sum.fold() == 0xffff
     }
 }
@@ -503,14 +516,15 @@ impl HeaderTemplate {
             return TransmitOffload::default();
         }
         let mut pseudo = self.pseudo_sum;
-        pseudo.add(&segment.to_be_bytes());
+        pseudo.add_words(segment.to_be_bytes());
         if checksums == Checksums::Port {
             frame[tcp + 16..tcp + 18].copy_from_slice(&pseudo.fold().to_be_bytes());
             return TransmitOffload { ipv4_checksum: !self.is_ipv6(), tcp_checksum: true, segment_size: 0 };
         }
         if !self.is_ipv6() {
             let mut sum = self.ip_sum;
-            sum.add(&packet.to_be_bytes());
+            let [high, low] = packet.to_be_bytes();
+            sum.add_words([high, low, 0, 0]);
             frame[ETHERNET_HEADER + 10..ETHERNET_HEADER + 12].copy_from_slice(&(!sum.fold()).to_be_bytes());
         }
         pseudo.add(&frame[tcp..]);

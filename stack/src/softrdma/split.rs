@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::SMALL_BURST_PACKETS;
 use super::receive_half::ReceiveHalf;
 use super::sending::Sending;
 use super::shared::Mail;
@@ -27,6 +28,7 @@ type Inbox<P> = Arc<Mail<super::receive_half::PacketOf<P>>>;
 struct SendingAlone<P: Port>(Sending<P>, Inbox<P>);
 
 pub(super) fn split<P: Port>(mut receive: ReceiveHalf<P>, mut sending: Sending<P>) -> Halves {
+    receive.tells_first = true;
     let to_send = receive.to_send.share(MAIL);
     let to_receive = sending.to_receive.share(MAIL);
     let mail = Arc::new(Mail { to_send, to_receive });
@@ -53,7 +55,8 @@ impl<P: Port> ReceiveEngine for Receiving<P> {
         // What the other half left before the peer could answer is here by now, in both layers.
         streams.handle_burst();
         let mut events = self.handle_messages(now, streams);
-        events += self.0.handle_burst(now, streams);
+        // Of a larger one the last acknowledgement says it all, and the other half is not asked to look at every one.
+        events += self.0.handle_burst(now, received <= SMALL_BURST_PACKETS, streams);
         self.0.tell_acknowledgements();
         events += self.0.serve_touched(streams);
         Activity { received, events }

@@ -32,6 +32,14 @@ impl Sum {
         self.total = (self.total & 0xffff_ffff) + (self.total >> 32);
     }
 
+    /// Adds one or two words of a header. Not behind an odd number of bytes.
+    #[inline]
+    pub(super) fn add_words(&mut self, words: [u8; 4]) {
+        debug_assert!(!self.is_odd);
+        // No header has so many that this could overflow before the next fold.
+        self.total += u64::from(u32::from_ne_bytes(words));
+    }
+
     /// The sum so far, in 16 bits.
     #[inline]
     pub(super) fn fold(self) -> u16 {
