@@ -50,7 +50,21 @@ const BULK_SEQUENTIAL_WITHOUT_CRC: Options =
     "--scheme sequential --threads c2 --busy-poll --op write --size 1M --depth 16 --mtu 9000 --crc off";
 const FEW: Options = "--scheme softrdma --threads c2 --busy-poll --op write --size 64 --qps 16 --depth 16";
 const MANY: Options =
-    "--scheme softrdma --threads c2 --busy-poll --op write --size 64 --qps 1000 --active-qps 16 --depth 16";
+    "--scheme softrdma --threads c2 --busy-poll --op write --size 64 --qps 10000 --active-qps 16 --depth 16";
+const CONNECTS: Options =
+    "--scheme softrdma --threads c2 --busy-poll --op write --size 64 --iterations 100 --connects 10000";
+// Client on CPU 0; on CPU 1 the server's application and its stack's thread, which has to get in beside it.
+const COMPUTES_C3: Options = "--scheme softrdma --threads c3 --busy-poll --pin 0,0,1,1 --op read,write --size 64 \
+                              --pause 300us --iterations 3000 --server-computes 10ms";
+const POLLS_C3: Options = "--scheme softrdma --threads c3 --busy-poll --pin 0,0,1,1 --op read,write --size 64 \
+                           --pause 300us --iterations 3000 --server-computes 0";
+const COMPUTES_C2: Options = "--scheme softrdma --threads c2 --busy-poll --pin 0,0,1,1 --op read,write --size 64 \
+                              --pause 300us --iterations 3000 --server-computes 10ms";
+const POLLS_C2: Options = "--scheme softrdma --threads c2 --busy-poll --pin 0,0,1,1 --op read,write --size 64 \
+                           --pause 300us --iterations 3000 --server-computes 0";
+const IDLE_MEMIF: Options = "--scheme softrdma --op write --size 64 --iterations 100 --idle 3";
+const IDLE_TAP: Options = "--scheme softrdma --fabric tap --op write --size 64 --iterations 100 --idle 3";
+const IDLE_KERNEL: Options = "--scheme kernel-socket --op write --size 64 --iterations 100 --idle 3";
 
 /// A number in a row of `softrdma-perf`: of the operation, at the path in the JSON.
 #[derive(Clone, Copy)]
@@ -78,15 +92,34 @@ struct Row {
     what: &'static str,
     bar: Bar,
     ours: Figure,
-    /// What ours is divided by; by itself if nothing.
+    /// What ours is set against; by itself if nothing.
     theirs: Option<Figure>,
+    against: Against,
+}
+
+/// How one figure is set against another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Against {
+    Ratio,
+    Difference,
 }
 
 const fn row(what: &'static str, bar: Bar, ours: Figure, theirs: Option<Figure>) -> Row {
-    Row { what, bar, ours, theirs }
+    Row { what, bar, ours, theirs, against: Against::Ratio }
+}
+
+/// By how much ours is more than theirs.
+const fn above(what: &'static str, bar: Bar, ours: Figure, theirs: Figure) -> Row {
+    Row { what, bar, ours, theirs: Some(theirs), against: Against::Difference }
+}
+
+/// A figure by itself.
+const fn alone(what: &'static str, bar: Bar, ours: Figure) -> Row {
+    row(what, bar, ours, None)
 }
 
 const P50: &str = "/latency_us/p50";
+const P99: &str = "/latency_us/p99";
 const RAW_P50: &str = "/raw/latency_us_p50";
 const GBPS: &str = "/throughput_gbps";
 const RAW_GBPS: &str = "/raw/throughput_gbps";
@@ -94,7 +127,11 @@ const TOUCHED_GBPS: &str = "/raw/touched_gbps";
 const COPIES: &str = "/receive_copies_per_byte";
 
 fn rows() -> Vec<Row> {
-    use Bar::{AtLeast, AtMost, Shown};
+    [latency_rows(), bulk_rows(), computing_rows(), connection_rows(), idle_rows()].into_iter().flatten().collect()
+}
+
+fn latency_rows() -> Vec<Row> {
+    use Bar::{AtLeast, AtMost};
     let mut rows = Vec::new();
     for operation in ["write", "send"] {
         let (c2, c3) = (figure(LATENCY_C2, operation, P50), figure(LATENCY_C3, operation, P50));
@@ -118,27 +155,116 @@ fn rows() -> Vec<Row> {
             ),
         ]);
     }
+    rows.push(alone(
+        "64 B Writes, depth 64: million a second",
+        AtLeast(2.0),
+        figure(LATENCY_C2, "write", "/rate_mops"),
+    ));
+    rows
+}
+
+fn bulk_rows() -> Vec<Row> {
+    use Bar::{AtLeast, AtMost, Shown};
     let bulk = |path| figure(BULK, "write", path);
     let bare = |path| figure(BULK_WITHOUT_CRC, "write", path);
     let sequential = figure(BULK_SEQUENTIAL, "write", GBPS);
     let sequential_bare = figure(BULK_SEQUENTIAL_WITHOUT_CRC, "write", GBPS);
-    rows.extend([
+    vec![
         row("1 MiB Writes, CRC on / raw touched", AtLeast(0.8), bulk(GBPS), Some(bulk(TOUCHED_GBPS))),
         row("1 MiB Writes, CRC on / raw", Shown, bulk(GBPS), Some(bulk(RAW_GBPS))),
         row("1 MiB Writes, CRC on / sequential", AtLeast(1.5), bulk(GBPS), Some(sequential)),
         row("1 MiB Writes, CRC off / raw touched", AtLeast(0.8), bare(GBPS), Some(bare(TOUCHED_GBPS))),
         row("1 MiB Writes, CRC off / raw", Shown, bare(GBPS), Some(bare(RAW_GBPS))),
         row("1 MiB Writes, CRC off / sequential", AtLeast(1.5), bare(GBPS), Some(sequential_bare)),
-        row("copies per byte received, Writes", AtMost(1.0), bulk(COPIES), None),
-        row("copies per byte received, Sends", AtMost(1.0), figure(BULK, "send", COPIES), None),
-        row("64 B Writes, depth 64: million a second", AtLeast(2.0), figure(LATENCY_C2, "write", "/rate_mops"), None),
+        alone("copies per byte received, Writes", AtMost(1.0), bulk(COPIES)),
+        alone("copies per byte received, Sends", AtMost(1.0), figure(BULK, "send", COPIES)),
+    ]
+}
+
+/// Microseconds that a server's computing application adds.
+fn computing_rows() -> Vec<Row> {
+    use Bar::{AtMost, Shown};
+    let p99 = |of, operation| figure(of, operation, P99);
+    let (read, write) = ("read", "write");
+    vec![
+        above(
+            "Read p99, server computes 10 ms, c3: us more",
+            AtMost(200.0),
+            p99(COMPUTES_C3, read),
+            p99(POLLS_C3, read),
+        ),
+        above(
+            "Write p99, server computes 10 ms, c3: us more",
+            AtMost(200.0),
+            p99(COMPUTES_C3, write),
+            p99(POLLS_C3, write),
+        ),
+        above("Read p99, server computes 10 ms, c2: us more", Shown, p99(COMPUTES_C2, read), p99(POLLS_C2, read)),
+        above("Write p99, server computes 10 ms, c2: us more", Shown, p99(COMPUTES_C2, write), p99(POLLS_C2, write)),
+    ]
+}
+
+fn connection_rows() -> Vec<Row> {
+    use Bar::{AtMost, Shown};
+    let many = |path| figure(MANY, "write", path);
+    let connects = |path| figure(CONNECTS, "write", path);
+    vec![
         row(
-            "64 B Write latency, 1000 queue pairs, 16 active / 16 alone",
+            "64 B Write latency, 10,000 queue pairs, 16 active / 16 alone",
             AtMost(1.2),
-            figure(MANY, "write", P50),
+            many(P50),
             Some(figure(FEW, "write", P50)),
         ),
-    ]);
+        alone("bytes of an idle connection, client", AtMost(8192.0), many("/idle_connection_bytes/client")),
+        alone("bytes of an idle connection, server", AtMost(8192.0), many("/idle_connection_bytes/server")),
+        alone("10,000 connects and disconnects: lost", AtMost(0.0), connects("/connects/lost")),
+        alone("10,000 connects and disconnects: left at the client", AtMost(0.0), connects("/connects/left/client")),
+        alone("10,000 connects and disconnects: left at the server", AtMost(0.0), connects("/connects/left/server")),
+        alone("connects and disconnects a second, one by one", Shown, connects("/connects/per_second")),
+    ]
+}
+
+/// Percent of a core, and microseconds.
+fn idle_rows() -> Vec<Row> {
+    const CLIENT: &str = "/idle/cpu_percent/client";
+    const SERVER: &str = "/idle/cpu_percent/server";
+    const FIRST: &str = "/idle/first_message_us/p50";
+    const WORST: &str = "/idle/first_message_us/max";
+    use Bar::{AtMost, Shown};
+    let mut rows = Vec::new();
+    let mut idle = |of, names: [&'static str; 4], percent, microseconds| {
+        let paths =
+            [(CLIENT, AtMost(percent)), (SERVER, AtMost(percent)), (FIRST, Shown), (WORST, AtMost(microseconds))];
+        rows.extend(
+            names.into_iter().zip(paths).map(|(name, (path, bar))| alone(name, bar, figure(of, "write", path))),
+        );
+    };
+    let names = [
+        "idle, memif: percent of a core, client",
+        "idle, memif: percent of a core, server",
+        "idle, memif: first message, median us",
+        "idle, memif: first message, worst of 50, us",
+    ];
+    idle(IDLE_MEMIF, names, 2.0, 500.0);
+    // It makes interfaces.
+    if rustix::process::geteuid().is_root() {
+        let names = [
+            "idle, tap: percent of a core, client",
+            "idle, tap: percent of a core, server",
+            "idle, tap: first message, median us",
+            "idle, tap: first message, worst of 50, us",
+        ];
+        idle(IDLE_TAP, names, 0.5, 100.0);
+    } else {
+        eprintln!("speed: idle over tap needs root and goes unmeasured");
+    }
+    let names = [
+        "idle, kernel-socket: percent of a core, client",
+        "idle, kernel-socket: percent of a core, server",
+        "idle, kernel-socket: first message, median us",
+        "idle, kernel-socket: first message, worst of 50, us",
+    ];
+    idle(IDLE_KERNEL, names, 0.5, 100.0);
     rows
 }
 
@@ -164,9 +290,10 @@ fn main() -> ExitCode {
             eprint!("\rround {round} of {}, {} of {}   ", arguments.rounds, index + 1, contenders.len());
             match run(&arguments, options) {
                 Ok(rows) => printed.insert(*options, rows),
+                // Its rows are missed, and the others are measured all the same.
                 Err(error) => {
                     eprintln!("\nspeed: softrdma-perf pair {options}: {error}");
-                    return ExitCode::FAILURE;
+                    continue;
                 }
             };
         }
@@ -181,12 +308,12 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments, options: Options) -> Result<Printed, String> {
-    let output = Command::new(&arguments.program)
-        .arg("pair")
-        .args(options.split(' '))
-        .args(["--json", "--quiet", "--duration", &arguments.seconds.to_string()])
-        .output()
-        .map_err(|error| error.to_string())?;
+    let mut command = Command::new(&arguments.program);
+    command.arg("pair").args(options.split_whitespace()).args(["--json", "--quiet"]);
+    if !options.contains("--iterations") {
+        command.args(["--duration", &arguments.seconds.to_string()]);
+    }
+    let output = command.output().map_err(|error| error.to_string())?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
     }
@@ -203,17 +330,21 @@ fn run(arguments: &Arguments, options: Options) -> Result<Printed, String> {
 
 /// Prints a row; whether its bar holds.
 fn report(row: &Row, rounds: &[HashMap<Options, Printed>], as_json: bool) -> bool {
+    // Not a number where a run failed.
     let values = |figure: Figure| -> Vec<f64> {
         let one = |round: &HashMap<Options, Printed>| {
             round.get(figure.of)?.get(figure.operation)?.pointer(figure.path)?.as_f64()
         };
-        rounds.iter().filter_map(one).collect()
+        rounds.iter().map(|round| one(round).unwrap_or(f64::NAN)).collect()
     };
     let ours = values(row.ours);
     let theirs = row.theirs.map(values);
     // The ratio of each round, for the machine's pace changes between them.
-    let ratios = match &theirs {
-        Some(theirs) => ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect(),
+    let ratios: Vec<f64> = match &theirs {
+        Some(theirs) if row.against == Against::Ratio => {
+            ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect()
+        }
+        Some(theirs) => ours.iter().zip(theirs).map(|(ours, theirs)| ours - theirs).collect(),
         None => ours.clone(),
     };
     let (ratio, ours, theirs) = (median(&ratios), median(&ours), theirs.as_deref().map(median));
@@ -222,7 +353,7 @@ fn report(row: &Row, rounds: &[HashMap<Options, Printed>], as_json: bool) -> boo
         Bar::AtLeast(least) => (ratio >= least, format!("at least {least}")),
         Bar::Shown => (true, String::new()),
     };
-    let holds = holds && ratio.is_finite();
+    let holds = holds && ratios.iter().all(|ratio| ratio.is_finite());
     if as_json {
         let line = json!({
             "what": row.what, "bar": bar, "figure": ratio, "ours": ours, "theirs": theirs, "holds": holds,
@@ -230,15 +361,16 @@ fn report(row: &Row, rounds: &[HashMap<Options, Printed>], as_json: bool) -> boo
         });
         println!("{line}");
     } else {
-        let halves = theirs.map_or(String::new(), |theirs| format!("{ours:.3} / {theirs:.3}"));
+        let sign = if row.against == Against::Ratio { '/' } else { '-' };
+        let halves = theirs.map_or(String::new(), |theirs| format!("{ours:.3} {sign} {theirs:.3}"));
         let verdict = if holds { "" } else { "MISSED" };
-        println!("{:<60} {bar:>14} {ratio:>8.3}   {halves:<20} {verdict}", row.what);
+        println!("{:<66} {bar:>14} {ratio:>8.3}   {halves:<20} {verdict}", row.what);
     }
     holds
 }
 
 fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
+    let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {
         0 => f64::NAN,

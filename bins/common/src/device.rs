@@ -141,7 +141,8 @@ pub struct DeviceArguments {
     /// Never sleeps when idle.
     #[arg(long)]
     pub busy_poll: bool,
-    /// CPUs: of the application's thread, then of the stack's. `pair` takes the client's two, then the server's two.
+    /// CPUs: of the application's thread, then of the stack's. `pair` takes the client's two, then the server's two. On the same CPU
+    /// the two take turns at receiving; with one of its own the stack's thread keeps it (c3).
     #[arg(long, value_delimiter = ',', value_name = "CPU,...")]
     pub pin: Vec<usize>,
     /// Writes what passes a DPDK port into this file, for Wireshark.
@@ -300,7 +301,12 @@ impl DeviceArguments {
         config.crc = self.crc.map_or(config.crc, bool::from);
         config.checksum = self.checksum.map_or(config.checksum, bool::from);
         config.busy_poll |= self.busy_poll;
-        config.stack_cpu = self.pin.get(1).copied().or(config.stack_cpu);
+        config.stack_cpu = match self.pin[..] {
+            // It comes from the application's thread, and so onto that CPU. Told of a CPU it would take that for its own.
+            [application, stack, ..] if application == stack => None,
+            [_, stack, ..] => Some(stack),
+            _ => config.stack_cpu,
+        };
         if let Some(file) = &self.pcap {
             config.capture = Some(Capture { file: file.clone(), ..Capture::default() });
         }

@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -9,7 +9,7 @@ use softrdma_bins_common::device::DeviceArguments;
 use softrdma_bins_common::size::{SizeList, parse_bytes};
 
 use crate::operation::OperationList;
-use crate::plan::{MAX_DEPTH, MAX_QUEUE_PAIRS};
+use crate::plan::{MAX_COMPUTATION, MAX_DEPTH, MAX_QUEUE_PAIRS};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -134,6 +134,24 @@ pub(crate) struct TestArguments {
     /// Requests outstanding on each queue pair while throughput is measured.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DEPTH)))]
     pub(crate) depth: u32,
+    /// The server's application computes (spins) that long between its calls into the library, instead of polling: its stack's
+    /// thread has to answer. The latency of a Write is then from posting to completion, as nobody sends one back; for write, read
+    /// and atomics. 0: the server polls as ever, for comparison. A fair pinning on two cores is `--pin 0,0,1,1`: the client's
+    /// threads on CPU 0, and on CPU 1 the computing application together with the stack's thread, which has to get in there.
+    #[arg(long, value_name = "TIME", value_parser = parse_short_time)]
+    pub(crate) server_computes: Option<Duration>,
+    /// Sleeps that long before each message of a latency measurement [default: 0].
+    #[arg(long, value_name = "TIME", value_parser = parse_short_time, default_value = "0", hide_default_value = true)]
+    pub(crate) pause: Duration,
+    /// First measures the connected pair doing nothing for that long, both applications asleep: CPU time of each process, then 50
+    /// messages after a pause each, from the Send until it has woken the server's application, and until its answer is here. In JSON:
+    /// `idle`.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(crate) idle: Option<Duration>,
+    /// First makes and ends so many connections beside the others, one after another, and sees whether any is lost, or left behind
+    /// at either side. In JSON: `connects`.
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) connects: Option<NonZeroU32>,
     /// Checks every byte that moves, at the side it moves to.
     #[arg(long)]
     pub(crate) verify: bool,
@@ -199,15 +217,25 @@ fn parse_peer(text: &str) -> Result<Peer, String> {
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.trim_end_matches('s').parse().map_err(|_| seconds_accepted(text))?;
-    if !(0.001..=86400.0).contains(&seconds) {
-        return Err(seconds_accepted(text));
-    }
-    Ok(Duration::from_secs_f64(seconds))
+    let accepted = || format!("'{text}' is no time: seconds from 0.001 to 86400 are accepted, as in 10, 0.5 or 500ms");
+    seconds(text)
+        .filter(|seconds| (0.001..=86400.0).contains(seconds))
+        .map(Duration::from_secs_f64)
+        .ok_or_else(accepted)
 }
 
-fn seconds_accepted(text: &str) -> String {
-    format!("'{text}' is no time: seconds from 0.001 to 86400 are accepted, as in 10 or 0.5")
+/// A time that may be nothing.
+fn parse_short_time(text: &str) -> Result<Duration, String> {
+    let longest = MAX_COMPUTATION.as_secs_f64();
+    let accepted = || format!("'{text}' is no time from 0 to {longest} s: 10ms, 250us or 0.5 are accepted");
+    seconds(text).filter(|seconds| (0.0..=longest).contains(seconds)).map(Duration::from_secs_f64).ok_or_else(accepted)
+}
+
+/// A number of seconds, or of a part of them that is named.
+fn seconds(text: &str) -> Option<f64> {
+    let units = [("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("", 1.0)];
+    let (number, unit) = units.into_iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
+    number.parse::<f64>().ok().map(|number| number * unit)
 }
 
 #[cfg(test)]

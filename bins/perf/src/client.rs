@@ -7,7 +7,7 @@ use softrdma_bins_common::device::DevicePlan;
 
 use crate::arguments::{LimitArguments, TestArguments};
 use crate::control::{Control, ControlQueues};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Queues};
 use crate::failure::Failure;
 use crate::measurement::{Measured, Measurement};
 use crate::message::{Findings, Greeting, Reply, Request, Usage, VERSION};
@@ -15,9 +15,10 @@ use crate::operation::{Mode, Operation};
 use crate::pattern::mix;
 use crate::plan::{Budget, Plan, Session};
 use crate::progress::Progress;
-use crate::report::Row;
+use crate::report::{Connects, Ends, Idle, Row};
 use crate::traffic::{Side, Traffic, TrafficQueues};
-use crate::usage;
+use crate::upkeep::{self, Visitors};
+use crate::usage::{self, Growth};
 
 /// A run against one server.
 pub(crate) struct Client {
@@ -25,9 +26,21 @@ pub(crate) struct Client {
     control: Control,
     traffic: Traffic,
     session: Session,
+    server: SocketAddr,
     test: TestArguments,
     names: Names,
+    /// What connections are made with that come and go.
+    visitor_queues: Queues,
+    upkeep: Upkeep,
     plans: u64,
+}
+
+/// What the connections cost beside their traffic; every row has it.
+#[derive(Clone, Copy, Default)]
+struct Upkeep {
+    idle_connection_bytes: Option<Ends>,
+    connects: Option<Connects>,
+    idle: Option<Idle>,
 }
 
 /// What rows call the device.
@@ -60,19 +73,45 @@ impl Client {
         let queues = traffic_queues;
         let reply = ask(&mut control, &Request::Open { session, memory: queues.memory() }, "memory")?;
         let Reply::Opened { memory } = reply else { return Err(unexpected(&reply)) };
+        let mut growth = Growth::new(&session)?;
         let links = (0..session.queue_pairs)
             .map(|index| {
+                growth.look(index)?;
                 let prepare = |queue_pair: &_| queues.prepare(index, queue_pair);
                 endpoint.connect(server, &greeting(Some(index)), &queues.queues(index), prepare)
             })
             .collect::<Result<Vec<_>, _>>()?;
+        let client = growth.bytes_each()?;
+        let theirs = upkeep::holdings(&mut control)?.idle_connection_bytes;
+        let idle_connection_bytes = (session.queue_pairs > session.active).then_some(Ends { client, server: theirs });
+        let visitor_queues = queues.queues(session.queue_pairs);
         let traffic = Traffic::new(Side::Client, queues, links, memory, endpoint.patience);
         let names = Names::new(device);
-        Ok(Self { endpoint, control, traffic, session, test: test.clone(), names, plans: 0 })
+        let upkeep = Upkeep { idle_connection_bytes, ..Upkeep::default() };
+        Ok(Self {
+            endpoint,
+            control,
+            traffic,
+            session,
+            server,
+            test: test.clone(),
+            names,
+            visitor_queues,
+            upkeep,
+            plans: 0,
+        })
     }
 
     /// Measures everything that was asked for; `take` gets each row as soon as it is there.
     pub(crate) fn run(&mut self, mut take: impl FnMut(Row) -> Result<(), Failure>) -> Result<(), Failure> {
+        if let Some(count) = self.test.connects {
+            let run = (self.session.number, self.session.queue_pairs);
+            let visitors = Visitors { server: self.server, run, queues: &self.visitor_queues };
+            self.upkeep.connects = Some(upkeep::connects(&self.endpoint, &mut self.control, &visitors, count.get())?);
+        }
+        if let Some(time) = self.test.idle {
+            self.upkeep.idle = Some(upkeep::idle(&self.endpoint, &mut self.control, time)?);
+        }
         let operations = self.test.op.as_slice().to_vec();
         let sizes = self.test.size.as_slice().to_vec();
         for operation in operations {
@@ -128,6 +167,10 @@ impl Client {
             retransmitted_segments: usage.retransmitted_segments,
             cpu_seconds: usage.cpu_seconds,
             errors: findings.errors,
+            server_computes_us: self.session.server_computes_us,
+            idle: self.upkeep.idle,
+            connects: self.upkeep.connects,
+            idle_connection_bytes: self.upkeep.idle_connection_bytes,
             raw: None,
         })
     }
@@ -141,11 +184,11 @@ impl Client {
         let plan = Plan::new(&self.session, self.plans, operation, mode, size);
         self.plans += 1;
         let before = usage::of(&self.endpoint.device)?;
-        self.expect_ready(&Request::Start(plan))?;
+        upkeep::expect_ready(&mut self.control, &Request::Start(plan))?;
         self.traffic.begin(plan)?;
         let budget = Budget::new(mode, plan.size, self.test.iterations.map(|count| count.get()), self.test.duration);
         let progress = Progress::new(self.test.quiet, &plan, &budget);
-        let mut measurement = Measurement::new(&mut self.traffic, &mut self.control, progress);
+        let mut measurement = Measurement::new(&mut self.traffic, &mut self.control, progress, self.test.pause);
         measurement.run(&budget.warm_up(plan.size, self.test.warm_up))?;
         measurement.forget();
         measurement.run(&budget)?;
@@ -155,13 +198,6 @@ impl Client {
         findings.merge(theirs);
         let usage = usage::of(&self.endpoint.device)?.since(&before).plus(&usage);
         Ok((measured, usage, findings))
-    }
-
-    fn expect_ready(&mut self, request: &Request) -> Result<(), Failure> {
-        match ask(&mut self.control, request, "readiness")? {
-            Reply::Ready => Ok(()),
-            reply => Err(unexpected(&reply)),
-        }
     }
 }
 
@@ -199,6 +235,14 @@ pub(crate) fn session(test: &TestArguments, limits: &LimitArguments) -> Result<S
             test.qps
         )));
     }
+    if test.server_computes.is_some()
+        && let Some(operation) = test.op.as_slice().iter().find(|operation| operation.takes_receive())
+    {
+        return Err(Failure::CommandLine(format!(
+            "--server-computes is for operations in which the server's application has no part, and it posts the receives of \
+             {operation}; --op read,write"
+        )));
+    }
     let sizes = test.size.as_slice();
     let max_size = sizes.iter().copied().max().unwrap_or(8).max(8);
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or(Duration::ZERO);
@@ -211,5 +255,6 @@ pub(crate) fn session(test: &TestArguments, limits: &LimitArguments) -> Result<S
         max_size,
         area: Session::area(max_size, active, test.depth, limits.memory),
         seed: test.seed,
+        server_computes_us: test.server_computes.map(|time| time.as_micros() as u32),
     })
 }

@@ -21,6 +21,9 @@ const SEND: u64 = u64::MAX;
 /// How long the peer may take to leave after it has said goodbye.
 const LEAVE: Duration = Duration::from_secs(5);
 
+/// After so long a sleeper looks by itself.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+
 /// What a control connection is made from.
 pub(crate) struct ControlQueues {
     pub(crate) queues: Queues,
@@ -31,8 +34,11 @@ impl ControlQueues {
     pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, Failure> {
         let domain = endpoint.device.allocate_protection_domain().context(|| "cannot make a protection domain")?;
         let capacity = RECEIVES as usize + 4;
-        let completions =
-            endpoint.device.create_completion_queue(capacity, None).context(|| "cannot make a completion queue")?;
+        let channel = endpoint.device.create_completion_channel().context(|| "cannot make a completion channel")?;
+        let completions = endpoint
+            .device
+            .create_completion_queue(capacity, Some(&channel))
+            .context(|| "cannot make a completion queue")?;
         let length = (RECEIVES as usize + 1) * MAX_MESSAGE;
         let region = domain.allocate(length, AccessFlags::LOCAL_WRITE).context(|| "cannot make memory for messages")?;
         let queues = Queues { domain, completions, max_send: 2, max_receive: RECEIVES as u32 };
@@ -129,6 +135,20 @@ impl Control {
     pub(crate) fn receive<T: DeserializeOwned>(&mut self, what: &str) -> Result<T, Failure> {
         let (patience, peer) = (self.patience, self.peer);
         patience.until(|| format!("{what} from the {peer}"), || self.try_receive())
+    }
+
+    /// Sleeps until there is a message, or something else to look at: whoever drives the stack, it is not this thread.
+    pub(crate) fn sleep(&mut self) -> Result<(), Failure> {
+        self.completions.arm(false);
+        self.poll()?;
+        if self.arrived.is_none()
+            && self.ended.is_none()
+            && let Some(channel) = self.completions.channel()
+            && channel.get_event(Some(LONGEST_SLEEP)).is_some()
+        {
+            self.completions.acknowledge_events(1);
+        }
+        Ok(())
     }
 
     pub(crate) fn disconnect(&self) {

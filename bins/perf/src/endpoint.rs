@@ -80,6 +80,13 @@ impl Endpoint {
         Ok(link)
     }
 
+    /// Connects to `server`, ends the connection and waits until it is over.
+    pub(crate) fn visit(&self, server: SocketAddr, greeting: &Greeting, queues: &Queues) -> Result<(), Failure> {
+        let link = self.connect(server, greeting, queues, |_| Ok(()))?;
+        link.id.disconnect();
+        self.expect(&link.id, server, "end of the connection", |kind| matches!(kind, CmEventKind::Disconnected))
+    }
+
     /// Accepts a connect request and waits until data may flow. `prepare` posts what must be there before that.
     pub(crate) fn accept(
         &self,
@@ -87,12 +94,42 @@ impl Endpoint {
         queues: &Queues,
         prepare: impl FnOnce(&QueuePair) -> Result<(), Failure>,
     ) -> Result<Link, Failure> {
+        let (link, peer) = self.begin_to_accept(id, queues, prepare)?;
+        self.expect(&link.id, &peer, "connection", |kind| matches!(kind, CmEventKind::Established { .. }))?;
+        Ok(link)
+    }
+
+    /// Accepts a connect request, of which events tell the rest; gives the peer's name as well.
+    fn begin_to_accept(
+        &self,
+        id: CmId,
+        queues: &Queues,
+        prepare: impl FnOnce(&QueuePair) -> Result<(), Failure>,
+    ) -> Result<(Link, String), Failure> {
         let peer = id.remote_address().map_or_else(|| "a client".to_owned(), |address| address.to_string());
         let link = Link::new(id, queues)?;
         prepare(&link.queue_pair)?;
         link.id.accept(&ConnectParameters::default()).context(|| format!("cannot accept {peer}"))?;
-        self.expect(&link.id, &peer, "connection", |kind| matches!(kind, CmEventKind::Established { .. }))?;
-        Ok(link)
+        Ok((link, peer))
+    }
+
+    /// Accepts connections of run `session` as they come, into `guests`, and takes out those that have ended.
+    pub(crate) fn receive_guests(
+        &self,
+        session: u64,
+        queues: &Queues,
+        guests: &mut Vec<Link>,
+    ) -> Result<bool, Failure> {
+        let Some(event) = self.events.try_get() else { return Ok(false) };
+        match greeting(&event) {
+            Some(Ok(greeting)) if greeting.session == session => {
+                guests.push(self.begin_to_accept(event.id, queues, |_| Ok(()))?.0);
+            }
+            Some(_) => reject(&event.id, BUSY),
+            None if matches!(event.kind, CmEventKind::Established { .. }) => {}
+            None => guests.retain(|guest| guest.id != event.id),
+        }
+        Ok(true)
     }
 
     /// Waits for the event that `wanted` describes. Requests of other clients are rejected meanwhile.

@@ -23,6 +23,7 @@ mod report;
 mod server;
 mod statistics;
 mod traffic;
+mod upkeep;
 mod usage;
 mod wait;
 
@@ -130,7 +131,12 @@ impl Printer {
 }
 
 fn plan(device: &DeviceArguments, end: End) -> Result<DevicePlan, Failure> {
-    device.plan(end).map_err(Failure::from)
+    let mut plan = device.plan(end)?;
+    // A configuration file has the limits that it says.
+    if device.config.is_none() {
+        pair::make_room(&mut plan);
+    }
+    Ok(plan)
 }
 
 /// Where a server listens, or is looked for, if nothing else is said. On a port with addresses of ours: the first.

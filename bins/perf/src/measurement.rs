@@ -1,6 +1,6 @@
 //! One measurement, seen from the client: rounds with verification, one long stretch without.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::client::{ask, unexpected};
 use crate::control::Control;
@@ -23,6 +23,8 @@ pub(crate) struct Measurement<'a> {
     traffic: &'a mut Traffic,
     control: &'a mut Control,
     progress: Progress,
+    /// Before each message of a latency measurement.
+    pause: Duration,
     measured: Measured,
     findings: Findings,
     next: u64,
@@ -38,9 +40,9 @@ struct Stretch {
 }
 
 impl<'a> Measurement<'a> {
-    pub(crate) fn new(traffic: &'a mut Traffic, control: &'a mut Control, progress: Progress) -> Self {
+    pub(crate) fn new(traffic: &'a mut Traffic, control: &'a mut Control, progress: Progress, pause: Duration) -> Self {
         let measured = Measured { latencies: Latencies::new(), throughput: Throughput::default() };
-        Self { traffic, control, progress, measured, findings: Findings::default(), next: 0 }
+        Self { traffic, control, progress, pause, measured, findings: Findings::default(), next: 0 }
     }
 
     /// Moves messages until `budget` is used up.
@@ -81,7 +83,7 @@ impl<'a> Measurement<'a> {
                 self.traffic.buffers.fill_outgoing(&plan, number, self.traffic.outgoing(number))?;
             }
         }
-        let is_answered = plan.mode == Mode::Latency && plan.operation.is_ping_pong();
+        let is_answered = plan.is_answered();
         if is_answered && plan.operation.takes_receive() {
             self.traffic.post_receives(first, count)?;
         }
@@ -138,14 +140,17 @@ impl<'a> Measurement<'a> {
     }
 
     fn latency(&mut self, stretch: Stretch) -> Result<(), Failure> {
-        let operation = self.traffic.plan.operation;
+        let is_answered = self.traffic.plan.is_answered();
         for number in stretch.first..stretch.end {
+            if !self.pause.is_zero() {
+                std::thread::sleep(self.pause);
+            }
             let begun = Instant::now();
             let link = self.traffic.post(number)?;
             self.wait_for_answer(number, link)?;
             let now = Instant::now();
             let time = now - begun;
-            match operation.is_ping_pong() {
+            match is_answered {
                 true => self.measured.latencies.record_round_trip(time),
                 false => self.measured.latencies.record(time),
             }
@@ -169,9 +174,10 @@ impl<'a> Measurement<'a> {
             || {
                 traffic.poll()?;
                 let arrived = match plan.operation {
+                    _ if !plan.is_answered() => traffic.outstanding(link) == 0,
                     Operation::Send | Operation::WriteImm => traffic.received() > number,
                     Operation::Write => traffic.buffers.has_arrived(&plan, number, expected)?,
-                    Operation::Read | Operation::FetchAdd | Operation::CmpSwap => traffic.outstanding(link) == 0,
+                    Operation::Read | Operation::FetchAdd | Operation::CmpSwap => false,
                 };
                 Ok(arrived.then_some(()))
             },

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Plan, Session};
 
 /// Changes when the two ends would misunderstand each other otherwise.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// Longest message of the control connection, in bytes.
 pub(crate) const MAX_MESSAGE: usize = 4096;
@@ -42,6 +42,14 @@ pub(crate) enum Request {
     Check { first: u64, count: u64 },
     /// The measurement is over.
     Finish,
+    /// Sleep until a message comes, and again after its reply, until a measurement begins.
+    Sleep,
+    /// Answer at once.
+    Wake,
+    /// Accept connections that carry nothing and come and go, until [`Self::Holdings`] asks what is left of them.
+    Connects,
+    /// Tell what the process holds.
+    Holdings,
     /// The run is over.
     Goodbye,
 }
@@ -52,12 +60,16 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     /// To [`Request::Open`]: memory is there; the other connections may come.
     Opened { memory: Remote },
-    /// To [`Request::Start`] and [`Request::Prepare`].
+    /// To [`Request::Start`], [`Request::Prepare`], [`Request::Sleep`] and [`Request::Connects`].
     Ready,
     /// To [`Request::Check`].
     Checked(Findings),
     /// To [`Request::Finish`].
     Finished { usage: Usage, findings: Findings },
+    /// To [`Request::Wake`]: when that came, by the machine's monotonic clock, in nanoseconds.
+    Awake { at: u64 },
+    /// To [`Request::Holdings`].
+    Holds(Holdings),
     /// To [`Request::Goodbye`].
     Goodbye,
     /// To anything: the run cannot go on.
@@ -124,6 +136,19 @@ impl Usage {
     }
 }
 
+/// What a process holds, and has used since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Holdings {
+    pub(crate) cpu_seconds: f64,
+    /// Connections that the device knows, in any phase.
+    pub(crate) connections: u64,
+    /// Connections that the engine below knows.
+    pub(crate) streams: u64,
+    pub(crate) queue_pairs: u64,
+    /// By how much the resident memory grew for each of this run's connections without traffic, in bytes; 0 without any.
+    pub(crate) idle_connection_bytes: f64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +171,7 @@ mod tests {
             max_size: u64::MAX,
             area: u64::MAX,
             seed: u64::MAX,
+            server_computes_us: Some(u32::MAX),
         };
         let plan = Plan::new(&Session { area: 1 << 20, ..session }, 0, Operation::WriteImm, Mode::Throughput, 64);
         let memory = Remote { key: u32::MAX, address: u64::MAX };

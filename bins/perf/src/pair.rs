@@ -11,6 +11,7 @@ use crate::client::{self, Client};
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::network;
+use crate::plan::MAX_QUEUE_PAIRS;
 use crate::raw::RawLimitsCache;
 use crate::report::Row;
 use crate::server::Server;
@@ -18,6 +19,11 @@ use crate::server::Server;
 /// Measures; `take` gets each row.
 pub(crate) fn run(arguments: &PairArguments, mut take: impl FnMut(Row) -> Result<(), Failure>) -> Result<(), Failure> {
     let fabric = fabric(&arguments.device)?;
+    let test = &arguments.test;
+    if fabric == Fabric::Ring && (test.server_computes.is_some() || test.idle.is_some()) {
+        let what = "over a ring both ends share a process: --server-computes and --idle need another fabric, as memif";
+        return Err(Failure::CommandLine(what.to_owned()));
+    }
     network::enter_namespace(fabric)?;
     network::prepare(fabric)?;
     let mut raw = arguments.with_raw.then(|| RawLimitsCache::new(&arguments.device, fabric, arguments.limits.memory));
@@ -61,9 +67,20 @@ pub(crate) fn plans(device: &DeviceArguments, fabric: Fabric) -> Result<[DeviceP
             device.pin.drain(..device.pin.len().min(2));
             device.pcap = None;
         }
-        device.plan_over(scheme, Some(fabric), network::port(fabric, end), end).map_err(Failure::from)
+        let mut plan = device.plan_over(scheme, Some(fabric), network::port(fabric, end), end)?;
+        make_room(&mut plan);
+        Ok::<_, Failure>(plan)
     };
     Ok([plan(End::Server)?, plan(End::Client)?])
+}
+
+/// Makes the limits of a device such that no run meets them.
+pub(crate) fn make_room(plan: &mut DevicePlan) {
+    // Beside the queue pairs of a run: its control connection, and others that are turned away.
+    let most = 2 * (MAX_QUEUE_PAIRS + 256);
+    let limits = &mut plan.config.limits;
+    limits.max_connections = limits.max_connections.max(most);
+    limits.max_queue_pairs = limits.max_queue_pairs.max(most);
 }
 
 fn two_processes(

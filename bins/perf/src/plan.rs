@@ -14,7 +14,10 @@ use crate::pattern::{Pattern, mix};
 const LATENCY_SLOTS: u64 = 63;
 
 /// Most queue pairs of a run.
-pub(crate) const MAX_QUEUE_PAIRS: u32 = 4000;
+pub(crate) const MAX_QUEUE_PAIRS: u32 = 20_000;
+
+/// Longest that a server's application computes between its calls into the library: a client may ask for it.
+pub(crate) const MAX_COMPUTATION: Duration = Duration::from_secs(1);
 
 /// Most requests outstanding on each queue pair.
 pub(crate) const MAX_DEPTH: u32 = 8192;
@@ -42,6 +45,9 @@ pub(crate) struct Session {
     /// Bytes of memory for each direction, on each side; at least one message.
     pub(crate) area: u64,
     pub(crate) seed: u64,
+    /// How long the server's application computes between its calls into the library, in microseconds; it takes no part in latency
+    /// then. `None`: it waits for what comes, and answers.
+    pub(crate) server_computes_us: Option<u32>,
 }
 
 impl Session {
@@ -60,6 +66,8 @@ impl Session {
         };
         within("--qps", self.queue_pairs.into(), MAX_QUEUE_PAIRS.into(), "")?;
         within("--depth", self.depth.into(), MAX_DEPTH.into(), "")?;
+        let computes = self.server_computes_us.unwrap_or(0);
+        within("--server-computes, in microseconds,", computes.into(), MAX_COMPUTATION.as_micros() as u64, "")?;
         within("the largest of --size", self.max_size, MAX_SIZE, "")?;
         let way_out = "; give the client a smaller --memory and --size, or the server a larger --memory";
         within("memory for messages in one direction, in bytes,", self.area, memory.min(MAX_AREA), way_out)?;
@@ -83,6 +91,8 @@ pub(crate) struct Plan {
     /// Places for messages in each area; message `n` has place `n % slots`.
     pub(crate) slots: u64,
     pub(crate) verify: bool,
+    /// The server's application takes no part.
+    pub(crate) one_sided: bool,
     /// Differs from plan to plan, so that what an earlier one left behind is no valid data.
     pub(crate) seed: u64,
 }
@@ -111,6 +121,7 @@ impl Plan {
             depth: session.depth,
             slots,
             verify: session.verify,
+            one_sided: session.server_computes_us.is_some(),
             seed: mix(session.seed ^ mix(number)),
         }
     }
@@ -121,6 +132,11 @@ impl Plan {
         let fits = (1..=session.max_size.max(8)).contains(&self.size)
             && *self == Self { seed: self.seed, ..Self::new(session, 0, self.operation, self.mode, self.size) };
         if fits { Ok(()) } else { Err(Failure::Protocol(format!("{self:?} does not fit {session:?}"))) }
+    }
+
+    /// Whether the server's application answers each message with one of its own.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.mode == Mode::Latency && self.operation.is_ping_pong() && !self.one_sided
     }
 
     /// Bytes from one place to the next.

@@ -36,9 +36,51 @@ pub(crate) struct Row {
     pub(crate) cpu_seconds: f64,
     /// Wrong messages, failed and lost completions.
     pub(crate) errors: u64,
+    /// Of `--server-computes`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) server_computes_us: Option<u32>,
+    /// Of `--idle`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) idle: Option<Idle>,
+    /// Of `--connects`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) connects: Option<Connects>,
+    /// With queue pairs that carry no traffic.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) idle_connection_bytes: Option<Ends>,
     /// What the fabric does without RDMA, at the same frame size.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) raw: Option<RawLimits>,
+}
+
+/// A figure of each of the two processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Ends {
+    pub(crate) client: f64,
+    pub(crate) server: f64,
+}
+
+/// A connected pair that did nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Idle {
+    pub(crate) seconds: f64,
+    /// User and system time of each process, in percent of a core.
+    pub(crate) cpu_percent: Ends,
+    /// From a Send after a pause until the server's application has it, which slept; `None` between two machines.
+    pub(crate) first_message_us: Option<LatencySummary>,
+    /// The same until that application's answer is here.
+    pub(crate) first_round_trip_us: LatencySummary,
+}
+
+/// Connections that came and went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Connects {
+    /// Established and ended, at both sides.
+    pub(crate) complete: u32,
+    pub(crate) lost: u32,
+    pub(crate) per_second: f64,
+    /// Connections and queue pairs, of device and engine, that each side has more of than before.
+    pub(crate) left: Ends,
 }
 
 /// The fabric's own limits.

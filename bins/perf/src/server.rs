@@ -1,18 +1,19 @@
 //! The passive side: serves one client after another.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use softrdma_verbs::CmId;
 
 use crate::buffers::Layout;
 use crate::control::{Control, ControlQueues};
-use crate::endpoint::{BUSY, Endpoint, Link, reject};
+use crate::endpoint::{BUSY, Endpoint, Link, Queues, reject};
 use crate::failure::{Context, Failure};
 use crate::message::{Findings, Greeting, Remote, Reply, Request, Usage};
-use crate::operation::{Mode, Operation};
+use crate::operation::Operation;
 use crate::plan::{Plan, Session};
 use crate::traffic::{Side, Traffic, TrafficQueues};
-use crate::usage;
+use crate::usage::{self, Growth};
 use crate::wait::Wait;
 
 /// Connect requests that wait: the data connections come one after another, other clients are told to come later.
@@ -93,15 +94,31 @@ impl Server {
         Layout::new(&session).check(memory)?;
         let queues = TrafficQueues::new(&self.endpoint, &session)?;
         control.send(&Reply::Opened { memory: queues.memory() })?;
-        let links = self.accept_links(&session, &queues)?;
-        let run = Run { server: self, control, round: 0..0, next: 0, usage: Usage::default() };
+        let (links, idle_connection_bytes) = self.accept_links(&session, &queues)?;
+        let guest_queues = queues.queues(session.queue_pairs);
+        let (state, guests) = (State::Polling, Vec::new());
+        let usage = Usage::default();
+        let run = Run {
+            server: self,
+            control,
+            state,
+            guests,
+            guest_queues,
+            idle_connection_bytes,
+            round: 0..0,
+            next: 0,
+            usage,
+        };
         run.serve(queues, links, memory)
     }
 
-    /// Accepts the data connections of a run, in the order in which they come.
-    fn accept_links(&self, session: &Session, queues: &TrafficQueues) -> Result<Vec<Link>, Failure> {
+    /// Accepts the data connections of a run, in the order in which they come. Gives as well how many bytes of memory each of those
+    /// took that came after the first ones, which carry traffic.
+    fn accept_links(&self, session: &Session, queues: &TrafficQueues) -> Result<(Vec<Link>, f64), Failure> {
         let mut links: Vec<Option<Link>> = vec![None; session.queue_pairs as usize];
-        for _ in 0..session.queue_pairs {
+        let mut growth = Growth::new(session)?;
+        for count in 0..session.queue_pairs {
+            growth.look(count)?;
             let (id, index) =
                 self.endpoint.patience.until(|| "data connection from the client", || Ok(self.next_link(session)))?;
             let place = links.get_mut(index as usize).filter(|place| place.is_none());
@@ -110,7 +127,7 @@ impl Server {
             *place =
                 Some(self.endpoint.accept(id, &queues.queues(index), |queue_pair| queues.prepare(index, queue_pair))?);
         }
-        Ok(links.into_iter().flatten().collect())
+        Ok((links.into_iter().flatten().collect(), growth.bytes_each()?))
     }
 
     fn next_link(&self, session: &Session) -> Option<(CmId, u32)> {
@@ -129,6 +146,11 @@ impl Server {
 struct Run<'a> {
     server: &'a Server,
     control: &'a mut Control,
+    state: State,
+    /// Connections that come and go, and what they are made with.
+    guests: Vec<Link>,
+    guest_queues: Queues,
+    idle_connection_bytes: f64,
     /// With verification: the messages that were announced.
     round: std::ops::Range<u64>,
     /// The next ping to be answered.
@@ -137,13 +159,27 @@ struct Run<'a> {
     usage: Usage,
 }
 
+/// How the application waits for what comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Polling,
+    /// On the descriptor of its control connection.
+    Sleeping,
+    /// And for connections that come and go.
+    Receiving,
+}
+
 impl Run<'_> {
     fn serve(mut self, queues: TrafficQueues, links: Vec<Link>, memory: Remote) -> Result<(), Failure> {
         let patience = self.server.endpoint.patience;
         let mut traffic = Traffic::new(Side::Server, queues, links, memory, patience);
         let mut wait = patience.begin();
+        let computes = traffic.session().server_computes_us.map(|time| Duration::from_micros(time.into()));
         let mut since_request = 0_u32;
         loop {
+            if let Some(time) = computes {
+                compute(time);
+            }
             let busy = self.serve_traffic(&mut traffic)?;
             since_request += 1;
             // Requests are rare, and a ping-pong is in a hurry.
@@ -158,10 +194,18 @@ impl Run<'_> {
                 }
             } else if busy {
                 wait.reset();
+            } else if self.state == State::Sleeping {
+                self.control.sleep()?;
+            } else if self.state == State::Receiving && self.receive_guests(&traffic)? {
+                wait.reset();
             } else {
                 self.idle(&mut wait)?;
             }
         }
+    }
+
+    fn receive_guests(&mut self, traffic: &Traffic) -> Result<bool, Failure> {
+        self.server.endpoint.receive_guests(traffic.session().number, &self.guest_queues, &mut self.guests)
     }
 
     /// Nothing to do. A client that is gone is noticed by its control connection; one that is silent may be computing.
@@ -179,7 +223,7 @@ impl Run<'_> {
     fn serve_traffic(&mut self, traffic: &mut Traffic) -> Result<bool, Failure> {
         let mut busy = traffic.poll()? > 0;
         let plan = traffic.plan;
-        if plan.mode != Mode::Latency || !plan.operation.is_ping_pong() {
+        if !plan.is_answered() {
             return Ok(busy);
         }
         while self.next < self.round.end && self.has_ping(traffic)? {
@@ -208,6 +252,12 @@ impl Run<'_> {
                     usage::of_server(&self.server.endpoint.device, traffic.session().number)?.since(&self.usage);
                 Reply::Finished { usage, findings: traffic.take_findings() }
             }
+            Request::Sleep => self.enter(State::Sleeping),
+            Request::Connects => self.enter(State::Receiving),
+            Request::Wake => Reply::Awake { at: usage::monotonic() },
+            Request::Holdings => {
+                Reply::Holds(usage::holdings(&self.server.endpoint.device, self.idle_connection_bytes)?)
+            }
             Request::Goodbye => Reply::Goodbye,
             Request::Open { .. } => return Err(Failure::Protocol("a run was opened twice".to_owned())),
         };
@@ -220,9 +270,16 @@ impl Run<'_> {
         Ok(true)
     }
 
+    fn enter(&mut self, state: State) -> Reply {
+        self.state = state;
+        self.guests.clear();
+        Reply::Ready
+    }
+
     fn start(&mut self, plan: Plan, traffic: &mut Traffic) -> Result<Reply, Failure> {
         plan.check(traffic.session())?;
         self.usage = usage::of_server(&self.server.endpoint.device, traffic.session().number)?;
+        self.enter(State::Polling);
         self.next = 0;
         // Without verification nothing is announced: every message may come.
         self.round = if plan.verify { 0..0 } else { 0..u64::MAX };
@@ -246,8 +303,7 @@ impl Run<'_> {
             return Err(Failure::Protocol(format!("{count} messages from {first} on are no round of {plan:?}")));
         }
         self.round = first..first + count;
-        let is_answered = plan.mode == Mode::Latency && plan.operation.is_ping_pong();
-        if is_answered || plan.operation == Operation::Read {
+        if plan.is_answered() || plan.operation == Operation::Read {
             for number in self.round.clone() {
                 traffic.buffers.fill_outgoing(&plan, number, traffic.outgoing(number))?;
             }
@@ -285,6 +341,14 @@ impl Run<'_> {
             }
         }
         Ok(traffic.take_findings())
+    }
+}
+
+/// What an application does instead of calling the library.
+fn compute(time: Duration) {
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        std::hint::spin_loop();
     }
 }
 

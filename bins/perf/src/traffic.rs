@@ -222,8 +222,7 @@ impl Traffic {
         while self.outstanding(link) > u64::from(self.session.depth) + 16 {
             self.wait_for_completion("room in the send queue")?;
         }
-        let signaled =
-            !plan.operation.is_ping_pong() || self.links[link].posted.is_multiple_of(LATENCY_SIGNAL_INTERVAL);
+        let signaled = !plan.is_answered() || self.links[link].posted.is_multiple_of(LATENCY_SIGNAL_INTERVAL);
         let request = self.request(number, link, self.links[link].posted, signaled);
         self.count_posted(link, 1, signaled);
         self.links[link].queue_pair.post_send(request).map_err(|error| self.refused(link, &error))?;

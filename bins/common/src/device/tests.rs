@@ -98,6 +98,18 @@ fn options_reach_the_device() {
 }
 
 #[test]
+fn a_stack_thread_on_its_applications_cpu_has_none_of_its_own() {
+    let cpus = |line: &str| {
+        let plan = arguments(line).plan(End::Server).unwrap();
+        (plan.application_cpu, plan.config.stack_cpu)
+    };
+    assert_eq!(cpus("--pin 1,1"), (Some(1), None));
+    assert_eq!(cpus("--pin 1,1,0,0"), (Some(1), None));
+    assert_eq!(cpus("--pin 1"), (Some(1), None));
+    assert_eq!(cpus("--pin 1,0"), (Some(1), Some(0)));
+}
+
+#[test]
 fn a_pci_address_is_told_from_a_device_in_dpdks_words() {
     assert_eq!(named_port("0000:3b:00.0"), PortDevice::Pci { address: "0000:3b:00.0".into() });
     assert_eq!(named_port("net_null0,size=64"), PortDevice::Dpdk { arguments: "net_null0,size=64".into() });

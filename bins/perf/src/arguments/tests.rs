@@ -42,6 +42,22 @@ fn wrong_values_are_answered_with_what_is_accepted() {
 }
 
 #[test]
+fn times_have_units() {
+    let test = pair("--server-computes 10ms --pause 250us --idle 2 --connects 100").test;
+    assert_eq!(test.server_computes, Some(Duration::from_millis(10)));
+    assert_eq!((test.pause, test.idle), (Duration::from_micros(250), Some(Duration::from_secs(2))));
+    assert_eq!(test.connects.map(NonZeroU32::get), Some(100));
+    let test = pair("--server-computes 0 --idle 500ms --duration 1.5s").test;
+    assert_eq!(test.server_computes, Some(Duration::ZERO));
+    assert_eq!((test.pause, test.idle), (Duration::ZERO, Some(Duration::from_millis(500))));
+    assert_eq!(test.duration, Some(Duration::from_millis(1500)));
+    for wrong in ["--server-computes 2", "--pause=-1", "--pause ms", "--idle 0", "--idle 1m", "--connects 0"] {
+        let option = wrong.split(['=', ' ']).next().unwrap();
+        assert!(refusal(&format!("softrdma-perf pair {wrong}")).contains(option), "{wrong}");
+    }
+}
+
+#[test]
 fn iterations_and_duration_exclude_each_other() {
     assert!(refusal("softrdma-perf pair --iterations 5 --duration 1").contains("cannot be used with"));
 }

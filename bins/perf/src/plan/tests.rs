@@ -2,7 +2,7 @@ use super::*;
 
 fn session(max_size: u64, active: u32, depth: u32, limit: u64, verify: bool) -> Session {
     let area = Session::area(max_size, active, depth, limit);
-    Session { number: 1, queue_pairs: active, active, depth, verify, max_size, area, seed: 1 }
+    Session { number: 1, queue_pairs: active, active, depth, verify, max_size, area, seed: 1, server_computes_us: None }
 }
 
 #[test]
@@ -52,6 +52,21 @@ fn latency_has_an_odd_number_of_slots_so_that_each_byte_of_a_slot_changes() {
             assert_ne!(plan.client_pattern(number).byte(0), plan.client_pattern(next).byte(0), "message {number}");
         }
     }
+}
+
+#[test]
+fn a_computing_server_answers_no_message() {
+    let polling = session(64, 1, 1, 1 << 20, false);
+    let computing = Session { server_computes_us: Some(0), ..polling };
+    for operation in Operation::ALL {
+        let answered = |session, mode| Plan::new(session, 0, operation, mode, 8).is_answered();
+        assert_eq!(answered(&polling, Mode::Latency), operation.is_ping_pong());
+        assert!(!answered(&polling, Mode::Throughput) && !answered(&computing, Mode::Latency));
+        let plan = Plan::new(&computing, 0, operation, Mode::Latency, 8);
+        assert!(plan.check(&computing).is_ok() && plan.check(&polling).is_err());
+    }
+    assert!(Session { server_computes_us: Some(1_000_000), ..polling }.check(1 << 20).is_ok());
+    assert!(Session { server_computes_us: Some(1_000_001), ..polling }.check(1 << 20).is_err());
 }
 
 #[test]

@@ -19,6 +19,10 @@ fn row() -> Row {
         retransmitted_segments: 3,
         cpu_seconds: 0.5,
         errors: 0,
+        server_computes_us: None,
+        idle: None,
+        connects: None,
+        idle_connection_bytes: None,
         raw: None,
     }
 }

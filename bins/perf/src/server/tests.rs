@@ -1,11 +1,14 @@
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use softrdma_verbs::{Device, DeviceConfig};
 
 use super::*;
 use crate::client::ask;
 use crate::message::VERSION;
+use crate::operation::Mode;
+use crate::report::Ends;
+use crate::upkeep::{self, Visitors};
 
 /// No test takes that long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -26,7 +29,18 @@ fn serve(clients: usize) -> (SocketAddr, JoinHandle<Vec<Result<(), Failure>>>) {
 
 fn session() -> Session {
     let (queue_pairs, max_size, seed) = (1, 4096, 1);
-    Session { number: 5, queue_pairs, active: 1, depth: 1, verify: false, max_size, area: max_size, seed }
+    let server_computes_us = None;
+    Session {
+        number: 5,
+        queue_pairs,
+        active: 1,
+        depth: 1,
+        verify: false,
+        max_size,
+        area: max_size,
+        seed,
+        server_computes_us,
+    }
 }
 
 fn greeting(session: &Session, queue_pair: Option<u32>) -> Greeting {
@@ -104,4 +118,77 @@ fn a_check_of_messages_that_nobody_announced_is_refused_at_once() {
     }
     let outcomes = server.join().expect("the server panics for no client");
     assert!(outcomes.iter().all(Result::is_err), "{outcomes:?}");
+}
+
+/// Ends a run that went well, at both sides.
+fn part(mut control: Control, server: JoinHandle<Vec<Result<(), Failure>>>) {
+    assert_eq!(ask(&mut control, &Request::Goodbye, "goodbye").unwrap(), Reply::Goodbye);
+    control.disconnect();
+    let outcomes = server.join().expect("the server panics for no client");
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+}
+
+#[test]
+fn a_computing_server_comes_to_the_library_between_computations_only() {
+    const COMPUTES: Duration = Duration::from_millis(3);
+    let session = Session { server_computes_us: Some(COMPUTES.as_micros() as u32), ..session() };
+    let (address, server) = serve(1);
+    let client = endpoint("client");
+    let (mut control, _links) = open(&client, address, &session);
+    let begun = Instant::now();
+    (0..5).for_each(|_| assert!(upkeep::wake(&mut control).unwrap() > 0));
+    // The first may come just in time.
+    assert!(begun.elapsed() >= 4 * COMPUTES, "{:?}", begun.elapsed());
+    part(control, server);
+}
+
+#[test]
+fn an_idle_pair_sleeps_and_its_server_wakes_for_each_message() {
+    const IDLE: Duration = Duration::from_millis(100);
+    let (address, server) = serve(1);
+    let client = endpoint("client");
+    let (mut control, _links) = open(&client, address, &session());
+    let idle = upkeep::idle(&client, &mut control, IDLE).unwrap();
+    assert!(idle.seconds >= IDLE.as_secs_f64());
+    // Both ends are in this process, and other tests.
+    assert!(idle.cpu_percent.client > 0.0 && idle.cpu_percent.server > 0.0, "{idle:?}");
+    let (first, back) = (idle.first_message_us.expect("both ends have one clock"), idle.first_round_trip_us);
+    assert!(0.0 < first.min && first.min <= first.p50 && first.p50 <= first.max, "{first:?}");
+    assert!(first.min < back.min && first.max <= back.max, "{first:?} {back:?}");
+    part(control, server);
+}
+
+#[test]
+fn connections_that_come_and_go_are_counted_and_leave_nothing() {
+    const COUNT: u32 = 30;
+    let session = session();
+    let (address, server) = serve(1);
+    let client = endpoint("client");
+    let (mut control, _links) = open(&client, address, &session);
+    let queues = TrafficQueues::new(&client, &session).unwrap().queues(session.queue_pairs);
+    let visitors = Visitors { server: address, run: (session.number, session.queue_pairs), queues: &queues };
+    let established = |device: &Device| device.statistics().host.map(|host| host.established);
+    let before = established(&client.device).unwrap();
+    let connects = upkeep::connects(&client, &mut control, &visitors, COUNT).unwrap();
+    assert_eq!((connects.complete, connects.lost, connects.left), (COUNT, 0, Ends::default()));
+    assert!(connects.per_second > 0.0);
+    assert_eq!(established(&client.device).unwrap() - before, u64::from(COUNT));
+    part(control, server);
+}
+
+#[test]
+fn connections_that_stay_are_seen_to_stay() {
+    let session = session();
+    let (address, server) = serve(1);
+    let client = endpoint("client");
+    let (mut control, _links) = open(&client, address, &session);
+    let queues = TrafficQueues::new(&client, &session).unwrap().queues(session.queue_pairs);
+    let before = upkeep::holdings(&mut control).unwrap();
+    upkeep::expect_ready(&mut control, &Request::Connects).unwrap();
+    let guest = client.connect(address, &greeting(&session, Some(7)), &queues, |_| Ok(())).unwrap();
+    let after = upkeep::holdings(&mut control).unwrap();
+    let more = (after.connections - before.connections, after.streams - before.streams);
+    assert_eq!((more, after.queue_pairs - before.queue_pairs), ((1, 1), 1));
+    guest.id.disconnect();
+    part(control, server);
 }
