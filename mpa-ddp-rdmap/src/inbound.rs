@@ -236,9 +236,7 @@ impl Inbound {
         if self.crc {
             let covered = fpdu.to(fpdu.len() - CRC_FIELD);
             let computed = covered.contiguous().map_or_else(|| crc32c_of(covered.slices()), crc32c);
-            let mut field = [0; CRC_FIELD];
-            fpdu.from(covered.len()).peek(&mut field);
-            let found = u32::from_le_bytes(field);
+            let found = u32::from_le_bytes(fpdu.from(covered.len()).front::<CRC_FIELD>().unwrap_or_default());
             // RFC 5044 §4.4.
             if computed != found {
                 self.statistics.crc_errors += 1;
@@ -356,7 +354,6 @@ impl Inbound {
 
 /// Length of the ULPDU at the front of `run`, if its FPDU is there whole.
 fn whole_fpdu(run: &Run) -> Option<usize> {
-    let mut field = [0; LENGTH_FIELD];
-    let length = run.peek(&mut field).then(|| usize::from(u16::from_be_bytes(field)))?;
+    let length = usize::from(u16::from_be_bytes(run.front::<LENGTH_FIELD>()?));
     (run.len() >= fpdu_length(length)).then_some(length)
 }

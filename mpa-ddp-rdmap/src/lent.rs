@@ -72,6 +72,25 @@ impl<'p, 'b> Run<'p, 'b> {
         })
     }
 
+    /// Its first `N` bytes; `None` if it is shorter.
+    #[inline]
+    pub(crate) fn front<const N: usize>(&self) -> Option<[u8; N]> {
+        if N > self.length {
+            return None;
+        }
+        // Nearly always they lie in one slice.
+        match self.parts.first().and_then(|first| first.get(self.skip..)).and_then(<[u8]>::first_chunk) {
+            Some(bytes) => Some(*bytes),
+            None => self.gather(),
+        }
+    }
+
+    #[cold]
+    fn gather<const N: usize>(&self) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        self.peek(&mut bytes).then_some(bytes)
+    }
+
     /// Copies its first bytes, as many as `out` holds; `false` if it is shorter.
     pub(crate) fn peek(&self, out: &mut [u8]) -> bool {
         if out.len() > self.length {

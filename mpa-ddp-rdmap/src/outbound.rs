@@ -146,6 +146,7 @@ impl Outbound {
     }
 
     /// Queues a request.
+    #[inline]
     pub fn post(&mut self, request: SendRequest) -> Result<(), PostError> {
         if self.ending != Ending::Open {
             return Err(PostError::Ended);

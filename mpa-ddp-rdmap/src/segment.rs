@@ -42,8 +42,7 @@ pub(crate) struct UntaggedSegment<'p, 'b> {
 impl<'p, 'b> Segment<'p, 'b> {
     /// Reads a ULPDU.
     pub(crate) fn parse(ulpdu: Run<'p, 'b>) -> Result<Self, ProtocolError> {
-        let mut control = [0];
-        if ulpdu.peek(&mut control) && DdpControl(control[0]).is_tagged() {
+        if ulpdu.front().is_some_and(|[control]| DdpControl(control).is_tagged()) {
             TaggedSegment::parse(ulpdu).map(Self::Tagged)
         } else {
             UntaggedSegment::parse(ulpdu).map(Self::Untagged)
@@ -53,15 +52,11 @@ impl<'p, 'b> Segment<'p, 'b> {
 
 /// The header at the front of `ulpdu`.
 fn header<H: FromBytes, const N: usize>(ulpdu: &Run) -> Result<H, ProtocolError> {
-    let mut bytes = [0; N];
-    let too_short = || {
+    let found = ulpdu.front::<N>().and_then(|bytes| H::read_from_bytes(&bytes).ok());
+    found.ok_or_else(|| {
         let length = ulpdu.len() as u16;
         Violation::TooShort { length }.in_segment(OffendingSegment { length, header: None, read_request: None })
-    };
-    if !ulpdu.peek(&mut bytes) {
-        return Err(too_short());
-    }
-    H::read_from_bytes(&bytes).map_err(|_| too_short())
+    })
 }
 
 impl<'p, 'b> TaggedSegment<'p, 'b> {

@@ -56,6 +56,7 @@ impl SendQueue {
         self.entries.is_empty()
     }
 
+    #[inline]
     pub(super) fn push(&mut self, request: SendRequest, length: u32) {
         self.entries.push_back(Entry {
             request,
