@@ -142,6 +142,9 @@ impl Server {
     }
 }
 
+/// Rounds from one look for a request to the next, while there is other work or the server spins.
+const CONTROL_INTERVAL: u32 = 64;
+
 /// A client's run, from when its connections are there.
 struct Run<'a> {
     server: &'a Server,
@@ -175,18 +178,19 @@ impl Run<'_> {
         let mut traffic = Traffic::new(Side::Server, queues, links, memory, patience);
         let mut wait = patience.begin();
         let computes = traffic.session().server_computes_us.map(|time| Duration::from_micros(time.into()));
-        let mut since_request = 0_u32;
+        let mut rounds = 0_u32;
         loop {
             if let Some(time) = computes {
                 compute(time);
             }
             let busy = self.serve_traffic(&mut traffic)?;
-            since_request += 1;
-            // Requests are rare, and a ping-pong is in a hurry.
-            if (!busy || since_request >= 64)
+            rounds = rounds.wrapping_add(1);
+            // Requests are rare, and a ping-pong is in a hurry: the look for a request drives the stack as well, and a ping that it
+            // brings is seen a round later.
+            let is_patient = computes.is_some() || (!busy && !patience.busy_poll);
+            if (is_patient || rounds.is_multiple_of(CONTROL_INTERVAL))
                 && let Some(request) = self.control.try_receive::<Request>()?
             {
-                since_request = 0;
                 wait.reset();
                 if !self.handle_request(request, &mut traffic)? {
                     traffic.disconnect();
