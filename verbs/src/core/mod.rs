@@ -15,6 +15,7 @@ mod split;
 mod timers;
 
 use softrdma_mpa_ddp_rdmap::SendRequest;
+use softrdma_stack::softrdma::{SMALL_BURST_BYTES, SMALL_BURST_PACKETS};
 use softrdma_stack::stream::{
     Abort, Activity, Engine, EngineStatistics, Source, StreamEvent, StreamId, Streams, Transmitted,
 };
@@ -34,11 +35,13 @@ pub(crate) struct Core {
     engine: Box<dyn Engine>,
     receive: ReceiveSide,
     host: Host,
+    /// The last pass brought bytes to the application and left everything else to this one.
+    is_rest_due: bool,
 }
 
 impl Core {
     pub(crate) fn new(engine: Box<dyn Engine>, receive: ReceiveSide, host: Host) -> Self {
-        Self { engine, receive, host }
+        Self { engine, receive, host, is_rest_due: false }
     }
 
     /// Does what is there to do now, once. Idle: nothing arrived, left or was asked for.
@@ -49,12 +52,20 @@ impl Core {
         self.receive.poll_resumed(|stream| engine.resume(stream));
         let mut joined = Joined { receive: &mut self.receive, host: &mut self.host };
         let received = engine.poll(now, &mut joined);
+        activity.received += received.received;
+        activity.events += received.events;
+        let is_small = received.received <= SMALL_BURST_PACKETS
+            && (1..=SMALL_BURST_BYTES).contains(&joined.receive.take_brought());
+        // Bytes first, as in the engine: with nothing else to tell or to send, the rest is for the next pass. Never twice in a row.
+        let is_quiet = joined.receive.to_host.is_empty() && !joined.host.has_ready();
+        self.is_rest_due = is_small && is_quiet && !self.is_rest_due;
+        if self.is_rest_due {
+            return activity;
+        }
         // What the host is told of may depend on what was acknowledged before it: whether a connection ends in order.
         if !joined.receive.to_host.is_empty() {
             engine.settle(now, &mut joined);
         }
-        activity.received += received.received;
-        activity.events += received.events;
         self.receive.handle_polled(received.received);
         self.host.handle_timers(now);
         deliver(&mut self.receive, &mut self.host);
@@ -88,7 +99,7 @@ impl Core {
 
     /// When [`Self::pass`] has work again even if nothing arrives and nobody asks.
     pub(crate) fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
-        if self.host.has_ready() || self.receive.wants_poll() {
+        if self.is_rest_due || self.host.has_ready() || self.receive.wants_poll() {
             return Some(now);
         }
         [self.engine.next_deadline(now), self.host.next_deadline()].into_iter().flatten().min()
