@@ -44,6 +44,28 @@ fn segments_of_one_byte_to_a_layer_above_that_takes_none_keep_few_packets() {
 }
 
 #[test]
+fn many_connections_to_a_layer_above_that_takes_none_keep_few_packets() {
+    let config = SoftrdmaConfig { max_held_packets: 32, ..plain() };
+    let mut script = Script::listening(config);
+    script.above.appetite = 0;
+    for port in 5000..5100 {
+        script.send(seg("S", 0, 0).port(port));
+        script.sent();
+        script.send(seg("A", 1, 1).port(port));
+        script.send(seg("A", 1, 1).port(port).data(b"x"));
+    }
+    script.drain();
+    assert_eq!(script.engine.statistics().connections, 100);
+    assert!(script.engine.receive.held_packets() <= 32, "{}", script.engine.receive.held_packets());
+    script.above.appetite = usize::MAX;
+    for stream in script.streams() {
+        script.engine.resume(stream);
+    }
+    script.sent();
+    assert_eq!(script.above.received, [b'x'; 100]);
+}
+
+#[test]
 fn a_thousand_pieces_behind_a_gap_keep_few_packets_and_the_stream_goes_on() {
     let config = SoftrdmaConfig { max_held_packets: 64, ..plain() };
     let (mut script, _) = Script::connected_with(config, seg("S", 0, 0).sackable());

@@ -264,6 +264,15 @@ impl Script {
         self.above.events.iter().rev().find_map(of).expect("a stream")
     }
 
+    /// All streams that have come.
+    pub(super) fn streams(&self) -> Vec<StreamId> {
+        let of = |event: &StreamEvent| match event {
+            StreamEvent::Incoming { stream, .. } => Some(*stream),
+            _ => None,
+        };
+        self.above.events.iter().filter_map(of).collect()
+    }
+
     pub(super) fn is_incoming(&self) -> bool {
         self.has(|event| matches!(event, StreamEvent::Incoming { .. }))
     }
