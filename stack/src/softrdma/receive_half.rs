@@ -325,12 +325,26 @@ impl<P: Port> ReceiveHalf<P> {
             flow.challenge(now);
             return Effect::None;
         }
-        let length = segment.payload_length();
         flow.note_timestamp(segment);
         flow.note_acknowledgement(segment, oldest == next, &mut self.to_send);
-        if length == 0 && !segment.has(FIN) {
+        if segment.payload_length() == 0 && !segment.has(FIN) {
             return Effect::None;
         }
+        self.take(name, segment, packet, streams);
+        Effect::None
+    }
+
+    /// Takes the payload of a segment that was found good, and its FIN.
+    #[inline]
+    fn take(
+        &mut self,
+        name: Name,
+        segment: &Segment,
+        packet: PacketOf<P>,
+        streams: &mut (impl ReceiveStreams + ?Sized),
+    ) {
+        let Some(Some(flow)) = self.flows.get_mut(name.index as usize) else { return };
+        let length = segment.payload_length();
         if self.passes
             && flow.awaits(segment)
             && let Some(bytes) = payload(&packet, segment)
@@ -349,7 +363,7 @@ impl<P: Port> ReceiveHalf<P> {
                 self.is_serve_due = true;
                 self.held_packets += 1;
             }
-            return Effect::None;
+            return;
         }
         // Nobody may keep more than what is left for the others: few connections with many gaps do not take it all.
         let left = self.max_held_packets.saturating_sub(self.held_packets);
@@ -361,7 +375,6 @@ impl<P: Port> ReceiveHalf<P> {
         self.is_serve_due |= accepted.is_news;
         self.news += if accepted.is_news { length } else { 0 };
         self.held_packets = self.held_packets.saturating_add_signed(accepted.held);
-        Effect::None
     }
 
     /// RFC 9293 §3.10.7.4, first: a segment outside the window is answered with an acknowledgement. One from just before the
