@@ -76,7 +76,8 @@ impl Wait {
 
     /// Pauses after a try in vain. `true`: the limit is reached.
     pub(crate) fn pause(&mut self) -> bool {
-        self.tries = self.tries.saturating_add(1);
+        // From the end on as behind the spins: the clock is looked at now and then, however many tries there were.
+        self.tries = self.tries.checked_add(1).unwrap_or(SPINS + 1);
         let spins = if self.patience.busy_poll { !self.tries.is_multiple_of(4096) } else { self.tries <= SPINS };
         if spins {
             // Who has the CPU to itself tries again at once: the processor's pause may last as long as a fifth of a message's way.

@@ -396,7 +396,8 @@ proptest! {
         for (side, command) in commands {
             world.run(usize::from(side), command);
         }
-        // A responder is silent until the initiator has spoken.
+        // A responder is silent until the initiator has spoken. Either something leaves here, or there is room for the Write.
+        world.run(0, Command::Transmit { records: 255, room: 10_000 });
         world.run(0, Command::Post { kind: Kind::Write, length: 1, flags: 1 });
         world.finish();
     }

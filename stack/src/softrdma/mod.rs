@@ -110,7 +110,7 @@ impl<P: Port> SoftrdmaEngine<P> {
     fn do_rest(&mut self, now: Instant, streams: &mut dyn Streams) -> usize {
         self.is_rest_due = false;
         let mut events = self.sending.poll(now, streams);
-        // What the burst acknowledged, before what it brought: an answer finds its request done.
+        // What the burst acknowledged, before what of it waits to be offered; all of it is known before the layer above acts.
         self.receive.tell_acknowledgements();
         events += self.deliver(now, streams);
         while self.receive.has_touched() {

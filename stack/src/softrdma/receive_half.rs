@@ -253,6 +253,7 @@ impl<P: Port> ReceiveHalf<P> {
     pub(super) fn resume(&mut self, name: Name) {
         if let Some(flow) = self.flow_mut(name) {
             flow.is_offer_due = true;
+            self.is_serve_due = true;
             self.touch(name);
         }
     }
@@ -359,8 +360,6 @@ impl<P: Port> ReceiveHalf<P> {
             add(&self.counters.bytes, length as u64);
             if passed.left > 0 {
                 flow.receiver.hold_rest(packet, &passed);
-                flow.is_offer_due = true;
-                self.is_serve_due = true;
                 self.held_packets += 1;
             }
             return;
@@ -453,11 +452,14 @@ impl<P: Port> ReceiveHalf<P> {
         if let Some(said) = flow.said.take() {
             self.to_send.push(ToSend::Acknowledged(name, said));
         }
-        if std::mem::take(&mut flow.is_offer_due) && flow.receiver.is_holding() {
+        let is_offer_due = std::mem::take(&mut flow.is_offer_due);
+        if flow.receiver.is_holding() {
             let mut outcome = Offered::default();
-            let mut sink = StreamSink { stream: name.into(), streams: &mut *streams };
-            // A layer above that cannot go on is not asked again; the receiver remembers.
-            let _ = flow.receiver.offer(&mut sink, &mut outcome);
+            if is_offer_due {
+                let mut sink = StreamSink { stream: name.into(), streams: &mut *streams };
+                // A layer above that cannot go on is not asked again; the receiver remembers.
+                let _ = flow.receiver.offer(&mut sink, &mut outcome);
+            }
             let pressed = self.held_packets.saturating_add_signed(outcome.held) > self.max_held_packets;
             if pressed && flow.receiver.is_holding() {
                 flow.receiver.copy_together(&mut outcome);

@@ -54,8 +54,9 @@ impl Core {
         let received = engine.poll(now, &mut joined);
         activity.received += received.received;
         activity.events += received.events;
-        let is_small = received.received <= SMALL_BURST_PACKETS
-            && (1..=SMALL_BURST_BYTES).contains(&joined.receive.take_brought());
+        let brought = joined.receive.take_brought();
+        let is_small =
+            (1..=SMALL_BURST_PACKETS).contains(&received.received) && (1..=SMALL_BURST_BYTES).contains(&brought);
         // Bytes first, as in the engine: with nothing else to tell or to send, the rest is for the next pass. Never twice in a row.
         let is_quiet = joined.receive.to_host.is_empty() && !joined.host.has_ready();
         self.is_rest_due = is_small && is_quiet && !self.is_rest_due;

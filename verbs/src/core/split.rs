@@ -99,8 +99,8 @@ impl Split {
             let was_due = receiving.is_rest_due;
             let pass = receiving.pass(now);
             add(&mut activity, pass);
-            let is_small = pass.received <= SMALL_BURST_PACKETS
-                && (1..=SMALL_BURST_BYTES).contains(&receiving.side.take_brought());
+            let brought = receiving.side.take_brought();
+            let is_small = pass.received <= SMALL_BURST_PACKETS && (1..=SMALL_BURST_BYTES).contains(&brought);
             receiving.is_rest_due = is_small && !was_due;
             is_rest_due = receiving.is_rest_due;
         }));

@@ -77,8 +77,9 @@ impl Work {
     fn pass(&self, now: Instant) -> Activity {
         let mut activity = Activity::default();
         match self {
-            Self::Whole(turn, _) => {
+            Self::Whole(turn, has_rest) => {
                 turn.ring(Bell::Whole, |core, due| add(&mut activity, core.answer(due, now)));
+                note_rest(has_rest, activity);
             }
             Self::Split(split) => {
                 add(&mut activity, split.receive(now));
@@ -91,10 +92,8 @@ impl Work {
     /// What the application left.
     fn pass_outbound(&self, now: Instant) {
         match self {
-            Self::Whole(turn, _) => {
-                turn.ring(Bell::Outbound, |core, due| {
-                    core.answer(due, now);
-                });
+            Self::Whole(turn, has_rest) => {
+                turn.ring(Bell::Outbound, |core, due| note_rest(has_rest, core.answer(due, now)));
             }
             Self::Split(split) => {
                 split.send(now);
@@ -106,11 +105,11 @@ impl Work {
     /// stays where it is.
     fn post(&self, now: Instant, queue_pair: &QueuePairShared, request: &mut Option<SendRequest>) {
         match self {
-            Self::Whole(turn, _) => {
+            Self::Whole(turn, has_rest) => {
                 turn.try_enter(|core, bell| {
                     core.post(now, queue_pair, request);
                     if let Some(due) = bell {
-                        core.answer(due, now);
+                        note_rest(has_rest, core.answer(due, now));
                     }
                 });
             }
@@ -122,11 +121,11 @@ impl Work {
     /// is not known.
     fn next_deadline(&self, now: Instant) -> Option<Instant> {
         match self {
-            Self::Whole(turn, _) => {
+            Self::Whole(turn, has_rest) => {
                 let mut deadline = Some(now);
                 let visit = turn.try_enter(|core, bell| {
                     if let Some(due) = bell {
-                        core.answer(due, now);
+                        note_rest(has_rest, core.answer(due, now));
                     }
                     deadline = core.next_deadline(now);
                 });
@@ -139,11 +138,11 @@ impl Work {
     /// The engine's counters and the host, if nobody is at work.
     fn look<T>(&self, now: Instant, look: impl Fn(EngineStatistics, &Host) -> T) -> Option<T> {
         match self {
-            Self::Whole(turn, _) => {
+            Self::Whole(turn, has_rest) => {
                 let mut seen = None;
                 turn.try_enter(|core, bell| {
                     if let Some(due) = bell {
-                        core.answer(due, now);
+                        note_rest(has_rest, core.answer(due, now));
                     }
                     seen = Some(look(core.engine_statistics(), core.host()));
                 });
@@ -159,6 +158,13 @@ impl Work {
             Self::Whole(turn, has_rest) => has_rest.load(Ordering::Relaxed) || turn.is_left(),
             Self::Split(split) => split.has_mail(),
         }
+    }
+}
+
+/// A pass that received something may have left work to the next.
+fn note_rest(has_rest: &AtomicBool, activity: Activity) {
+    if activity.received > 0 {
+        has_rest.store(true, Ordering::Relaxed);
     }
 }
 

@@ -54,7 +54,7 @@ fn many_connections_to_a_layer_above_that_takes_none_keep_few_packets() {
         script.send(seg("A", 1, 1).port(port));
         script.send(seg("A", 1, 1).port(port).data(b"x"));
     }
-    script.drain();
+    script.sent();
     assert_eq!(script.engine.statistics().connections, 100);
     assert!(script.engine.receive.held_packets() <= 32, "{}", script.engine.receive.held_packets());
     script.above.appetite = usize::MAX;
