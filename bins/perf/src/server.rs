@@ -200,8 +200,12 @@ impl Run<'_> {
                 wait.reset();
             } else if self.state == State::Sleeping {
                 self.control.sleep()?;
-            } else if self.state == State::Receiving && self.receive_guests(&traffic)? {
-                wait.reset();
+            } else if self.state == State::Receiving {
+                // Nobody else may look for events: what they tell of guests would be lost.
+                match self.receive_guests(&traffic)? {
+                    true => wait.reset(),
+                    false => _ = wait.pause(),
+                }
             } else {
                 self.idle(&mut wait)?;
             }
