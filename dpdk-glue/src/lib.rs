@@ -25,6 +25,8 @@ pub mod mempool;
 pub mod port;
 pub mod raw;
 
+pub use dpdk_sys::thread::shorten_slices;
+
 pub use configuration::{MemifRole, PortConfig};
 pub use eal::{Eal, EalConfig, EalError, HugePages};
 pub use mbuf::{Mbuf, TransmitFrame};

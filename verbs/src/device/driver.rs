@@ -10,6 +10,7 @@
 //! - manual: nobody but the caller of [`Driver::drive`], on a clock of the caller's.
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -32,6 +33,21 @@ use crate::turn::{Bell, Turn, Visit};
 
 /// How often the stack's thread looks whether a polling application still polls.
 const TAKE_OVER: Duration = Duration::from_micros(400);
+/// The same for the first looks: an application that computes most of the time polls now and then, and stops at once.
+const FIRST_TAKE_OVER: Duration = Duration::from_micros(50);
+/// So many looks in a row have to see it poll.
+const FIRST_LOOKS: u32 = 8;
+
+/// A yield that takes longer gave the CPU to somebody who computes, for the rest of a slice: milliseconds. A sleeper is let in
+/// again when it wakes.
+const CONTENTION: Duration = Duration::from_micros(200);
+/// What the stack's thread does then, instead of yielding, and so many times before it tries a yield again.
+const NAP: Duration = Duration::from_micros(20);
+const NAPS: u32 = 2000;
+
+/// By how much the system may make sleeps of the stack's thread longer, to serve several timers at a time, in nanoseconds: its
+/// default is 50,000, a good part of a short sleep.
+const TIMER_SLACK_NS: u64 = 1000;
 
 /// Longest sleep of an idle stack thread: bounds what a deadline set by another thread can be late by.
 const LONGEST_SLEEP: Duration = Duration::from_millis(5);
@@ -453,14 +469,18 @@ impl Driver {
     fn run(&self) {
         let mut last_active = self.clock.now();
         let mut seen_polls = self.application_polls.load(Ordering::Relaxed);
+        let mut looks = 0_u32;
+        let mut naps = 0_u32;
         while !self.stopping.load(Ordering::Relaxed) {
             let polls = self.application_polls.load(Ordering::Relaxed);
             if polls != seen_polls && !self.keeps_receiving {
                 // The application drives (c2, c3). Whatever it leaves behind when it stops is found at the next look.
                 seen_polls = polls;
-                std::thread::sleep(TAKE_OVER);
+                std::thread::sleep(if looks < FIRST_LOOKS { FIRST_TAKE_OVER } else { TAKE_OVER });
+                looks = looks.saturating_add(1);
                 continue;
             }
+            looks = 0;
             let now = self.clock.now();
             if !self.work.progress(now).is_idle() {
                 last_active = now;
@@ -469,14 +489,28 @@ impl Driver {
             {
                 std::hint::spin_loop();
             } else if now.saturating_since(last_active) < self.awake {
-                std::thread::yield_now();
+                self.give_way(&mut naps);
             } else {
-                self.sleep(now, now.saturating_since(last_active));
+                self.sleep(now, now.saturating_since(last_active), &mut naps);
             }
         }
     }
 
-    fn sleep(&self, now: Instant, idle: Duration) {
+    /// Yields the CPU, or naps while `naps` are left.
+    fn give_way(&self, naps: &mut u32) {
+        if *naps > 0 {
+            *naps -= 1;
+            std::thread::sleep(NAP);
+            return;
+        }
+        let begun = self.clock.now();
+        std::thread::yield_now();
+        if self.clock.now().saturating_since(begun) > CONTENTION {
+            *naps = NAPS;
+        }
+    }
+
+    fn sleep(&self, now: Instant, idle: Duration, naps: &mut u32) {
         self.woken.store(false, Ordering::Relaxed);
         self.sleeping.store(true, Ordering::Relaxed);
         // Pairs with `wake_if_sleeping`: whoever hands something over from now on sees that we sleep, and we see what was handed
@@ -494,7 +528,7 @@ impl Driver {
         let mut is_readable = false;
         if handed_over || timeout.is_zero() {
             // If somebody else is at work, perhaps on this core.
-            std::thread::yield_now();
+            self.give_way(naps);
         } else {
             is_readable = match &self.readiness {
                 Some(readiness) => wait_readable([self.wake.as_fd(), readiness.as_fd()], Some(timeout)),
@@ -513,6 +547,8 @@ impl Driver {
 pub(super) fn spawn(driver: &Arc<Driver>, config: &DeviceConfig) -> Result<std::thread::JoinHandle<()>, OpenError> {
     let driver = driver.clone();
     let cpu = config.stack_cpu;
+    #[cfg(feature = "dpdk")]
+    let has_port = config.port.is_some();
     std::thread::Builder::new()
         .name(format!("{}-stack", config.name))
         .spawn(move || {
@@ -520,6 +556,12 @@ pub(super) fn spawn(driver: &Arc<Driver>, config: &DeviceConfig) -> Result<std::
                 && !core_affinity::set_for_current(core_affinity::CoreId { id })
             {
                 tracing::warn!(cpu = id, "cannot pin the stack's thread to `stack_cpu`; it runs anywhere");
+            }
+            // Where it is refused sleeps are a little longer.
+            let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(TIMER_SLACK_NS));
+            #[cfg(feature = "dpdk")]
+            if has_port {
+                super::port::prefer_latency();
             }
             driver.run();
         })

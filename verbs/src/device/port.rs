@@ -16,6 +16,9 @@ use crate::configuration::{
     Capture, CongestionControl, DeviceConfig, HugePages, MemifRole, PortConfigText, PortDevice,
 };
 
+/// Slices of the stack's thread, in nanoseconds: the shortest that Linux takes.
+const SLICE_NS: u64 = 100_000;
+
 /// Ethernet and VLAN headers in front of an IP packet, and the headroom that DPDK keeps in a buffer.
 const BUFFER_OVERHEAD: usize = 18 + 128;
 
@@ -94,6 +97,13 @@ fn softrdma_config(
         min_retransmission_timeout: Duration::from_micros(timing.min_retransmission_us.into()),
         capture,
         ..default
+    }
+}
+
+/// Makes the calling thread one that gets the CPU when it wakes, though an application computes there: a stack's.
+pub(super) fn prefer_latency() {
+    if let Err(error) = glue::shorten_slices(SLICE_NS) {
+        tracing::debug!(%error, "the scheduler gives the stack's thread no short slices");
     }
 }
 
