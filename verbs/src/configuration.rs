@@ -265,7 +265,7 @@ pub struct Polling {
     /// Default 50.
     pub yield_us: u32,
     /// Then sleeps that long at a time where no descriptor wakes it, a third of it right after work, in microseconds.
-    /// Default 300.
+    /// Default 380.
     pub idle_sleep_us: u32,
 }
 
@@ -405,7 +405,7 @@ impl Default for Timing {
 
 impl Default for Polling {
     fn default() -> Self {
-        Self { spin_us: 5, yield_us: 50, idle_sleep_us: 300 }
+        Self { spin_us: 5, yield_us: 50, idle_sleep_us: 380 }
     }
 }
 
