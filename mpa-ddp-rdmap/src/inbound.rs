@@ -103,7 +103,7 @@ impl Inbound {
             preceding_write: 0,
             answering: 0,
             ird: ird.max(rtr_slot),
-            expected: VecDeque::with_capacity(usize::from(limits.send_read_requests.max(1))),
+            expected: VecDeque::new(),
             peer_terminated: None,
             statistics: InboundStatistics::default(),
         }

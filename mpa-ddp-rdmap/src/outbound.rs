@@ -127,8 +127,9 @@ impl Outbound {
             peer_ready: initiator,
             rtr_due: negotiated.rtr.filter(|_| initiator),
             queue: SendQueue::new(limits.send_queue_depth),
-            responses: VecDeque::with_capacity(usize::from(limits.receive_read_requests.max(1))),
-            awaited: VecDeque::with_capacity(usize::from(limits.send_read_requests.max(1))),
+            // Both get their room when they need it, once: many connections never do.
+            responses: VecDeque::new(),
+            awaited: VecDeque::new(),
             records: Records::new(start),
             turn: Turn::default(),
             in_write: false,

@@ -14,6 +14,10 @@ use crate::types::Stag;
 use crate::wire::{AtomicRequestHeader, AtomicResponseHeader, IMMEDIATE_LENGTH, ReadRequestHeader};
 use crate::work::RemoteAddress;
 
+/// Records that there is room for from the beginning. An idle connection needs no more; one that sends more at a time gets its room
+/// once and keeps it.
+const FIRST_RECORDS: usize = 8;
+
 /// What an FPDU is made of: enough to make it again.
 #[derive(Debug)]
 pub(super) struct Content {
@@ -132,7 +136,7 @@ pub(super) struct Records {
 impl Records {
     pub(super) fn new(start: u64) -> Self {
         Self {
-            ring: VecDeque::with_capacity(MAX_UNACKNOWLEDGED_RECORDS),
+            ring: VecDeque::with_capacity(FIRST_RECORDS),
             end: start,
             acknowledged: start,
             retained: 0,
