@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use softrdma_bins_common::device::{DeviceArguments, DevicePlan, End, Fabric};
 use softrdma_bins_common::statistics_page::StatisticsPage;
+use softrdma_verbs::configuration::Scheme;
 
 use crate::arguments::PairArguments;
 use crate::child::{Child, Task};
@@ -68,14 +69,21 @@ pub(crate) fn plans(device: &DeviceArguments, fabric: Fabric) -> Result<[DeviceP
             device.pcap = None;
         }
         let mut plan = device.plan_over(scheme, Some(fabric), network::port(fabric, end), end)?;
-        make_room(&mut plan);
+        // A configuration file has the limits that it says.
+        if device.config.is_none() {
+            make_room(&mut plan);
+        }
         Ok::<_, Failure>(plan)
     };
     Ok([plan(End::Server)?, plan(End::Client)?])
 }
 
-/// Makes the limits of a device such that no run meets them.
+/// Makes the limits of a device such that no run meets them, but those of the sequential engine: it takes no more than
+/// 16,384 connections, and the limits that devices have from the beginning do for it.
 pub(crate) fn make_room(plan: &mut DevicePlan) {
+    if plan.config.scheme == Scheme::Sequential {
+        return;
+    }
     // Beside the queue pairs of a run: its control connection, and others that are turned away.
     let most = 2 * (MAX_QUEUE_PAIRS + 256);
     let limits = &mut plan.config.limits;
