@@ -40,6 +40,7 @@ use arguments::{Arguments, ClientArguments, Command, DEFAULT_PORT, PairArguments
 use client::Client;
 use endpoint::Endpoint;
 use failure::{Context, Failure};
+use plan::MAX_QUEUE_PAIRS;
 use report::{Reporter, Row};
 use server::Server;
 
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
 
 fn serve(arguments: &ServerArguments) -> Result<(), Failure> {
     logging::start(arguments.device.verbose);
-    let plan = plan(&arguments.device, End::Server)?;
+    let plan = plan(&arguments.device, End::Server, MAX_QUEUE_PAIRS)?;
     let listen = arguments.listen.map_or_else(|| default_address(&plan, true), |peer| peer.0);
     let endpoint = Endpoint::open(&plan, arguments.timeout)?;
     let _page = StatisticsPage::show(&endpoint.device, "softrdma-perf server");
@@ -95,7 +96,7 @@ fn serve(arguments: &ServerArguments) -> Result<(), Failure> {
 /// Errors in the data of all rows.
 fn measure(arguments: &ClientArguments) -> Result<u64, Failure> {
     logging::start(arguments.device.verbose);
-    let plan = plan(&arguments.device, End::Client)?;
+    let plan = plan(&arguments.device, End::Client, arguments.test.qps)?;
     let server = arguments.server.map_or_else(|| default_address(&plan, false), |peer| peer.0);
     let mut printer = Printer::new(arguments.test.json, false);
     let endpoint = Endpoint::open(&plan, arguments.limits.timeout)?;
@@ -130,11 +131,11 @@ impl Printer {
     }
 }
 
-fn plan(device: &DeviceArguments, end: End) -> Result<DevicePlan, Failure> {
+fn plan(device: &DeviceArguments, end: End, queue_pairs: u32) -> Result<DevicePlan, Failure> {
     let mut plan = device.plan(end)?;
     // A configuration file has the limits that it says.
     if device.config.is_none() {
-        pair::make_room(&mut plan);
+        pair::make_room(&mut plan, queue_pairs);
     }
     Ok(plan)
 }

@@ -12,10 +12,12 @@ use crate::client::{self, Client};
 use crate::endpoint::Endpoint;
 use crate::failure::Failure;
 use crate::network;
-use crate::plan::MAX_QUEUE_PAIRS;
 use crate::raw::RawLimitsCache;
 use crate::report::Row;
 use crate::server::Server;
+
+/// Most connections of the sequential engine: each that it begins needs a port of its own.
+const SEQUENTIAL_CONNECTIONS: u32 = 16_384;
 
 /// Measures; `take` gets each row.
 pub(crate) fn run(arguments: &PairArguments, mut take: impl FnMut(Row) -> Result<(), Failure>) -> Result<(), Failure> {
@@ -35,7 +37,7 @@ pub(crate) fn run(arguments: &PairArguments, mut take: impl FnMut(Row) -> Result
             sizes.iter().try_for_each(|size| raw.limits(*size).map(|_| ()))?;
         }
     }
-    let [server, client] = plans(&arguments.device, fabric)?;
+    let [server, client] = plans(&arguments.device, fabric, test.qps)?;
     let with_raw = |mut row: Row| {
         if let Some(raw) = &mut raw {
             row.raw = Some(raw.limits(row.size)?);
@@ -58,8 +60,8 @@ pub(crate) fn fabric(device: &DeviceArguments) -> Result<Fabric, Failure> {
     fabric.ok_or_else(|| Failure::CommandLine("--fabric is needed".to_owned()))
 }
 
-/// The devices of both ends: of the server, of the client.
-pub(crate) fn plans(device: &DeviceArguments, fabric: Fabric) -> Result<[DevicePlan; 2], Failure> {
+/// The devices of both ends, for so many queue pairs: of the server, of the client.
+pub(crate) fn plans(device: &DeviceArguments, fabric: Fabric, queue_pairs: u32) -> Result<[DevicePlan; 2], Failure> {
     let (scheme, _) = device.scheme_and_fabric()?;
     let plan = |end: End| {
         let mut device = device.clone();
@@ -71,24 +73,22 @@ pub(crate) fn plans(device: &DeviceArguments, fabric: Fabric) -> Result<[DeviceP
         let mut plan = device.plan_over(scheme, Some(fabric), network::port(fabric, end), end)?;
         // A configuration file has the limits that it says.
         if device.config.is_none() {
-            make_room(&mut plan);
+            make_room(&mut plan, queue_pairs);
         }
         Ok::<_, Failure>(plan)
     };
     Ok([plan(End::Server)?, plan(End::Client)?])
 }
 
-/// Makes the limits of a device such that no run meets them, but those of the sequential engine: it takes no more than
-/// 16,384 connections, and the limits that devices have from the beginning do for it.
-pub(crate) fn make_room(plan: &mut DevicePlan) {
-    if plan.config.scheme == Scheme::Sequential {
-        return;
-    }
-    // Beside the queue pairs of a run: its control connection, and others that are turned away.
-    let most = 2 * (MAX_QUEUE_PAIRS + 256);
+/// Makes the limits of a device such that runs with up to so many queue pairs do not meet them.
+pub(crate) fn make_room(plan: &mut DevicePlan, queue_pairs: u32) {
+    // Beside them: the control connection, those that come and go, others that are turned away. Twice, for over a ring both ends
+    // are one device.
+    let wanted = 2 * (queue_pairs + 256);
+    let wanted = if plan.config.scheme == Scheme::Sequential { wanted.min(SEQUENTIAL_CONNECTIONS) } else { wanted };
     let limits = &mut plan.config.limits;
-    limits.max_connections = limits.max_connections.max(most);
-    limits.max_queue_pairs = limits.max_queue_pairs.max(most);
+    limits.max_connections = limits.max_connections.max(wanted);
+    limits.max_queue_pairs = limits.max_queue_pairs.max(wanted);
 }
 
 fn two_processes(
@@ -154,4 +154,30 @@ fn measure(
     let mut client = Client::connect(endpoint, plan, address, &arguments.test, &arguments.limits)?;
     client.run(take)?;
     client.close()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::MAX_QUEUE_PAIRS;
+    use softrdma_verbs::configuration::DeviceConfig;
+
+    fn limits(scheme: Scheme, queue_pairs: u32) -> (u32, u32) {
+        let config = DeviceConfig { scheme, ..DeviceConfig::default() };
+        let mut plan = DevicePlan { config, fabric: None, application_cpu: None };
+        make_room(&mut plan, queue_pairs);
+        (plan.config.limits.max_connections, plan.config.limits.max_queue_pairs)
+    }
+
+    #[test]
+    fn few_queue_pairs_leave_a_device_as_it_is_and_many_get_room() {
+        for scheme in [Scheme::KernelSocket, Scheme::Sequential, Scheme::Softrdma] {
+            assert_eq!(limits(scheme, 1), (4096, 4096), "{scheme:?}");
+            let (connections, queue_pairs) = limits(scheme, 6000);
+            assert!(connections > 2 * 6000 && queue_pairs > 2 * 6000, "{scheme:?}");
+        }
+        assert!(limits(Scheme::Softrdma, MAX_QUEUE_PAIRS).0 > 2 * MAX_QUEUE_PAIRS);
+        // More than this the engine does not take.
+        assert_eq!(limits(Scheme::Sequential, MAX_QUEUE_PAIRS).0, 16_384);
+    }
 }

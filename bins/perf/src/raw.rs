@@ -106,7 +106,7 @@ pub(crate) fn run(arguments: &RawArguments) -> Result<(), Failure> {
     }
     network::enter_namespace(fabric)?;
     network::prepare(fabric)?;
-    let [server, client] = pair::plans(&arguments.device, fabric)?;
+    let [server, client] = pair::plans(&arguments.device, fabric, 0)?;
     let touch = arguments.touch.then_some(RawTouch {
         memory: arguments.memory,
         crc: client.config.crc,
