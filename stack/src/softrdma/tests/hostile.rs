@@ -15,9 +15,9 @@ fn bytes_that_were_received_are_not_changed_by_a_copy_that_differs() {
     script.above.appetite = 0;
     script.send(seg("A", 1, 1).data(b"aaaa"));
     script.send(seg("A", 9, 1).data(b"cccc"));
-    script.send(seg("A", 8, 1).data(b"XXXX"));
-    script.send(seg("A", 9, 1).data(b"XXXX"));
-    script.send(seg("A", 1, 1).data(b"XXXXbbbb"));
+    script.send(seg("A", 8, 1).data(b"zzzz"));
+    script.send(seg("A", 9, 1).data(b"zzzz"));
+    script.send(seg("A", 1, 1).data(b"zzzzbbbb"));
     script.above.appetite = usize::MAX;
     let stream = script.stream();
     script.engine.resume(stream);
