@@ -345,6 +345,11 @@ pub trait Engine: Send {
     /// Receives a bounded amount of work, offers bytes, runs timers, reports events.
     fn poll(&mut self, now: Instant, streams: &mut dyn Streams) -> Activity;
 
+    /// Whether the last poll left everything but the bytes that it brought to the next one. Never twice in a row.
+    fn has_rest(&self) -> bool {
+        false
+    }
+
     /// Does at once what the last poll has left to the next one, if it has: for a layer above that cannot go on before it knows what
     /// was acknowledged.
     fn settle(&mut self, _now: Instant, _streams: &mut dyn Streams) {}

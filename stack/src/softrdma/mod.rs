@@ -181,11 +181,17 @@ impl<P: Port> Engine for SoftrdmaEngine<P> {
         if self.is_rest_due {
             if self.receive.is_serve_due() {
                 events += self.receive.serve_touched(&mut Arriving(streams));
+            } else {
+                self.receive.announce_touched();
             }
             return Activity { received, events };
         }
         events += self.do_rest(now, streams);
         Activity { received, events }
+    }
+
+    fn has_rest(&self) -> bool {
+        self.is_rest_due
     }
 
     fn settle(&mut self, now: Instant, streams: &mut dyn Streams) {

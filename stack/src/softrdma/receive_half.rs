@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::capture::Capture;
-use super::receiver::{Offered, Passed, Receiver};
+use super::receiver::{Offered, Receiver};
 use super::segment::{ACK, FIN, RST, SYN, Segment};
 use super::shared::{
     Acknowledgement, Installed, Outbox, Owed, PeerEnd, ReceiveCounters, SharedFlow, ToReceive, ToSend, add,
@@ -355,7 +355,8 @@ impl<P: Port> ReceiveHalf<P> {
             {
                 self.to_send.push(ToSend::Acknowledged(name, said));
             }
-            let passed = flow.pass(segment, bytes, streams);
+            let mut sink = StreamSink { stream: name.into(), streams };
+            let passed = flow.receiver.pass(segment.payload, bytes, &mut sink);
             self.news += length;
             add(&self.counters.bytes, length as u64);
             if passed.left > 0 {
@@ -432,6 +433,16 @@ impl<P: Port> ReceiveHalf<P> {
         }
     }
 
+    /// Announces what arrived, for [`Self::serve_touched`] comes later: an answer that leaves before it carries the acknowledgement.
+    pub(super) fn announce_touched(&mut self) {
+        for name in &self.touched {
+            if let Some(Some(flow)) = self.flows.get_mut(name.index as usize) {
+                let timestamp = flow.receiver.recent_timestamp.unwrap_or(0);
+                flow.shared.announce(flow.receiver.announcement(), timestamp);
+            }
+        }
+    }
+
     /// Offers what arrived; how many events there were.
     pub(super) fn serve_touched(&mut self, streams: &mut (impl ReceiveStreams + ?Sized)) -> usize {
         let mut events = 0;
@@ -493,15 +504,6 @@ impl<K: Packet> ReceiveFlow<K> {
     #[inline]
     fn awaits(&self, segment: &Segment) -> bool {
         !segment.has(FIN) && self.receiver.is_awaited(segment.sequence, segment.payload_length())
-    }
-
-    /// Offers the payload of an awaited segment, `bytes`, as it comes.
-    #[inline]
-    fn pass(&mut self, segment: &Segment, bytes: &[u8], streams: &mut (impl ReceiveStreams + ?Sized)) -> Passed {
-        let passed = self.receiver.pass(segment.payload, bytes, &mut StreamSink { stream: self.name.into(), streams });
-        // An answer that leaves now carries the acknowledgement.
-        self.shared.announce(self.receiver.announcement(), self.receiver.recent_timestamp.unwrap_or(0));
-        passed
     }
 
     /// RFC 5961 §7: asks the peer, at a limited rate, whether it meant that.

@@ -15,7 +15,6 @@ mod split;
 mod timers;
 
 use softrdma_mpa_ddp_rdmap::SendRequest;
-use softrdma_stack::softrdma::{SMALL_BURST_BYTES, SMALL_BURST_PACKETS};
 use softrdma_stack::stream::{
     Abort, Activity, Engine, EngineStatistics, Source, StreamEvent, StreamId, Streams, Transmitted,
 };
@@ -35,13 +34,11 @@ pub(crate) struct Core {
     engine: Box<dyn Engine>,
     receive: ReceiveSide,
     host: Host,
-    /// The last pass brought bytes to the application and left everything else to this one.
-    is_rest_due: bool,
 }
 
 impl Core {
     pub(crate) fn new(engine: Box<dyn Engine>, receive: ReceiveSide, host: Host) -> Self {
-        Self { engine, receive, host, is_rest_due: false }
+        Self { engine, receive, host }
     }
 
     /// Does what is there to do now, once. Idle: nothing arrived, left or was asked for.
@@ -54,18 +51,12 @@ impl Core {
         let received = engine.poll(now, &mut joined);
         activity.received += received.received;
         activity.events += received.events;
-        let brought = joined.receive.take_brought();
-        let is_small =
-            (1..=SMALL_BURST_PACKETS).contains(&received.received) && (1..=SMALL_BURST_BYTES).contains(&brought);
-        // Bytes first, as in the engine: with nothing else to tell or to send, the rest is for the next pass. Never twice in a row.
-        let is_quiet = joined.receive.to_host.is_empty() && !joined.host.has_ready();
-        self.is_rest_due = is_small && is_quiet && !self.is_rest_due;
-        if self.is_rest_due {
-            return activity;
-        }
-        // What the host is told of may depend on what was acknowledged before it: whether a connection ends in order.
         if !joined.receive.to_host.is_empty() {
+            // What the host is told of may depend on what was acknowledged before it: whether a connection ends in order.
             engine.settle(now, &mut joined);
+        } else if engine.has_rest() && !joined.host.has_ready() {
+            // Bytes first: with nothing to tell and nothing to send, timers can wait as well as what the engine left.
+            return activity;
         }
         self.receive.handle_polled(received.received);
         self.host.handle_timers(now);
@@ -98,9 +89,14 @@ impl Core {
         }
     }
 
+    /// Whether [`Self::pass`] has work already, left by the last one.
+    pub(crate) fn has_rest(&self) -> bool {
+        self.engine.has_rest() || self.host.has_ready() || self.receive.wants_poll()
+    }
+
     /// When [`Self::pass`] has work again even if nothing arrives and nobody asks.
     pub(crate) fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
-        if self.is_rest_due || self.host.has_ready() || self.receive.wants_poll() {
+        if self.has_rest() {
             return Some(now);
         }
         [self.engine.next_deadline(now), self.host.next_deadline()].into_iter().flatten().min()

@@ -66,7 +66,7 @@ pub(super) enum Driving {
 
 /// What is driven: both sides in one turn, or in one each.
 enum Work {
-    /// With whether the last pass may have left work to the next.
+    /// With whether the last pass left work to the next.
     Whole(Box<Turn<Core>>, AtomicBool),
     Split(Box<Split>),
 }
@@ -77,12 +77,10 @@ impl Work {
         match self {
             Self::Whole(turn, has_rest) => {
                 let mut activity = Activity::default();
-                let visit = turn.try_enter(|core, _| add(&mut activity, core.pass(now)));
-                // A pass that received nothing has left nothing.
-                let is_left = activity.received > 0;
-                if visit != Visit::Elsewhere && has_rest.load(Ordering::Relaxed) != is_left {
-                    has_rest.store(is_left, Ordering::Relaxed);
-                }
+                turn.try_enter(|core, _| {
+                    add(&mut activity, core.pass(now));
+                    note_rest(has_rest, core);
+                });
                 activity
             }
             Self::Split(split) => split.progress(now),
@@ -94,8 +92,10 @@ impl Work {
         let mut activity = Activity::default();
         match self {
             Self::Whole(turn, has_rest) => {
-                turn.ring(Bell::Whole, |core, due| add(&mut activity, core.answer(due, now)));
-                note_rest(has_rest, activity);
+                turn.ring(Bell::Whole, |core, due| {
+                    add(&mut activity, core.answer(due, now));
+                    note_rest(has_rest, core);
+                });
             }
             Self::Split(split) => {
                 add(&mut activity, split.receive(now));
@@ -109,7 +109,10 @@ impl Work {
     fn pass_outbound(&self, now: Instant) {
         match self {
             Self::Whole(turn, has_rest) => {
-                turn.ring(Bell::Outbound, |core, due| note_rest(has_rest, core.answer(due, now)));
+                turn.ring(Bell::Outbound, |core, due| {
+                    core.answer(due, now);
+                    note_rest(has_rest, core);
+                });
             }
             Self::Split(split) => {
                 split.send(now);
@@ -125,7 +128,8 @@ impl Work {
                 turn.try_enter(|core, bell| {
                     core.post(now, queue_pair, request);
                     if let Some(due) = bell {
-                        note_rest(has_rest, core.answer(due, now));
+                        core.answer(due, now);
+                        note_rest(has_rest, core);
                     }
                 });
             }
@@ -141,7 +145,8 @@ impl Work {
                 let mut deadline = Some(now);
                 let visit = turn.try_enter(|core, bell| {
                     if let Some(due) = bell {
-                        note_rest(has_rest, core.answer(due, now));
+                        core.answer(due, now);
+                        note_rest(has_rest, core);
                     }
                     deadline = core.next_deadline(now);
                 });
@@ -158,7 +163,8 @@ impl Work {
                 let mut seen = None;
                 turn.try_enter(|core, bell| {
                     if let Some(due) = bell {
-                        note_rest(has_rest, core.answer(due, now));
+                        core.answer(due, now);
+                        note_rest(has_rest, core);
                     }
                     seen = Some(look(core.engine_statistics(), core.host()));
                 });
@@ -177,10 +183,11 @@ impl Work {
     }
 }
 
-/// A pass that received something may have left work to the next.
-fn note_rest(has_rest: &AtomicBool, activity: Activity) {
-    if activity.received > 0 {
-        has_rest.store(true, Ordering::Relaxed);
+/// Notes whether `core` left work to its next pass. Written only where it changes: others look at it.
+fn note_rest(has_rest: &AtomicBool, core: &Core) {
+    let is_left = core.has_rest();
+    if has_rest.load(Ordering::Relaxed) != is_left {
+        has_rest.store(is_left, Ordering::Relaxed);
     }
 }
 
