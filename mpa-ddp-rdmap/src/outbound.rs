@@ -127,7 +127,7 @@ impl Outbound {
             peer_ready: initiator,
             rtr_due: negotiated.rtr.filter(|_| initiator),
             queue: SendQueue::new(limits.send_queue_depth),
-            // Both get their room when they need it, once: many connections never do.
+            // Both get their room when they need it: many connections never do.
             responses: VecDeque::new(),
             awaited: VecDeque::new(),
             records: Records::new(start),

@@ -82,6 +82,22 @@ fn without_crc_over_kernel_sockets() {
     assert_everywhere(&rows, "crc", false);
 }
 
+/// What the idle pair of `scheme` takes is far from what a processor that spins takes.
+fn an_idle_pair_sleeps(scheme: &str) {
+    let program = Program::build("softrdma-perf");
+    let rows =
+        pair(&program, &["--scheme", scheme, "--op", "write", "--size", "8", "--iterations", "100", "--idle", "1"]);
+    for end in ["client", "server"] {
+        let percent = rows[0]["idle"]["cpu_percent"][end].as_f64().expect("a share of a processor");
+        assert!((0.0..30.0).contains(&percent), "{end}: {:?}", rows[0]["idle"]);
+    }
+}
+
+#[test]
+fn an_idle_pair_sleeps_over_kernel_sockets() {
+    an_idle_pair_sleeps("kernel-socket");
+}
+
 #[test]
 fn a_scheme_to_come_says_so() {
     let _turn = take_turn();
@@ -129,6 +145,11 @@ mod over_dpdk {
     #[test]
     fn every_operation_over_softrdma_receiving_and_sending_at_once() {
         every_operation(&Program::build("softrdma-perf"), "softrdma", "memif", "c3");
+    }
+
+    #[test]
+    fn an_idle_pair_sleeps_over_softrdma() {
+        super::an_idle_pair_sleeps("softrdma");
     }
 
     #[test]

@@ -137,7 +137,8 @@ pub(crate) struct TestArguments {
     /// The server's application computes (spins) that long between its calls into the library, instead of polling: its stack's
     /// thread has to answer. The latency of a Write is then from posting to completion, as nobody sends one back; for write, read
     /// and atomics. 0: the server polls as ever, for comparison. A fair pinning on two cores is `--pin 0,0,1,1`: the client's
-    /// threads on CPU 0, and on CPU 1 the computing application together with the stack's thread, which has to get in there.
+    /// threads on CPU 0, and on CPU 1 the computing application together with the stack's thread, which has to get in there. It does
+    /// not compute while `--idle` and `--connects` measure.
     #[arg(long, value_name = "TIME", value_parser = parse_short_time)]
     pub(crate) server_computes: Option<Duration>,
     /// Sleeps that long before each message of a latency measurement [default: 0].

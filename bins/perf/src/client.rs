@@ -83,7 +83,7 @@ impl Client {
             .collect::<Result<Vec<_>, _>>()?;
         let client = growth.bytes_each()?;
         let theirs = upkeep::holdings(&mut control)?.idle_connection_bytes;
-        let idle_connection_bytes = (session.queue_pairs > session.active).then_some(Ends { client, server: theirs });
+        let idle_connection_bytes = client.zip(theirs).map(|(client, server)| Ends { client, server });
         let visitor_queues = queues.queues(session.queue_pairs);
         let traffic = Traffic::new(Side::Client, queues, links, memory, endpoint.patience);
         let names = Names::new(device);
@@ -255,6 +255,6 @@ pub(crate) fn session(test: &TestArguments, limits: &LimitArguments) -> Result<S
         max_size,
         area: Session::area(max_size, active, test.depth, limits.memory),
         seed: test.seed,
-        server_computes_us: test.server_computes.map(|time| time.as_micros() as u32),
+        server_computes_us: test.server_computes.map(|time| time.as_nanos().div_ceil(1000) as u32),
     })
 }

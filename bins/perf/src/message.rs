@@ -146,7 +146,7 @@ pub(crate) struct Holdings {
     pub(crate) streams: u64,
     pub(crate) queue_pairs: u64,
     /// By how much the resident memory grew for each of this run's connections without traffic, in bytes; 0 without any.
-    pub(crate) idle_connection_bytes: f64,
+    pub(crate) idle_connection_bytes: Option<f64>,
 }
 
 #[cfg(test)]

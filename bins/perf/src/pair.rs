@@ -71,16 +71,14 @@ pub(crate) fn plans(device: &DeviceArguments, fabric: Fabric, queue_pairs: u32) 
             device.pcap = None;
         }
         let mut plan = device.plan_over(scheme, Some(fabric), network::port(fabric, end), end)?;
-        // A configuration file has the limits that it says.
-        if device.config.is_none() {
-            make_room(&mut plan, queue_pairs);
-        }
+        make_room(&mut plan, queue_pairs);
         Ok::<_, Failure>(plan)
     };
     Ok([plan(End::Server)?, plan(End::Client)?])
 }
 
-/// Makes the limits of a device such that runs with up to so many queue pairs do not meet them.
+/// Makes the limits of a device such that runs with up to so many queue pairs do not meet them; the sequential engine's end at
+/// [`SEQUENTIAL_CONNECTIONS`].
 pub(crate) fn make_room(plan: &mut DevicePlan, queue_pairs: u32) {
     // Beside them: the control connection, those that come and go, others that are turned away. Twice, for over a ring both ends
     // are one device.

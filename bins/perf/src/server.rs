@@ -114,7 +114,7 @@ impl Server {
 
     /// Accepts the data connections of a run, in the order in which they come. Gives as well how many bytes of memory each of those
     /// took that came after the first ones, which carry traffic.
-    fn accept_links(&self, session: &Session, queues: &TrafficQueues) -> Result<(Vec<Link>, f64), Failure> {
+    fn accept_links(&self, session: &Session, queues: &TrafficQueues) -> Result<(Vec<Link>, Option<f64>), Failure> {
         let mut links: Vec<Option<Link>> = vec![None; session.queue_pairs as usize];
         let mut growth = Growth::new(session)?;
         for count in 0..session.queue_pairs {
@@ -127,7 +127,9 @@ impl Server {
             *place =
                 Some(self.endpoint.accept(id, &queues.queues(index), |queue_pair| queues.prepare(index, queue_pair))?);
         }
-        Ok((links.into_iter().flatten().collect(), growth.bytes_each()?))
+        // What the client took is among it, if that is in this process.
+        let bytes = if usage::is_own(session.number) { None } else { growth.bytes_each()? };
+        Ok((links.into_iter().flatten().collect(), bytes))
     }
 
     fn next_link(&self, session: &Session) -> Option<(CmId, u32)> {
@@ -153,7 +155,7 @@ struct Run<'a> {
     /// Connections that come and go, and what they are made with.
     guests: Vec<Link>,
     guest_queues: Queues,
-    idle_connection_bytes: f64,
+    idle_connection_bytes: Option<f64>,
     /// With verification: the messages that were announced.
     round: std::ops::Range<u64>,
     /// The next ping to be answered.
@@ -180,7 +182,9 @@ impl Run<'_> {
         let computes = traffic.session().server_computes_us.map(|time| Duration::from_micros(time.into()));
         let mut rounds = 0_u32;
         loop {
-            if let Some(time) = computes {
+            if let Some(time) = computes
+                && self.state == State::Polling
+            {
                 compute(time);
             }
             let busy = self.serve_traffic(&mut traffic)?;

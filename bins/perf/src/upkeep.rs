@@ -31,10 +31,10 @@ pub(crate) fn idle(endpoint: &Endpoint, control: &mut Control, time: Duration) -
     expect_ready(control, &Request::Sleep)?;
     // What it took to get here is not measured.
     std::thread::sleep(PAUSE);
-    let before = [usage::holdings(&endpoint.device, 0.0)?, holdings(control)?];
+    let before = [usage::holdings(&endpoint.device, None)?, holdings(control)?];
     let begun = Instant::now();
     std::thread::sleep(time);
-    let after = [usage::holdings(&endpoint.device, 0.0)?, holdings(control)?];
+    let after = [usage::holdings(&endpoint.device, None)?, holdings(control)?];
     let seconds = begun.elapsed().as_secs_f64();
     let percent = |end: usize| 100.0 * (after[end].cpu_seconds - before[end].cpu_seconds) / seconds;
     let (mut one_way, mut round_trips) = (Some(Latencies::new()), Latencies::new());
@@ -120,7 +120,7 @@ fn left(endpoint: &Endpoint, control: &mut Control, before: &[Holdings; 2]) -> R
 }
 
 fn both(endpoint: &Endpoint, control: &mut Control) -> Result<[Holdings; 2], Failure> {
-    Ok([usage::holdings(&endpoint.device, 0.0)?, holdings(control)?])
+    Ok([usage::holdings(&endpoint.device, None)?, holdings(control)?])
 }
 
 /// The server's.

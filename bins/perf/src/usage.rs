@@ -20,7 +20,12 @@ pub(crate) fn claim(session: u64) {
 
 /// What a server reports for run `session`: nothing if its client is in the same process (over a ring) and counts for both.
 pub(crate) fn of_server(device: &Device, session: u64) -> Result<Usage, Failure> {
-    if OWN_SESSION.load(Ordering::Relaxed) == session { Ok(Usage::default()) } else { of(device) }
+    if is_own(session) { Ok(Usage::default()) } else { of(device) }
+}
+
+/// Whether client and server of run `session` are both in this process.
+pub(crate) fn is_own(session: u64) -> bool {
+    OWN_SESSION.load(Ordering::Relaxed) == session
 }
 
 /// How often a device is asked that is too busy to answer.
@@ -38,7 +43,7 @@ pub(crate) fn of(device: &Device) -> Result<Usage, Failure> {
 }
 
 /// What the process holds.
-pub(crate) fn holdings(device: &Device, idle_connection_bytes: f64) -> Result<Holdings, Failure> {
+pub(crate) fn holdings(device: &Device, idle_connection_bytes: Option<f64>) -> Result<Holdings, Failure> {
     let (statistics, engine, host) = statistics(device)?;
     Ok(Holdings {
         cpu_seconds: cpu_seconds(),
@@ -91,10 +96,10 @@ impl Growth {
         Ok(())
     }
 
-    /// All are there: bytes that each of those without traffic took; 0 if there are none.
-    pub(crate) fn bytes_each(&self) -> Result<f64, Failure> {
+    /// All are there: bytes that each of those without traffic took, if there are any.
+    pub(crate) fn bytes_each(&self) -> Result<Option<f64>, Failure> {
         let bytes = resident_bytes()?.saturating_sub(self.before);
-        Ok(if self.idle == 0 { 0.0 } else { bytes as f64 / f64::from(self.idle) })
+        Ok((self.idle > 0).then(|| bytes as f64 / f64::from(self.idle)))
     }
 }
 

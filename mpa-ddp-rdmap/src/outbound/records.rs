@@ -14,8 +14,8 @@ use crate::types::Stag;
 use crate::wire::{AtomicRequestHeader, AtomicResponseHeader, IMMEDIATE_LENGTH, ReadRequestHeader};
 use crate::work::RemoteAddress;
 
-/// Records that there is room for from the beginning. An idle connection needs no more; one that sends more at a time gets its room
-/// once and keeps it.
+/// Records that there is room for from the beginning. An idle connection needs no more; the room grows with what a
+/// connection has unacknowledged at a time, and stays with it.
 const FIRST_RECORDS: usize = 8;
 
 /// What an FPDU is made of: enough to make it again.

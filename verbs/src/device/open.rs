@@ -17,7 +17,9 @@ pub enum OpenError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Asked for something that comes later.
-    #[error("{what}: not in this version; accepted: scheme kernel-socket, sequential or softrdma, threads c1 or c2")]
+    #[error(
+        "{what}: not in this version; accepted: scheme kernel-socket, sequential or softrdma, threads c1, c2 or c3"
+    )]
     NotInThisVersion {
         /// What was asked for.
         what: &'static str,

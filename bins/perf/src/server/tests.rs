@@ -143,7 +143,7 @@ fn a_computing_server_comes_to_the_library_between_computations_only() {
 }
 
 #[test]
-fn an_idle_pair_sleeps_and_its_server_wakes_for_each_message() {
+fn the_server_of_an_idle_pair_wakes_for_each_message() {
     const IDLE: Duration = Duration::from_millis(100);
     let (address, server) = serve(1);
     let client = endpoint("client");
