@@ -109,6 +109,8 @@ impl<P: Port> SoftrdmaEngine<P> {
     /// Everything but receiving; how many events there were.
     fn do_rest(&mut self, now: Instant, streams: &mut dyn Streams) -> usize {
         self.is_rest_due = false;
+        // The acknowledgements that were due since the last poll say what this one brought as well.
+        self.receive.announce_touched();
         let mut events = self.sending.poll(now, streams);
         // What the burst acknowledged, before what of it waits to be offered; all of it is known before the layer above acts.
         self.receive.tell_acknowledgements();

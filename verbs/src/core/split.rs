@@ -97,6 +97,8 @@ impl Split {
         let mut is_rest_due = false;
         self.note(self.receive.try_enter(|receiving, _| {
             let was_due = receiving.is_rest_due;
+            // What passes since the last call brought is known.
+            receiving.side.take_brought();
             let pass = receiving.pass(now);
             add(&mut activity, pass);
             let brought = receiving.side.take_brought();

@@ -1,7 +1,7 @@
 //! The threading models: who is inside the turn, and when.
 //!
 //! - c1: the stack's thread alone. The application's threads leave requests and wake it.
-//! - c2: the application's polls and posts. The stack's thread looks every [`TAKE_OVER`] whether the application still
+//! - c2: the application's polls and posts. The stack's thread looks every [`TAKE_OVER`], at first sooner, whether the application still
 //!   polls; when it does not (it computes, sleeps, waits for an event) the thread takes over until it polls again, so a
 //!   passive side makes progress all the same.
 //! - c3: receiving and sending have a turn each. The RX thread receives, places, completes receives and runs timers; posting
