@@ -34,10 +34,17 @@ struct Arguments {
     /// Instead of by the clock: so many Writes each way, on a clock that moves by 2 ms every 1024 of them.
     #[arg(long, value_name = "WRITES")]
     simulated: Option<u64>,
+    /// Instead of one Write there and one back: Writes one way, so many with one doorbell, of which the last is signaled, and at most
+    /// 64 outstanding.
+    #[arg(long, value_name = "WRITES", value_parser = clap::value_parser!(u32).range(1..=64))]
+    batch: Option<u32>,
     /// No CRC.
     #[arg(long)]
     without_crc: bool,
 }
+
+/// Requests that a queue takes.
+const DEPTH: u32 = 64;
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Model {
@@ -52,6 +59,8 @@ struct Host {
     channel: EventChannel,
     reaped: Vec<WorkCompletion>,
     outstanding: u32,
+    /// Requests of a doorbell.
+    batch: u32,
     id: Option<CmId>,
     // Last: everything else is its.
     device: Device,
@@ -86,13 +95,23 @@ impl Host {
             send_completion_queue: completions.clone(),
             receive_completion_queue: completions.clone(),
             shared_receive_queue: None,
-            max_send: 64,
-            max_receive: 64,
-            signal_all: true,
+            max_send: DEPTH,
+            max_receive: DEPTH,
+            signal_all: false,
         };
         let queue_pair = device.create_queue_pair(&domain, &attributes).expect("a queue pair");
         let reaped = vec![WorkCompletion::default(); 64];
-        Self { completions, region, queue_pair, channel, reaped, outstanding: 0, id: None, device }
+        Self {
+            completions,
+            region,
+            queue_pair,
+            channel,
+            reaped,
+            outstanding: 0,
+            batch: arguments.batch.unwrap_or(1),
+            id: None,
+            device,
+        }
     }
 
     fn poll(&mut self) {
@@ -100,18 +119,37 @@ impl Host {
         for completion in &self.reaped[..count] {
             assert_eq!(completion.status, Status::Success, "{:?}", self.device.statistics());
         }
-        self.outstanding -= count as u32;
+        // One completion for the requests of a doorbell.
+        self.outstanding -= count as u32 * self.batch;
     }
 
-    fn write(&mut self, size: u32, number: u64, remote: (softrdma_verbs::Stag, u64)) {
-        let last = (size - 1) as usize;
-        self.region.write(last, &[number as u8]).expect("within the region");
+    fn request(&self, size: u32, number: u64, remote: (softrdma_verbs::Stag, u64)) -> SendRequest {
         let operation = Operation::Write {
             payload: Payload::Segments(SegmentList::new(&[self.region.segment(0, size)]).expect("one segment")),
             target: RemoteAddress { stag: remote.0, offset: TaggedOffset(remote.1 + (512 << 10)) },
             immediate: None,
         };
-        let request = SendRequest { id: number, operation, signaled: true, solicited: false, fence: false };
+        let signaled = number.is_multiple_of(self.batch.into());
+        SendRequest { id: number, operation, signaled, solicited: false, fence: false }
+    }
+
+    /// The Writes behind `number`, with one doorbell, if there is room for them; how many. Otherwise polls.
+    fn write_batch(&mut self, size: u32, number: u64, remote: (softrdma_verbs::Stag, u64)) -> u64 {
+        if self.outstanding + self.batch > DEPTH {
+            self.poll();
+            return 0;
+        }
+        let numbers = number + 1..=number + u64::from(self.batch);
+        let requests = numbers.map(|number| self.request(size, number, remote));
+        self.queue_pair.post_send_many(requests).expect("room in the send queue");
+        self.outstanding += self.batch;
+        self.batch.into()
+    }
+
+    fn write(&mut self, size: u32, number: u64, remote: (softrdma_verbs::Stag, u64)) {
+        let last = (size - 1) as usize;
+        self.region.write(last, &[number as u8]).expect("within the region");
+        let request = self.request(size, number, remote);
         while let Err(error) = self.queue_pair.post_send(request.clone()) {
             assert!(self.outstanding > 0, "{error}");
             self.poll();
@@ -177,7 +215,7 @@ fn main() -> ExitCode {
     let mut server = Host::new(2, second, &arguments);
     connect(&mut client, &mut server);
     let keys = [&client, &server].map(|host| (host.region.rkey(), host.region.address()));
-    let (mut rounds, mut polls) = (0_u64, 0_u64);
+    let (mut rounds, mut polls, mut written) = (0_u64, 0_u64, 0_u64);
     let begin = Instant::now();
     let end = Duration::from_secs_f64(arguments.seconds);
     while rounds % 1024 != 0 || arguments.simulated.map_or(begin.elapsed() < end, |writes| rounds < writes) {
@@ -187,10 +225,20 @@ fn main() -> ExitCode {
             client.device.drive(now);
             server.device.drive(now);
         }
+        if arguments.batch.is_some() {
+            written += client.write_batch(arguments.size, written, keys[1]);
+            server.poll();
+            continue;
+        }
         client.write(arguments.size, rounds, keys[1]);
         polls += u64::from(server.await_write(arguments.size, rounds));
         server.write(arguments.size, rounds, keys[0]);
         polls += u64::from(client.await_write(arguments.size, rounds));
+    }
+    if arguments.batch.is_some() {
+        let nanoseconds = begin.elapsed().as_nanos() as f64 / written as f64;
+        println!("{} B: {nanoseconds:.0} ns a Write, {:.2} polls", arguments.size, rounds as f64 / written as f64);
+        return ExitCode::SUCCESS;
     }
     let nanoseconds = begin.elapsed().as_nanos() as f64 / rounds as f64 / 2.0;
     println!("{} B: {nanoseconds:.0} ns a Write, {:.2} polls", arguments.size, polls as f64 / rounds as f64 / 2.0);
