@@ -489,11 +489,11 @@ impl<P: Port> SendHalf<P> {
         let mut kept = 0;
         for place in 0..self.owing.len() {
             let index = self.owing[place];
-            let delay = self.settings.acknowledgement_delay;
+            let longest = self.settings.acknowledgement_delay;
             let Some(flow) = self.flow_mut(index) else { continue };
             flow.owed_polls = flow.owed_polls.saturating_add(u8::from(polled));
             let waits = flow.owed == Owed::Soon
-                && (flow.owed_polls < GRACE_POLLS || now.saturating_since(flow.owed_since) < delay);
+                && (flow.owed_polls < GRACE_POLLS || now < flow.acknowledgement_deadline(longest));
             let is_done = flow.owed == Owed::Nothing || (!waits && self.send_acknowledgement(now, index));
             if is_done {
                 if let Some(flow) = self.flow_mut(index) {
@@ -511,7 +511,8 @@ impl<P: Port> SendHalf<P> {
     pub(super) fn owed_deadline(&self, now: Instant) -> Option<Instant> {
         let index = *self.owing.first()?;
         let flow = self.flow(index)?;
-        Some(if flow.owed == Owed::Soon { flow.owed_since + self.settings.acknowledgement_delay } else { now })
+        let longest = self.settings.acknowledgement_delay;
+        Some(if flow.owed == Owed::Soon { flow.acknowledgement_deadline(longest) } else { now })
     }
 
     /// Sends a segment without data now.

@@ -15,6 +15,9 @@ use crate::time::Instant;
 /// Longest pause between handshake segments, and between probes of a closed window.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// How long an acknowledgement waits for data where the last one got none.
+const WAIT_IN_VAIN: Duration = Duration::from_nanos(500);
+
 /// How far the handshake is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::softrdma) enum SendPhase {
@@ -83,6 +86,8 @@ pub(in crate::softrdma) struct SendFlow {
     pub(super) report: Report,
     pub(super) owed_since: Instant,
     pub(super) owed_polls: u8,
+    /// The last acknowledgement that waited for data left with some.
+    is_answering: bool,
     pub(super) is_owing: bool,
     /// The layer above was refused: it is told when there is room.
     pub(in crate::softrdma) is_blocked: bool,
@@ -141,6 +146,7 @@ impl SendFlow {
             report: Report::default(),
             owed_since: Instant::ZERO,
             owed_polls: 0,
+            is_answering: true,
             is_owing: false,
             is_blocked: false,
             is_unarmed: false,
@@ -220,10 +226,19 @@ impl SendFlow {
         self.shared.set_next(self.space.sequence(place));
     }
 
+    /// Until when an acknowledgement that is owed may wait for data. Where the last one waited in vain, that is not long: the peer
+    /// may be waiting for it.
+    pub(super) fn acknowledgement_deadline(&self, longest: Duration) -> Instant {
+        self.owed_since + if self.is_answering { longest } else { longest.min(WAIT_IN_VAIN) }
+    }
+
     /// A segment has left that said `announcement`.
     #[inline]
     pub(super) fn note_sent(&mut self, announcement: Announcement, with_data: bool) {
         self.shared.set_told(announcement);
+        if self.owed == Owed::Soon {
+            self.is_answering = with_data;
+        }
         if !(with_data && self.owed == Owed::Pure) {
             self.owed = Owed::Nothing;
         }
