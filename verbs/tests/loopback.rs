@@ -206,6 +206,38 @@ fn nobody_listening_is_unreachable() {
 }
 
 #[test]
+fn a_deadline_of_an_application_that_wakes_a_device_from_a_long_idle_time_is_kept() {
+    // Nobody accepts, and where no more can wait for it the kernel drops requests.
+    let full = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = full.local_addr().unwrap();
+    let waiting: Vec<_> =
+        std::iter::from_fn(|| std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100)).ok())
+            .collect();
+    assert!(!waiting.is_empty());
+    let host = Host::with(|config| {
+        config.threads = Threads::C2;
+        config.timing.connect_timeout_ms = 50;
+    });
+    // Long enough for its thread to sleep as long as nothing wakes it.
+    std::thread::sleep(Duration::from_millis(300));
+    let id = CmId::new(&host.channel);
+    id.resolve_address(address);
+    assert_eq!(host.event().kind, CmEventKind::AddressResolved);
+    id.resolve_route();
+    assert_eq!(host.event().kind, CmEventKind::RouteResolved);
+    std::thread::sleep(Duration::from_millis(300));
+    id.set_queue_pair(host.queue_pair());
+    let begun = Instant::now();
+    id.connect(&ConnectParameters::default()).unwrap();
+    let mut waiting = [rustix::event::PollFd::from_borrowed_fd(host.channel.as_fd(), rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut waiting, Some(&limit)), Ok(1));
+    let after = begun.elapsed();
+    assert!((50..500).contains(&after.as_millis()), "{after:?}");
+    assert!(matches!(host.event().kind, CmEventKind::Unreachable { .. }));
+}
+
+#[test]
 fn an_unspecified_address_listens_where_the_configuration_says() {
     let unspecified: SocketAddr = "0.0.0.0:0".parse().unwrap();
     let by_default = Host::new(Threads::C2);

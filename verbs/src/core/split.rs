@@ -149,17 +149,23 @@ impl Split {
 
     /// When [`Self::progress`] has work again even if nothing arrives and nobody asks. Now, while somebody else receives.
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let mut deadline = None;
-        let visit = self.note(self.receive.try_enter(|receiving, bell| {
+        let (mut deadline, mut due) = (None, None);
+        let receiving = self.note(self.receive.try_enter(|receiving, bell| {
             if bell.is_some() {
                 receiving.pass(now);
             }
             deadline = receiving.next_deadline(now);
         }));
-        // Behind the look: what it brought may have set this.
-        let due = self.send_due.load(Ordering::Acquire);
-        let due = (due != NEVER).then(|| Instant::from_nanoseconds(due));
-        if visit != Visit::Quiet || self.has_mail() { Some(now) } else { [deadline, due].into_iter().flatten().min() }
+        // Behind the look: what it brought may have set this. Inside the turn, so that whoever sets one behind us sees what we did
+        // before: that we are about to sleep.
+        let sending = self.note(self.send.try_enter(|sending, bell| {
+            if bell.is_some() {
+                self.pass_send(sending, now);
+            }
+            due = sending.next_deadline(now);
+        }));
+        let is_quiet = receiving == Visit::Quiet && sending == Visit::Quiet && !self.has_mail();
+        if is_quiet { [deadline, due].into_iter().flatten().min() } else { Some(now) }
     }
 
     /// Looks at the send turn, if it is free.

@@ -51,6 +51,10 @@ const TIMER_SLACK_NS: u64 = 1000;
 
 /// Longest sleep of an idle stack thread: bounds what a deadline set by another thread can be late by.
 const LONGEST_SLEEP: Duration = Duration::from_millis(5);
+/// So long after the last work it sleeps deeply, if a descriptor wakes it: until the earliest deadline, or for this long. Whoever
+/// comes to the turn meanwhile wakes it, so that it learns of new deadlines.
+const DEEP_SLEEP_AFTER: Duration = Duration::from_millis(100);
+const DEEP_SLEEP: Duration = Duration::from_secs(1);
 /// So long after the last work sleeps are short, where no descriptor ends them.
 const SHORT_SLEEPS: Duration = Duration::from_millis(5);
 
@@ -245,6 +249,8 @@ pub(super) struct Driver {
     readiness: Option<Arc<OwnedFd>>,
     wake: OwnedFd,
     sleeping: AtomicBool,
+    /// For longer than a deadline may be late by.
+    sleeping_deeply: AtomicBool,
     /// Somebody wakes the thread, or has: set back by the thread before it sleeps again.
     woken: AtomicBool,
     stopping: AtomicBool,
@@ -301,6 +307,7 @@ impl Driver {
             commands: receiver,
             wake,
             sleeping: AtomicBool::new(false),
+            sleeping_deeply: AtomicBool::new(false),
             woken: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             application_polls: AtomicU64::new(0),
@@ -452,8 +459,10 @@ impl Driver {
         }
     }
 
+    /// Behind a visit to the turn: wakes the thread if there is work for it, or perhaps an earlier deadline than it knows.
     fn wake_for_mail(&self) {
-        if self.work.has_mail() {
+        // If the thread was in the turn before us, entering it has shown us this; if it comes behind us, it sees the deadline.
+        if self.sleeping_deeply.load(Ordering::Relaxed) || self.work.has_mail() {
             self.wake_if_sleeping();
         }
     }
@@ -518,13 +527,16 @@ impl Driver {
     }
 
     fn sleep(&self, now: Instant, idle: Duration, naps: &mut u32) {
+        let is_deep = self.readiness.is_some() && idle >= DEEP_SLEEP_AFTER;
         self.woken.store(false, Ordering::Relaxed);
+        self.sleeping_deeply.store(is_deep, Ordering::Relaxed);
         self.sleeping.store(true, Ordering::Relaxed);
         // Pairs with `wake_if_sleeping`: whoever hands something over from now on sees that we sleep, and we see what was handed
         // over before. So everything is looked at behind the fence, by `next_deadline` what waits inside the turn.
         fence(Ordering::SeqCst);
         let handed_over = !self.doorbells.queue_pairs.is_empty() || !self.commands.is_empty() || self.work.has_mail();
         let longest = match &self.readiness {
+            Some(_) if is_deep => DEEP_SLEEP,
             Some(_) => LONGEST_SLEEP,
             // Soon after work more is likely.
             None if idle < SHORT_SLEEPS => self.idle_sleep / 3,
@@ -543,6 +555,7 @@ impl Driver {
             };
         }
         self.sleeping.store(false, Ordering::Relaxed);
+        self.sleeping_deeply.store(false, Ordering::Relaxed);
         if is_readable {
             // Nothing to read is no error: it may have been the port.
             let _ = rustix::io::read(&self.wake, &mut [0; 8]);
