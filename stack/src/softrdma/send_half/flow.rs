@@ -227,9 +227,11 @@ impl SendFlow {
     }
 
     /// Until when an acknowledgement that is owed may wait for data. Where the last one waited in vain, that is not long: the peer
-    /// may be waiting for it.
+    /// may be waiting for it. But not a peer that sends full segments: it has more to send.
     pub(super) fn acknowledgement_deadline(&self, longest: Duration) -> Instant {
-        self.owed_since + if self.is_answering { longest } else { longest.min(WAIT_IN_VAIN) }
+        let news = self.shared.announcement().next.wrapping_sub(self.shared.told().next);
+        let may_wait = self.is_answering || news as usize >= self.segment_size;
+        self.owed_since + if may_wait { longest } else { longest.min(WAIT_IN_VAIN) }
     }
 
     /// A segment has left that said `announcement`.

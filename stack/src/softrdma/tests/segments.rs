@@ -269,9 +269,9 @@ fn rfc_1122_4_2_3_2_data_carries_the_acknowledgement_if_it_comes_soon() {
 fn an_acknowledgement_waits_for_data_where_data_came_before_and_hardly_where_it_did_not() {
     let mut script = Script::connected();
     let mut next = 1;
-    let mut waited = |script: &mut Script| {
-        script.send(seg("A", next, 1).data(b"ab"));
-        next += 2;
+    let mut waited = |script: &mut Script, length: usize| {
+        script.send(seg("A", next, 1).data(&vec![0; length]));
+        next += length as u32;
         let begun = script.now;
         let mut sent = script.drain();
         while sent.is_empty() {
@@ -281,15 +281,18 @@ fn an_acknowledgement_waits_for_data_where_data_came_before_and_hardly_where_it_
         assert_eq!(sent[0].ack, next);
         script.now.saturating_since(begun)
     };
-    assert!(waited(&mut script) >= Duration::from_micros(5));
-    assert!(waited(&mut script) < Duration::from_micros(1));
-    assert!(waited(&mut script) < Duration::from_micros(1));
+    assert!(waited(&mut script, 2) >= Duration::from_micros(5));
+    assert!(waited(&mut script, 2) < Duration::from_micros(1));
+    assert!(waited(&mut script, 2) < Duration::from_micros(1));
+    // Who sends so much has more to send.
+    assert!(waited(&mut script, FULL) >= Duration::from_micros(5));
     // Now there is some.
-    script.send(seg("A", 7, 1).data(b"ab"));
+    let next = 7 + FULL as u32;
+    script.send(seg("A", next, 1).data(b"ab"));
     script.pass(Duration::from_nanos(50));
     script.write(1);
-    assert!(script.one().is("A", 1, 9, 1));
-    script.send(seg("A", 9, 2).data(b"ab"));
+    assert!(script.one().is("A", 1, next + 2, 1));
+    script.send(seg("A", next + 2, 2).data(b"ab"));
     let begun = script.now;
     while script.drain().is_empty() {
         script.pass(Duration::from_nanos(50));
