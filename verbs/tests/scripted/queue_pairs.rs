@@ -9,41 +9,52 @@ use softrdma_verbs::{CmId, ConnectParameters, Payload, QueuePairAttributes, Queu
 #[test]
 fn a_queue_pair_is_not_reset_beside_who_is_at_work() {
     for threads in MODELS {
-        let host = Host::new(threads);
-        let queue_pair = host.queue_pair();
-        queue_pair.modify_to_init().unwrap();
-        queue_pair.post_receive(1, &[host.region.segment(0, 8)]).unwrap();
-        let nobody = CmId::new(&host.channel);
-        let is_over = AtomicBool::new(false);
-        let seen = std::thread::scope(|scope| {
-            host.wire.hold_polls();
-            scope.spawn(|| {
-                while !is_over.load(Ordering::SeqCst) {
-                    host.device.drive(Default::default());
-                }
-            });
-            host.wire.wait_for_poll(|| false);
-            let resetting = scope.spawn(|| queue_pair.modify_to_reset());
-            std::thread::sleep(Duration::from_millis(50));
-            while queue_pair.state() == QueuePairState::Init {
-                // More than a pass carries out: what is asked for behind the flush is not done in the pass that flushes.
-                (0..128).for_each(|_| nobody.disconnect());
-                host.wire.let_one_poll_go();
-                host.wire.wait_for_poll(|| false);
-            }
-            // It is flushed, and whoever did that is still at work.
-            std::thread::sleep(Duration::from_millis(50));
-            let seen = (queue_pair.state(), resetting.is_finished());
-            host.wire.let_polls_go();
-            resetting.join().unwrap().unwrap();
-            is_over.store(true, Ordering::SeqCst);
-            seen
+        // Who resets it may find nobody at work for a moment, and then does it all: only sometimes it is flushed by who is held.
+        let is_held = (0..100).any(|_| {
+            let seen = reset_beside_a_held_driver(threads);
+            assert_ne!(seen, (QueuePairState::Error, true), "{threads:?}: it is told that the reset is over");
+            seen == (QueuePairState::Error, false)
         });
-        assert_eq!(seen, (QueuePairState::Error, false), "{threads:?}");
-        assert_eq!(queue_pair.state(), QueuePairState::Reset, "{threads:?}");
-        let completed: Vec<_> = host.completed().iter().map(|done| (done.id, done.status)).collect();
-        assert_eq!(completed, [(1, Status::Flushed)]);
+        assert!(is_held, "{threads:?}: it is reset while somebody is at work");
     }
+}
+
+/// What is seen of a reset once the queue pair is flushed, while whoever drives is held: its state, and whether that is all.
+fn reset_beside_a_held_driver(threads: Threads) -> (QueuePairState, bool) {
+    let host = Host::new(threads);
+    let queue_pair = host.queue_pair();
+    queue_pair.modify_to_init().unwrap();
+    queue_pair.post_receive(1, &[host.region.segment(0, 8)]).unwrap();
+    let nobody = CmId::new(&host.channel);
+    let is_over = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        host.wire.hold_polls();
+        scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                host.device.drive(Default::default());
+            }
+        });
+        host.wire.wait_for_poll(|| false);
+        let resetting = scope.spawn(|| queue_pair.modify_to_reset());
+        std::thread::sleep(Duration::from_millis(50));
+        while queue_pair.state() == QueuePairState::Init {
+            // More than a pass carries out: what is asked for behind the flush is not done in the pass that flushes.
+            (0..128).for_each(|_| nobody.disconnect());
+            host.wire.let_one_poll_go();
+            host.wire.wait_for_poll(|| false);
+        }
+        // It is flushed, and whoever did that is still at work.
+        std::thread::sleep(Duration::from_millis(50));
+        let seen = (queue_pair.state(), resetting.is_finished());
+        host.wire.let_polls_go();
+        resetting.join().unwrap().unwrap();
+        is_over.store(true, Ordering::SeqCst);
+        seen
+    });
+    assert_eq!(queue_pair.state(), QueuePairState::Reset, "{threads:?}");
+    let completed: Vec<_> = host.completed().iter().map(|done| (done.id, done.status)).collect();
+    assert_eq!(completed, [(1, Status::Flushed)]);
+    seen
 }
 
 #[test]
@@ -115,4 +126,31 @@ fn who_drives_is_not_kept_by_what_others_post() {
     // As the RX thread does.
     host.device.progress();
     assert_eq!(peer.look(), posted, "who comes next has the rest");
+}
+
+#[test]
+fn what_is_posted_behind_requests_that_were_left_does_not_overtake_them() {
+    const MANY: u64 = 50;
+    let host = Host::new(Threads::C3);
+    let (id, mut peer) = host.connect();
+    let queue_pair = id.queue_pair().unwrap();
+    let mut posted = 0;
+    std::thread::scope(|scope| {
+        host.wire.hold_polls();
+        let driving = scope.spawn(|| host.device.drive(Default::default()));
+        while host.wire.wait_for_poll(|| driving.is_finished()) && posted < MANY {
+            queue_pair.post_send(send(posted, host.payload(0, 8))).unwrap();
+            posted += 1;
+            host.wire.let_one_poll_go();
+        }
+        host.wire.let_polls_go();
+    });
+    assert!(peer.look() < posted, "the last is left");
+    // Nobody is at work: this one goes straight to its connection.
+    queue_pair.post_send(send(posted, host.payload(0, 8))).unwrap();
+    assert_eq!(peer.look(), posted + 1);
+    host.wire.acknowledge(peer.stream());
+    host.drive();
+    let completed: Vec<u64> = host.completed().iter().map(|completion| completion.id).collect();
+    assert_eq!(completed, (0..=posted).collect::<Vec<_>>());
 }
