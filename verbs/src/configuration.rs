@@ -86,6 +86,14 @@ impl Scheme {
         }
     }
 
+    /// Most connections that its engine takes ([`Limits::max_connections`]).
+    pub const fn max_connections(self) -> u32 {
+        match self {
+            Self::Sequential => softrdma_stack::sequential::MAX_CONNECTIONS as u32,
+            Self::KernelSocket | Self::Softrdma | Self::Rnic => softrdma_stack::softrdma::MAX_CONNECTIONS as u32,
+        }
+    }
+
     /// The name on command lines and in files.
     pub const fn name(self) -> &'static str {
         match self {

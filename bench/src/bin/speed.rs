@@ -10,7 +10,8 @@ use std::process::{Command, ExitCode};
 use clap::Parser;
 use serde_json::{Value, json};
 
-/// Measures what softrdma promises, over memif (and, idle, over tap and kernel sockets) between two processes, and prints each bar with its figure.
+/// Measures what softrdma promises between two processes, over memif (idle over tap and kernel sockets as well), and prints each
+/// bar with its figure.
 ///
 /// Example: speed --rounds 3 target/release/softrdma-perf
 #[derive(Parser)]

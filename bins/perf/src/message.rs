@@ -145,7 +145,8 @@ pub(crate) struct Holdings {
     /// Connections that the engine below knows.
     pub(crate) streams: u64,
     pub(crate) queue_pairs: u64,
-    /// By how much the resident memory grew for each of this run's connections without traffic, in bytes; 0 without any.
+    /// By how much the resident memory grew for each of this run's connections without traffic, in bytes; nothing without
+    /// any, or if the client grew in the same process.
     pub(crate) idle_connection_bytes: Option<f64>,
 }
 

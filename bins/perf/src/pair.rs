@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use softrdma_bins_common::device::{DeviceArguments, DevicePlan, End, Fabric};
 use softrdma_bins_common::statistics_page::StatisticsPage;
-use softrdma_verbs::configuration::Scheme;
 
 use crate::arguments::PairArguments;
 use crate::child::{Child, Task};
@@ -15,9 +14,6 @@ use crate::network;
 use crate::raw::RawLimitsCache;
 use crate::report::Row;
 use crate::server::Server;
-
-/// Most connections of the sequential engine: each that it begins needs a port of its own.
-const SEQUENTIAL_CONNECTIONS: u32 = 16_384;
 
 /// Measures; `take` gets each row.
 pub(crate) fn run(arguments: &PairArguments, mut take: impl FnMut(Row) -> Result<(), Failure>) -> Result<(), Failure> {
@@ -77,13 +73,11 @@ pub(crate) fn plans(device: &DeviceArguments, fabric: Fabric, queue_pairs: u32) 
     Ok([plan(End::Server)?, plan(End::Client)?])
 }
 
-/// Makes the limits of a device such that runs with up to so many queue pairs do not meet them; the sequential engine's end at
-/// [`SEQUENTIAL_CONNECTIONS`].
+/// Makes the limits of a device such that runs with up to so many queue pairs do not meet them, as far as its engine goes.
 pub(crate) fn make_room(plan: &mut DevicePlan, queue_pairs: u32) {
     // Beside them: the control connection, those that come and go, others that are turned away. Twice, for over a ring both ends
     // are one device.
-    let wanted = 2 * (queue_pairs + 256);
-    let wanted = if plan.config.scheme == Scheme::Sequential { wanted.min(SEQUENTIAL_CONNECTIONS) } else { wanted };
+    let wanted = (2 * (queue_pairs + 256)).min(plan.config.scheme.max_connections());
     let limits = &mut plan.config.limits;
     limits.max_connections = limits.max_connections.max(wanted);
     limits.max_queue_pairs = limits.max_queue_pairs.max(wanted);
@@ -158,7 +152,7 @@ fn measure(
 mod tests {
     use super::*;
     use crate::plan::MAX_QUEUE_PAIRS;
-    use softrdma_verbs::configuration::DeviceConfig;
+    use softrdma_verbs::configuration::{DeviceConfig, Scheme};
 
     fn limits(scheme: Scheme, queue_pairs: u32) -> (u32, u32) {
         let config = DeviceConfig { scheme, ..DeviceConfig::default() };
@@ -175,7 +169,7 @@ mod tests {
             assert!(connections > 2 * 6000 && queue_pairs > 2 * 6000, "{scheme:?}");
         }
         assert!(limits(Scheme::Softrdma, MAX_QUEUE_PAIRS).0 > 2 * MAX_QUEUE_PAIRS);
-        // More than this the engine does not take.
-        assert_eq!(limits(Scheme::Sequential, MAX_QUEUE_PAIRS).0, 16_384);
+        let (most, limit) = (Scheme::Sequential.max_connections(), limits(Scheme::Sequential, MAX_QUEUE_PAIRS).0);
+        assert!(most < 2 * MAX_QUEUE_PAIRS && limit == most, "{limit}");
     }
 }

@@ -109,8 +109,6 @@ impl<P: Port> SoftrdmaEngine<P> {
     /// Everything but receiving; how many events there were.
     fn do_rest(&mut self, now: Instant, streams: &mut dyn Streams) -> usize {
         self.is_rest_due = false;
-        // The acknowledgements that were due since the last poll say what this one brought as well.
-        self.receive.announce_touched();
         let mut events = self.sending.poll(now, streams);
         // What the burst acknowledged, before what of it waits to be offered; all of it is known before the layer above acts.
         self.receive.tell_acknowledgements();
@@ -180,12 +178,13 @@ impl<P: Port> Engine for SoftrdmaEngine<P> {
         let may_leave_rest = received <= SMALL_BURST_PACKETS && !self.is_rest_due;
         let mut events = self.receive.handle_burst(now, true, &mut Arriving(streams));
         self.is_rest_due = may_leave_rest && (1..=SMALL_BURST_BYTES).contains(&self.receive.news());
+        if self.is_rest_due && self.receive.is_serve_due() {
+            events += self.receive.serve_touched(&mut Arriving(streams));
+            return Activity { received, events };
+        }
+        // An acknowledgement that leaves before the connections are served, alone or with an answer, says what this burst brought.
+        self.receive.announce_touched();
         if self.is_rest_due {
-            if self.receive.is_serve_due() {
-                events += self.receive.serve_touched(&mut Arriving(streams));
-            } else {
-                self.receive.announce_touched();
-            }
             return Activity { received, events };
         }
         events += self.do_rest(now, streams);

@@ -433,7 +433,7 @@ impl<P: Port> ReceiveHalf<P> {
         }
     }
 
-    /// Announces what arrived, for [`Self::serve_touched`] comes later: an answer that leaves before it carries the acknowledgement.
+    /// Announces what arrived, for [`Self::serve_touched`] comes later.
     pub(super) fn announce_touched(&mut self) {
         for name in &self.touched {
             if let Some(Some(flow)) = self.flows.get_mut(name.index as usize) {

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{Host, MODELS, send};
-use softrdma_verbs::{CmId, ConnectParameters, Payload, QueuePairAttributes, QueuePairState, Status, Threads};
+use softrdma_verbs::{
+    CmId, ConnectParameters, Payload, QueuePair, QueuePairAttributes, QueuePairState, Status, Threads,
+};
 
 #[test]
 fn a_queue_pair_is_not_reset_beside_who_is_at_work() {
@@ -103,17 +105,15 @@ fn a_queue_pair_that_was_dropped_takes_no_receives_that_others_share() {
     }
 }
 
-#[test]
-fn who_drives_is_not_kept_by_what_others_post() {
-    const MANY: u64 = 50;
-    let host = Host::new(Threads::C3);
-    let (id, mut peer) = host.connect();
-    let queue_pair = id.queue_pair().unwrap();
+/// Most that [`post_beside_a_driver`] posts.
+const MANY: u64 = 50;
+
+/// Posts something during each pass of one that drives, so that another is due, until it leaves; how many. The last of them is left.
+fn post_beside_a_driver(host: &Host, queue_pair: &QueuePair) -> u64 {
     let mut posted = 0;
     std::thread::scope(|scope| {
         host.wire.hold_polls();
         let driving = scope.spawn(|| host.device.drive(Default::default()));
-        // During each pass something is posted, so another is due.
         while host.wire.wait_for_poll(|| driving.is_finished()) && posted < MANY {
             queue_pair.post_send(send(posted, host.payload(0, 8))).unwrap();
             posted += 1;
@@ -121,6 +121,14 @@ fn who_drives_is_not_kept_by_what_others_post() {
         }
         host.wire.let_polls_go();
     });
+    posted
+}
+
+#[test]
+fn who_drives_is_not_kept_by_what_others_post() {
+    let host = Host::new(Threads::C3);
+    let (id, mut peer) = host.connect();
+    let posted = post_beside_a_driver(&host, &id.queue_pair().unwrap());
     assert!((1..MANY).contains(&posted), "{posted} passes");
     assert!(peer.look() < posted, "the last is left");
     // As the RX thread does.
@@ -130,21 +138,10 @@ fn who_drives_is_not_kept_by_what_others_post() {
 
 #[test]
 fn what_is_posted_behind_requests_that_were_left_does_not_overtake_them() {
-    const MANY: u64 = 50;
     let host = Host::new(Threads::C3);
     let (id, mut peer) = host.connect();
     let queue_pair = id.queue_pair().unwrap();
-    let mut posted = 0;
-    std::thread::scope(|scope| {
-        host.wire.hold_polls();
-        let driving = scope.spawn(|| host.device.drive(Default::default()));
-        while host.wire.wait_for_poll(|| driving.is_finished()) && posted < MANY {
-            queue_pair.post_send(send(posted, host.payload(0, 8))).unwrap();
-            posted += 1;
-            host.wire.let_one_poll_go();
-        }
-        host.wire.let_polls_go();
-    });
+    let posted = post_beside_a_driver(&host, &queue_pair);
     assert!(peer.look() < posted, "the last is left");
     // Nobody is at work: this one goes straight to its connection.
     queue_pair.post_send(send(posted, host.payload(0, 8))).unwrap();
