@@ -191,10 +191,10 @@ impl Device {
 
     // --- the data plane ---
 
-    /// A request that was admitted.
+    /// Requests that were admitted, taken out of `requests`.
     #[inline]
-    pub(crate) fn post(&self, queue_pair: &Arc<QueuePairShared>, request: SendRequest) {
-        self.0.driver.post(queue_pair, request);
+    pub(crate) fn post(&self, queue_pair: &Arc<QueuePairShared>, requests: &mut [Option<SendRequest>]) {
+        self.0.driver.post(queue_pair, requests);
     }
 
     /// New send requests are in the queue of `queue_pair`; `rings`: it is not in the queue of doorbells yet.

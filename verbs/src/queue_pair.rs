@@ -14,6 +14,9 @@ use crate::device::Device;
 use crate::protection_domain::ProtectionDomain;
 use crate::receive_queue::SharedReceiveQueue;
 
+/// Most requests that [`QueuePair::post_send_many`] hands over at a time.
+const BATCH: usize = 32;
+
 /// What a queue pair is made from.
 #[derive(Clone, Debug)]
 pub struct QueuePairAttributes {
@@ -200,27 +203,45 @@ impl QueuePair {
     pub fn post_send(&self, mut request: SendRequest) -> Result<(), PostError> {
         self.check(&request)?;
         self.0.shared.admit_send(&mut request)?;
-        self.0.device.post(&self.0.shared, request);
+        self.0.device.post(&self.0.shared, &mut [Some(request)]);
         Ok(())
     }
 
-    /// Posts several requests with one doorbell; tells how many were taken before the first that was not, and why.
+    /// Posts several requests, up to 32 with one doorbell; tells how many were taken before the first that was not, and why.
     pub fn post_send_many(&self, requests: impl IntoIterator<Item = SendRequest>) -> Result<usize, (usize, PostError)> {
-        let mut rings = false;
+        let mut requests = requests.into_iter();
         let mut count = 0;
-        let mut result = Ok(());
-        for mut request in requests {
-            result = self.check(&request).and_then(|()| self.0.shared.admit_send(&mut request));
-            if result.is_err() {
-                break;
+        loop {
+            // Gathered here: the iterator may do anything, and nothing that is the device's is held meanwhile.
+            let mut batch = [const { None }; BATCH];
+            let (filled, result) = self.gather(&mut requests, &mut batch);
+            if filled > 0 {
+                self.0.device.post(&self.0.shared, &mut batch[..filled]);
             }
-            rings |= self.0.shared.queue_send(request);
-            count += 1;
+            count += filled;
+            result.map_err(|error| (count, error))?;
+            if filled < BATCH {
+                return Ok(count);
+            }
         }
-        if count > 0 {
-            self.0.device.ring_doorbell(&self.0.shared, rings);
+    }
+
+    /// Admits requests until `batch` is full; how many, and why one was not.
+    fn gather(
+        &self,
+        requests: &mut impl Iterator<Item = SendRequest>,
+        batch: &mut [Option<SendRequest>],
+    ) -> (usize, Result<(), PostError>) {
+        let mut filled = 0;
+        // The places first: a request is not taken from the iterator if there is none for it.
+        for (place, mut request) in batch.iter_mut().zip(requests) {
+            if let Err(error) = self.check(&request).and_then(|()| self.0.shared.admit_send(&mut request)) {
+                return (filled, Err(error));
+            }
+            *place = Some(request);
+            filled += 1;
         }
-        result.map(|()| count).map_err(|error| (count, error))
+        (filled, Ok(()))
     }
 
     /// Posts a receive: the next message goes to `segments`.

@@ -194,26 +194,20 @@ impl SendQueue {
 
     /// Completes the front.
     fn pop<M: Memory + ?Sized, U: Upper + ?Sized>(&mut self, status: Status, memory: &M, upper: &mut U) {
-        let Some(entry) = self.entries.pop_front() else { return };
+        let Some(entry) = self.entries.front() else { return };
+        if entry.begun {
+            entry.segments().iter().for_each(|segment| memory.release(segment.stag));
+        }
+        let completion = entry.completion(status);
+        // Looked at in its place, and dropped there: it is large.
+        drop(self.entries.pop_front());
         if self.entries.is_empty() {
             // From the beginning again: few places that stay in the cache, not one after the other.
             self.entries.clear();
         }
         self.first += 1;
         self.current = self.current.max(self.first);
-        if entry.begun {
-            entry.segments().iter().for_each(|segment| memory.release(segment.stag));
-        }
-        upper.complete_send(Completion {
-            id: entry.request.id,
-            status,
-            opcode: entry.opcode(),
-            length: entry.length,
-            immediate: None,
-            invalidated: None,
-            solicited: false,
-            signaled: entry.request.signaled,
-        });
+        upper.complete_send(completion);
     }
 }
 
@@ -329,6 +323,19 @@ impl Entry {
         self.begun
             && target.stag == address.stag
             && address.offset.0.wrapping_sub(target.offset.0) < u64::from(self.length.max(1))
+    }
+
+    fn completion(&self, status: Status) -> Completion {
+        Completion {
+            id: self.request.id,
+            status,
+            opcode: self.opcode(),
+            length: self.length,
+            immediate: None,
+            invalidated: None,
+            solicited: false,
+            signaled: self.request.signaled,
+        }
     }
 
     fn opcode(&self) -> Opcode {

@@ -475,9 +475,13 @@ impl Host {
         served
     }
 
-    /// Hands what is in the queue of `queue_pair` to its connection, and behind it `request`, which stays where it is if it cannot be
-    /// taken. Whether there was anything.
-    pub(super) fn post(&mut self, queue_pair: &QueuePairShared, request: &mut Option<SendRequest>) -> bool {
+    /// Hands what is in the queue of `queue_pair` to its connection, and behind it `requests`, which stay where they are if they cannot
+    /// be taken. Whether there was anything.
+    pub(super) fn post(
+        &mut self,
+        queue_pair: &QueuePairShared,
+        requests: &mut impl Iterator<Item = SendRequest>,
+    ) -> bool {
         let Some(slot) = queue_pair.endpoint() else { return false };
         let Some(endpoint) = self.endpoint_mut(slot) else { return false };
         let Phase::Established(outbound) = &mut endpoint.phase else { return false };
@@ -485,8 +489,8 @@ impl Host {
             return false;
         }
         let mut any = take_posted(outbound, queue_pair);
-        if !outbound.is_ending()
-            && let Some(request) = request.take()
+        while !outbound.is_ending()
+            && let Some(request) = requests.next()
         {
             take(outbound, queue_pair, request);
             any = true;

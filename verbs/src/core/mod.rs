@@ -73,10 +73,15 @@ impl Core {
         activity
     }
 
-    /// One request, straight from the application. `request` keeps it if its connection cannot take it.
-    pub(crate) fn post(&mut self, now: Instant, queue_pair: &QueuePairShared, request: &mut Option<SendRequest>) {
+    /// Requests, straight from the application. `requests` keeps those that their connection cannot take.
+    pub(crate) fn post(
+        &mut self,
+        now: Instant,
+        queue_pair: &QueuePairShared,
+        requests: &mut impl Iterator<Item = SendRequest>,
+    ) {
         self.host.set_now(now);
-        if self.host.post(queue_pair, request) {
+        if self.host.post(queue_pair, requests) {
             self.transmit(now);
         }
     }

@@ -117,17 +117,24 @@ impl Split {
         activity
     }
 
-    /// Takes a request to the connection of `queue_pair` if nobody else sends and it can be taken; `request` keeps it otherwise. Then
-    /// carries out whatever else there is to send.
-    pub(crate) fn post(&self, now: Instant, queue_pair: &QueuePairShared, request: &mut Option<SendRequest>) {
+    /// Takes requests to the connection of `queue_pair` if nobody else sends and they can be taken; `requests` keeps them otherwise.
+    /// Then carries out whatever else there is to send.
+    pub(crate) fn post(
+        &self,
+        now: Instant,
+        queue_pair: &QueuePairShared,
+        requests: &mut impl Iterator<Item = SendRequest>,
+    ) {
+        let mut is_taken = false;
         self.note(self.send.try_enter(|sending, _| {
             sending.host.set_now(now);
-            if sending.host.post(queue_pair, request) {
+            if sending.host.post(queue_pair, requests) {
+                is_taken = true;
                 transmit_ready(&mut *sending.engine, &mut sending.host, now);
             }
             self.pass_send(sending, now);
         }));
-        if request.is_none() {
+        if is_taken {
             self.settle(now);
         }
     }

@@ -124,20 +124,20 @@ impl Work {
         }
     }
 
-    /// Takes the request to the connection of `queue_pair` and lets it leave, if nobody is at work and it can be taken; otherwise it
-    /// stays where it is.
-    fn post(&self, now: Instant, queue_pair: &QueuePairShared, request: &mut Option<SendRequest>) {
+    /// Takes requests to the connection of `queue_pair` and lets them leave, if nobody is at work and they can be taken; otherwise
+    /// they stay where they are.
+    fn post(&self, now: Instant, queue_pair: &QueuePairShared, requests: &mut impl Iterator<Item = SendRequest>) {
         match self {
             Self::Whole(turn, has_rest) => {
                 turn.try_enter(|core, bell| {
-                    core.post(now, queue_pair, request);
+                    core.post(now, queue_pair, requests);
                     if let Some(due) = bell {
                         core.answer(due, now);
                         note_rest(has_rest, core);
                     }
                 });
             }
-            Self::Split(split) => split.post(now, queue_pair, request),
+            Self::Split(split) => split.post(now, queue_pair, requests),
         }
     }
 
@@ -343,22 +343,21 @@ impl Driver {
         }
     }
 
-    /// A request that was admitted ([`QueuePairShared::admit_send`]): straight to its connection if nobody is at work, else into the
-    /// queue.
-    pub(super) fn post(&self, queue_pair: &Arc<QueuePairShared>, request: SendRequest) {
-        let mut request = Some(request);
+    /// Requests that were admitted ([`QueuePairShared::admit_send`]), taken out of `requests`: straight to their connection if nobody
+    /// is at work, else into the queue.
+    pub(super) fn post(&self, queue_pair: &Arc<QueuePairShared>, requests: &mut [Option<SendRequest>]) {
+        let mut requests = requests.iter_mut().filter_map(Option::take).peekable();
         if self.driving != Driving::StackThread {
-            self.work.post(self.clock.now(), queue_pair, &mut request);
+            self.work.post(self.clock.now(), queue_pair, &mut requests);
         }
-        match request {
-            None => self.wake_for_mail(),
-            Some(request) => {
-                if queue_pair.queue_send(request) {
-                    self.push_doorbell(queue_pair.clone());
-                }
-                self.ring();
-            }
+        if requests.peek().is_none() {
+            return self.wake_for_mail();
         }
+        // Once they are all in the queue.
+        if requests.fold(false, |rings, request| queue_pair.queue_send(request) | rings) {
+            self.push_doorbell(queue_pair.clone());
+        }
+        self.ring();
     }
 
     pub(super) fn push_doorbell(&self, queue_pair: Arc<QueuePairShared>) {
