@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Host, MODELS, send};
 use softrdma_verbs::{
-    CmId, ConnectParameters, Payload, QueuePair, QueuePairAttributes, QueuePairState, Status, Threads,
+    CmId, ConnectParameters, Payload, PostError, QueuePair, QueuePairAttributes, QueuePairState, Status, Threads,
 };
 
 #[test]
@@ -150,4 +150,34 @@ fn what_is_posted_behind_requests_that_were_left_does_not_overtake_them() {
     host.drive();
     let completed: Vec<u64> = host.completed().iter().map(|completion| completion.id).collect();
     assert_eq!(completed, (0..=posted).collect::<Vec<_>>());
+}
+
+#[test]
+fn requests_of_one_call_go_out_in_order_up_to_the_first_that_is_refused() {
+    for threads in MODELS {
+        let host = Host::new(threads);
+        let (id, mut peer) = host.connect();
+        let queue_pair = id.queue_pair().unwrap();
+        let mut made = 0;
+        let requests = std::iter::repeat_with(|| {
+            made += 1;
+            send(made - 1, host.payload(0, 8))
+        });
+        // More than are handed over at a time, and more than there is room for.
+        let Err((taken, error)) = queue_pair.post_send_many(requests) else { panic!("{threads:?}: all of no end") };
+        assert_eq!((taken, error), (64, PostError::Full { depth: 64 }), "{threads:?}");
+        assert_eq!(made, 65, "{threads:?}: no request is taken that is not looked at");
+        host.drive();
+        assert_eq!(peer.look(), 64, "{threads:?}");
+        host.wire.acknowledge(peer.stream());
+        host.drive();
+        let completed: Vec<u64> = host.completed().iter().map(|completion| completion.id).collect();
+        assert_eq!(completed, (0..64).collect::<Vec<_>>(), "{threads:?}");
+
+        let requests = (64..).take(3).map(|id| send(id, host.payload(0, 8)));
+        assert_eq!(queue_pair.post_send_many(requests), Ok(3), "{threads:?}");
+        assert_eq!(queue_pair.post_send_many([]), Ok(0), "{threads:?}");
+        host.drive();
+        assert_eq!(peer.look(), 67, "{threads:?}");
+    }
 }
