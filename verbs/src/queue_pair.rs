@@ -207,41 +207,24 @@ impl QueuePair {
         Ok(())
     }
 
-    /// Posts several requests, up to 32 with one doorbell; tells how many were taken before the first that was not, and why.
+    /// Posts several requests, up to 32 with one doorbell and at most as many as the queue holds; tells how many were taken before the
+    /// first that was not, and why.
     pub fn post_send_many(&self, requests: impl IntoIterator<Item = SendRequest>) -> Result<usize, (usize, PostError)> {
         let mut requests = requests.into_iter();
-        let mut count = 0;
+        let depth = self.0.shared.max_send();
+        let mut room = depth as usize;
         loop {
-            // Gathered here: the iterator may do anything, and nothing that is the device's is held meanwhile.
-            let mut batch = [const { None }; BATCH];
-            let (filled, result) = self.gather(&mut requests, &mut batch);
-            if filled > 0 {
-                self.0.device.post(&self.0.shared, &mut batch[..filled]);
+            let mut batch = Batch { queue_pair: self, requests: [const { None }; BATCH], filled: 0 };
+            let result = batch.fill(&mut requests, room);
+            room -= batch.filled;
+            let count = depth as usize - room;
+            if let Err(error) = result {
+                return Err((count, error));
             }
-            count += filled;
-            result.map_err(|error| (count, error))?;
-            if filled < BATCH {
+            if batch.filled < BATCH {
                 return Ok(count);
             }
         }
-    }
-
-    /// Admits requests until `batch` is full; how many, and why one was not.
-    fn gather(
-        &self,
-        requests: &mut impl Iterator<Item = SendRequest>,
-        batch: &mut [Option<SendRequest>],
-    ) -> (usize, Result<(), PostError>) {
-        let mut filled = 0;
-        // The places first: a request is not taken from the iterator if there is none for it.
-        for (place, mut request) in batch.iter_mut().zip(requests) {
-            if let Err(error) = self.check(&request).and_then(|()| self.0.shared.admit_send(&mut request)) {
-                return (filled, Err(error));
-            }
-            *place = Some(request);
-            filled += 1;
-        }
-        (filled, Ok(()))
     }
 
     /// Posts a receive: the next message goes to `segments`.
@@ -303,3 +286,39 @@ pub fn segments(segments: &[Segment]) -> Result<SegmentList, PostError> {
 
 /// A tag that a peer may use.
 pub type RemoteKey = Stag;
+
+/// Requests on their way, gathered because the iterator that they come from may do anything: nothing that is the device's is held
+/// meanwhile. What was admitted leaves when this is dropped, also if the iterator panics.
+struct Batch<'a> {
+    queue_pair: &'a QueuePair,
+    requests: [Option<SendRequest>; BATCH],
+    filled: usize,
+}
+
+impl Batch<'_> {
+    /// Admits requests until it is full; why one was not. There may be no more than `room` of them: those that left with earlier
+    /// batches may be complete, in error at once, and the application cannot poll before the call is over.
+    fn fill(&mut self, requests: &mut impl Iterator<Item = SendRequest>, room: usize) -> Result<(), PostError> {
+        let shared = &self.queue_pair.0.shared;
+        // The places first: a request is not taken from the iterator if there is none for it.
+        for (place, mut request) in self.requests.iter_mut().zip(requests) {
+            if self.filled == room {
+                return Err(PostError::Full { depth: shared.max_send() });
+            }
+            self.queue_pair.check(&request)?;
+            shared.admit_send(&mut request)?;
+            *place = Some(request);
+            self.filled += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if self.filled > 0 {
+            let inner = &self.queue_pair.0;
+            inner.device.post(&inner.shared, &mut self.requests[..self.filled]);
+        }
+    }
+}

@@ -181,3 +181,39 @@ fn requests_of_one_call_go_out_in_order_up_to_the_first_that_is_refused() {
         assert_eq!(peer.look(), 67, "{threads:?}");
     }
 }
+
+#[test]
+fn requests_of_one_call_are_no_more_than_the_queue_holds_though_they_complete_meanwhile() {
+    for threads in MODELS {
+        let host = Host::new(threads);
+        let (id, _peer) = host.connect();
+        let queue_pair = id.queue_pair().unwrap();
+        queue_pair.modify_to_error();
+        host.drive();
+        let requests = (0..).map(|id| send(id, host.payload(0, 8)));
+        assert_eq!(queue_pair.post_send_many(requests), Err((64, PostError::Full { depth: 64 })), "{threads:?}");
+        host.drive();
+        let completed: Vec<_> = host.completed().iter().map(|done| (done.id, done.status)).collect();
+        assert_eq!(completed, (0..64).map(|id| (id, Status::Flushed)).collect::<Vec<_>>(), "{threads:?}");
+    }
+}
+
+#[test]
+fn requests_that_were_taken_go_out_though_their_iterator_panics() {
+    for threads in MODELS {
+        let host = Host::new(threads);
+        let (id, mut peer) = host.connect();
+        let queue_pair = id.queue_pair().unwrap();
+        let posting = std::panic::AssertUnwindSafe(|| {
+            queue_pair.post_send_many(
+                (0..).map(|id| if id < 40 { send(id, host.payload(0, 8)) } else { panic!("on purpose") }),
+            )
+        });
+        assert!(std::panic::catch_unwind(posting).is_err(), "{threads:?}");
+        host.drive();
+        assert_eq!(peer.look(), 40, "{threads:?}");
+        host.wire.acknowledge(peer.stream());
+        host.drive();
+        assert_eq!(host.completed().len(), 40, "{threads:?}");
+    }
+}
