@@ -16,10 +16,15 @@ have_libdpdk() { have pkg-config && pkg-config --exists "libdpdk >= $DPDK_VERSIO
 
 # bindgen loads libclang at build time; these are the places where it looks.
 have_libclang() {
-	compgen -G "${LIBCLANG_PATH:-/nonexistent}/libclang*.so*" >/dev/null ||
-		compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
-		ldconfig -p 2>/dev/null | grep -q 'libclang.*\.so'
+	[[ -n $({
+		compgen -G "${LIBCLANG_PATH:-/nonexistent}/libclang*.so*"
+		compgen -G '/usr/lib/llvm-*/lib/libclang*.so*'
+		ldconfig -p 2>/dev/null
+	} | libclangs) ]]
 }
+
+# Those lines of the input that name it. libclang-cpp, which comes with LLVM as well, is another library.
+libclangs() { grep 'libclang[^/ ]*\.so' | grep -v 'libclang-cpp'; }
 
 have_dpdk() { have_libdpdk && have_libclang; }
 

@@ -1,9 +1,10 @@
 //! The scripts that run the tests.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use softrdma_tests::tidy::tree;
 
@@ -27,4 +28,23 @@ fn a_toolchain_without_its_linters_is_named_among_what_was_left_out() {
     for tool in ["rustfmt: ", "clippy, rustdoc: "] {
         assert!(skipped.lines().any(|line| line.starts_with(tool)), "{tool}is not among what was left out:\n{skipped}");
     }
+}
+
+#[test]
+fn a_library_of_clang_that_bindgen_cannot_use_is_not_taken_for_libclang() {
+    let mut bash = Command::new("bash")
+        .args(["-c", ". tests/common.sh && libclangs"])
+        .current_dir(tree::root())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("run bash");
+    let found = "/usr/lib/llvm-14/lib/libclang.so.1\n\tlibclang-14.so.13 (libc6,x86-64) => /lib/libclang-14.so.13\n";
+    let others =
+        "/usr/lib/llvm-14/lib/libclang-cpp.so.14\n\tlibclang-cpp.so.14 (libc6,x86-64) => /lib/libclang-cpp.so.14\n";
+    let mut input = bash.stdin.take().expect("a pipe");
+    input.write_all(format!("{others}{found}/usr/lib/libLLVM-14.so.1\n").as_bytes()).expect("write to bash");
+    drop(input);
+    let output = bash.wait_with_output().expect("bash ends");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), found);
 }
