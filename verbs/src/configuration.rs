@@ -86,7 +86,7 @@ impl Scheme {
         }
     }
 
-    /// Most connections that its engine takes ([`DeviceLimits::max_connections`]).
+    /// What [`DeviceLimits::max_connections`] may be at most with its engine.
     pub const fn max_connections(self) -> u32 {
         match self {
             Self::Sequential => softrdma_stack::sequential::MAX_CONNECTIONS as u32,

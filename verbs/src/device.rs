@@ -197,7 +197,7 @@ impl Device {
         self.0.driver.post(queue_pair, requests);
     }
 
-    /// New send requests are in the queue of `queue_pair`; `rings`: it is not in the queue of doorbells yet.
+    /// A receive was posted to `queue_pair`, which is in error: it is flushed. `rings`: it is not in the queue of doorbells yet.
     pub(crate) fn ring_doorbell(&self, queue_pair: &Arc<QueuePairShared>, rings: bool) {
         if rings {
             self.0.driver.push_doorbell(queue_pair.clone());

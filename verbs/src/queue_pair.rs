@@ -211,16 +211,13 @@ impl QueuePair {
     /// first that was not, and why.
     pub fn post_send_many(&self, requests: impl IntoIterator<Item = SendRequest>) -> Result<usize, (usize, PostError)> {
         let mut requests = requests.into_iter();
-        let depth = self.0.shared.max_send();
-        let mut room = depth as usize;
+        let most = self.0.shared.max_send() as usize;
+        let mut count = 0;
         loop {
             let mut batch = Batch { queue_pair: self, requests: [const { None }; BATCH], filled: 0 };
-            let result = batch.fill(&mut requests, room);
-            room -= batch.filled;
-            let count = depth as usize - room;
-            if let Err(error) = result {
-                return Err((count, error));
-            }
+            let result = batch.fill(&mut requests, most - count);
+            count += batch.filled;
+            result.map_err(|error| (count, error))?;
             if batch.filled < BATCH {
                 return Ok(count);
             }

@@ -199,8 +199,8 @@ impl SendQueue {
             entry.segments().iter().for_each(|segment| memory.release(segment.stag));
         }
         let completion = entry.completion(status);
-        // Looked at in its place, and dropped there: it is large.
-        drop(self.entries.pop_front());
+        // It was looked at in its place: it is large.
+        self.entries.pop_front();
         if self.entries.is_empty() {
             // From the beginning again: few places that stay in the cache, not one after the other.
             self.entries.clear();

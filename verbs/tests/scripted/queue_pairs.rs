@@ -190,7 +190,8 @@ fn requests_of_one_call_are_no_more_than_the_queue_holds_though_they_complete_me
         let queue_pair = id.queue_pair().unwrap();
         queue_pair.modify_to_error();
         host.drive();
-        let requests = (0..).map(|id| send(id, host.payload(0, 8)));
+        // More than fit, and not without end: a call that took them all would fail here and not hang.
+        let requests = (0..200).map(|id| send(id, host.payload(0, 8)));
         assert_eq!(queue_pair.post_send_many(requests), Err((64, PostError::Full { depth: 64 })), "{threads:?}");
         host.drive();
         let completed: Vec<_> = host.completed().iter().map(|done| (done.id, done.status)).collect();
