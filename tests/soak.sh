@@ -7,7 +7,7 @@ set -euo pipefail
 
 RUSTFLAGS="--cfg loom" step "loom: every interleaving of the turn, of arming and of the memory table" \
 	cargo test --quiet --release -p softrdma-verbs --lib --target-dir "${CARGO_TARGET_DIR:-target}/loom" loom_
-RUSTFLAGS="--cfg loom" step "loom: every interleaving of the mailbox" \
+RUSTFLAGS="--cfg loom" step "loom: every interleaving of the mailbox and of what the halves of a connection share" \
 	cargo test --quiet --release -p softrdma-stack --lib --target-dir "${CARGO_TARGET_DIR:-target}/loom" loom_
 
 exec cargo run --quiet --release -p softrdma-tests --bin simulate -- "${SOFTRDMA_FIRST_SEED:-1}" "${SOFTRDMA_SEEDS:-20000}"

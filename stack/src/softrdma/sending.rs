@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::Rng;
@@ -19,7 +18,7 @@ use super::receiver::Receiver;
 use super::segment::Checksums;
 use super::send_half::{Expired, SendHalf, SendSettings};
 use super::sender::SenderConfig;
-use super::shared::{Outbox, PeerEnd, ReceiveCounters, SharedFlow, ToReceive, ToSend};
+use super::shared::{Outbox, PeerEnd, ReceiveCounters, SharedFlow, ToReceive, ToSend, counted};
 use super::time_wait::TimeWait;
 use super::tuple::{Tuple, TupleHash};
 use crate::port::Port;
@@ -288,7 +287,6 @@ impl<P: Port> Sending<P> {
     }
 
     pub(super) fn statistics(&self) -> EngineStatistics {
-        let counted = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         EngineStatistics {
             received_bytes: counted(&self.counters.bytes),
             receive_copied_bytes: counted(&self.counters.copied_bytes),

@@ -9,9 +9,16 @@
 //!
 //! Flows are named by their slots, the same in both halves; a name that is old finds nothing.
 
+#[cfg(all(test, loom))]
+mod loom_tests;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::receiver::Receiver;
 use super::tuple::Tuple;
@@ -217,6 +224,11 @@ pub(super) struct ReceiveCounters {
 #[inline]
 pub(super) fn add(counter: &AtomicU64, value: u64) {
     counter.store(counter.load(Ordering::Relaxed) + value, Ordering::Relaxed);
+}
+
+/// What a counter counted.
+pub(super) fn counted(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }
 
 /// How much of a hurry an acknowledgement is in.
