@@ -18,6 +18,11 @@ step "kernel-socket: its stream against plain TCP, ping-pong of 64 B" baseline t
 step "kernel-socket: RDMA against plain TCP between two processes, 64 B" \
 	perf pair --scheme kernel-socket --op send,write --size 64 --with-raw --quiet
 step "sequential: the engine against bare smoltcp, both in memory" baseline smoltcp_baseline
+if (($(nproc) > 1)); then
+	step "softrdma: full duplex with its halves on two cores, against one core, in memory" baseline duplex
+else
+	say "one CPU: what a second brings goes unmeasured"
+fi
 if have_dpdk; then
 	cargo build --quiet --release -p softrdma-perf --features dpdk
 	step "softrdma: what it promises, over memif" baseline speed -- "${CARGO_TARGET_DIR:-target}/release/softrdma-perf"

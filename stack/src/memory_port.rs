@@ -5,6 +5,8 @@
 //! [`Wire::next_arrival`] tells when that is, so a test jumps from event to event. With no delay and no rate frames arrive
 //! at once and the clock may be left alone.
 //!
+//! [`mirror`] makes a port whose frames come back to it: a host that talks to itself, receiving and sending at the same time.
+//!
 //! Everything random comes from the seed: the same calls with the same seed give the same run.
 //!
 //! The wire is bounded. A frame that finds no room stays in the sender's transmit queue, and one that finds no room there
@@ -16,7 +18,7 @@ mod pool;
 mod tests;
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -105,23 +107,17 @@ pub struct WireStatistics {
 
 /// Makes a wire and the two ports at its ends.
 pub fn wire(seed: u64, impairments: Impairments) -> (MemoryPort, MemoryPort, Wire) {
-    let lane = |salt: u64| Mutex::new(Lane::new(seed ^ salt, impairments));
-    let shared = Arc::new(Shared {
-        now: AtomicU64::new(0),
-        link_up: AtomicBool::new(true),
-        lanes: [lane(0x9e37_79b9_7f4a_7c15), lane(0x5851_f42d_4c95_7f2d)],
-        impairments,
-    });
-    let port = |side| MemoryPort {
-        side,
-        shared: Arc::clone(&shared),
-        receive_taken: false,
-        transmit_taken: vec![false; usize::from(impairments.transmit_queues)],
-    };
-    (port(0), port(1), Wire { shared })
+    let shared = Shared::new(seed, impairments);
+    (MemoryPort::new(&shared, 0, 1), MemoryPort::new(&shared, 1, 0), Wire { shared })
 }
 
-/// The wire between two [`MemoryPort`]s, and its clock.
+/// Makes a port that receives what it transmits, and the wire that leads there.
+pub fn mirror(seed: u64, impairments: Impairments) -> (MemoryPort, Wire) {
+    let shared = Shared::new(seed, impairments);
+    (MemoryPort::new(&shared, 0, 0), Wire { shared })
+}
+
+/// The wire between two [`MemoryPort`]s, or from one to itself, and its clock.
 #[derive(Clone, Debug)]
 pub struct Wire {
     shared: Arc<Shared>,
@@ -162,16 +158,34 @@ impl Wire {
     }
 }
 
-/// What both ends and the wire's handle know. Lane 0 carries what port 0 transmits.
+/// What both ends and the wire's handle know. Lane 0 carries what port 0 transmits; of a mirror it is the only one in use.
 #[derive(Debug)]
 struct Shared {
     now: AtomicU64,
     link_up: AtomicBool,
     lanes: [Mutex<Lane>; 2],
+    /// Frames on each lane, as of its last change: who receives all the time does not keep the sender from an empty lane.
+    in_flight: [InFlight; 2],
     impairments: Impairments,
 }
 
+/// In a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct InFlight(AtomicUsize);
+
 impl Shared {
+    fn new(seed: u64, impairments: Impairments) -> Arc<Self> {
+        let lane = |salt: u64| Mutex::new(Lane::new(seed ^ salt, impairments));
+        Arc::new(Self {
+            now: AtomicU64::new(0),
+            link_up: AtomicBool::new(true),
+            lanes: [lane(0x9e37_79b9_7f4a_7c15), lane(0x5851_f42d_4c95_7f2d)],
+            in_flight: Default::default(),
+            impairments,
+        })
+    }
+
     fn now(&self) -> Instant {
         Instant::from_nanoseconds(self.now.load(Ordering::Relaxed))
     }
@@ -180,19 +194,34 @@ impl Shared {
         self.link_up.load(Ordering::Relaxed)
     }
 
-    /// The lane that port `side` transmits onto. A panic elsewhere leaves a lane whole: every change to it is complete.
-    fn lane(&self, side: usize) -> MutexGuard<'_, Lane> {
-        self.lanes[side].lock().unwrap_or_else(PoisonError::into_inner)
+    /// A panic elsewhere leaves a lane whole: every change to it is complete.
+    fn lane(&self, index: usize) -> MutexGuard<'_, Lane> {
+        self.lanes[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One end of a [`Wire`].
+/// One end of a [`Wire`], or both.
 #[derive(Debug)]
 pub struct MemoryPort {
+    /// The lane that it transmits onto.
     side: usize,
+    /// The lane that it receives from.
+    from: usize,
     shared: Arc<Shared>,
     receive_taken: bool,
     transmit_taken: Vec<bool>,
+}
+
+impl MemoryPort {
+    fn new(shared: &Arc<Shared>, side: usize, from: usize) -> Self {
+        Self {
+            side,
+            from,
+            shared: Arc::clone(shared),
+            receive_taken: false,
+            transmit_taken: vec![false; usize::from(shared.impairments.transmit_queues)],
+        }
+    }
 }
 
 impl Port for MemoryPort {
@@ -221,7 +250,7 @@ impl Port for MemoryPort {
 
     fn statistics(&self) -> PortStatistics {
         let sent = self.shared.lane(self.side).traffic;
-        let received = self.shared.lane(1 - self.side).traffic;
+        let received = self.shared.lane(self.from).traffic;
         PortStatistics {
             received_packets: received.delivered_packets,
             received_bytes: received.delivered_bytes,
@@ -235,7 +264,7 @@ impl Port for MemoryPort {
         if index != 0 || std::mem::replace(&mut self.receive_taken, true) {
             return None;
         }
-        Some(MemoryReceiveQueue { side: self.side, shared: Arc::clone(&self.shared) })
+        Some(MemoryReceiveQueue { from: self.from, shared: Arc::clone(&self.shared) })
     }
 
     fn take_transmit_queue(&mut self, index: u16) -> Option<MemoryTransmitQueue> {
@@ -259,7 +288,7 @@ impl Port for MemoryPort {
 /// The receive queue of a [`MemoryPort`].
 #[derive(Debug)]
 pub struct MemoryReceiveQueue {
-    side: usize,
+    from: usize,
     shared: Arc<Shared>,
 }
 
@@ -267,13 +296,17 @@ impl ReceiveQueue for MemoryReceiveQueue {
     type Packet = MemoryPacket;
 
     fn receive(&mut self, packets: &mut Vec<MemoryPacket>) -> usize {
+        if self.shared.in_flight[self.from].0.load(Ordering::Acquire) == 0 {
+            return 0;
+        }
         let now = self.shared.now().as_nanoseconds();
-        let mut lane = self.shared.lane(1 - self.side);
+        let mut lane = self.shared.lane(self.from);
         let before = packets.len();
         while packets.len() - before < BURST {
             let Some(packet) = lane.deliver(now) else { break };
             packets.push(packet);
         }
+        self.shared.in_flight[self.from].0.store(lane.in_flight(), Ordering::Release);
         packets.len() - before
     }
 }
@@ -341,6 +374,10 @@ impl TransmitQueue for MemoryTransmitQueue {
             checksum::fill(frame.bytes_mut(), offload);
         }
         self.queued.push(frame.buffer);
+        // As ports do: the peer begins while the rest of a long train is made.
+        if self.queued.len().is_multiple_of(BURST) {
+            self.flush();
+        }
         Ok(())
     }
 
@@ -354,6 +391,7 @@ impl TransmitQueue for MemoryTransmitQueue {
         for buffer in self.queued.drain(..taken) {
             lane.carry(now, buffer, up);
         }
+        self.shared.in_flight[self.side].0.store(lane.in_flight(), Ordering::Release);
         self.queued.len()
     }
 }

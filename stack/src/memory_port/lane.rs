@@ -54,6 +54,11 @@ impl Lane {
         self.impairments.in_flight_frames.saturating_sub(self.in_flight.len())
     }
 
+    /// Frames on their way.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     pub(super) fn next_arrival(&self) -> Option<u64> {
         self.in_flight.front().map(|first| first.arrival)
     }

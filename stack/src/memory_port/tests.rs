@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Impairments, MemoryPacket, MemoryReceiveQueue, MemoryTransmitQueue, TRANSMIT_QUEUE_FRAMES, Wire, wire};
+use super::{
+    Impairments, MemoryPacket, MemoryReceiveQueue, MemoryTransmitQueue, TRANSMIT_QUEUE_FRAMES, Wire, mirror, wire,
+};
 use crate::port::{BURST, Frame, LinkState, Packet, Port, ReceiveQueue, TransmitOffload, TransmitQueue};
 use crate::time::Instant;
 
@@ -63,6 +65,34 @@ fn a_perfect_wire_delivers_everything_at_once_and_in_order() {
     let (arrived, wire) = arrivals(1, Impairments::default());
     assert_eq!(numbers(&arrived), (0..500).collect::<Vec<_>>());
     assert_eq!(wire.statistics(), super::WireStatistics::default());
+}
+
+#[test]
+fn a_mirror_gives_back_what_it_is_sent() {
+    let (mut port, wire) = mirror(1, Impairments::default());
+    let transmit = port.take_transmit_queue(0).expect("a transmit queue");
+    let receive = port.take_receive_queue(0).expect("a receive queue");
+    let mut ends = Ends { transmit, receive, wire };
+    for number in 0..3 {
+        assert!(ends.send(&[number; 60]));
+    }
+    ends.transmit.flush();
+    let arrived: Vec<_> = ends.receive().iter().map(|packet| bytes(packet)[0]).collect();
+    assert_eq!(arrived, [0, 1, 2]);
+    let statistics = port.statistics();
+    assert_eq!((statistics.transmitted_packets, statistics.received_packets), (3, 3));
+}
+
+#[test]
+fn a_long_train_leaves_a_burst_at_a_time_without_a_flush() {
+    let mut ends = Ends::new(1, Impairments::default());
+    for number in 1..=2 * BURST + 1 {
+        assert!(ends.send(&[0; 60]));
+        let expected = if number % BURST == 0 { BURST } else { 0 };
+        assert_eq!(ends.receive().len(), expected);
+    }
+    ends.transmit.flush();
+    assert_eq!(ends.receive().len(), 1);
 }
 
 #[test]
