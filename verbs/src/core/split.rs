@@ -90,7 +90,9 @@ impl Split {
 
     /// Receives, if nobody else does, and then sends what that brought, or what is due. A small burst that brought bytes is left at
     /// that: the mail waits for the next call, or for whoever sends the answer. Never twice in a row.
-    pub(crate) fn progress(&self, now: Instant) -> Activity {
+    ///
+    /// `leaves_sending`: somebody else comes for what is to be sent ([`Self::progress_sending`]).
+    pub(crate) fn progress(&self, now: Instant, leaves_sending: bool) -> Activity {
         let mut activity = Activity::default();
         // Before both turns are looked at: who leaves one from now on says so again.
         let is_left = self.is_left.load(Ordering::Relaxed) && self.is_left.swap(false, Ordering::AcqRel);
@@ -107,7 +109,7 @@ impl Split {
             is_rest_due = receiving.is_rest_due;
         }));
         // What the host is told of does not wait: a Read is to be answered, a connection ends.
-        if is_rest_due && !is_left && self.to_host.is_empty() {
+        if !is_left && (leaves_sending || (is_rest_due && self.to_host.is_empty())) {
             return activity;
         }
         if is_left || self.send_due.load(Ordering::Acquire) <= now.as_nanoseconds() {
@@ -115,6 +117,21 @@ impl Split {
         }
         add(&mut activity, self.settle(now));
         activity
+    }
+
+    /// Sends what is due, for a thread that leaves receiving to another; whether anything was.
+    pub(crate) fn progress_sending(&self, now: impl FnOnce() -> Instant) -> bool {
+        let due = self.send_due.load(Ordering::Acquire);
+        let has_mail = self.has_mail_for_send();
+        if !has_mail && due == NEVER {
+            return false;
+        }
+        let now = now();
+        let is_due = has_mail || due <= now.as_nanoseconds();
+        if is_due {
+            self.ring_send(now);
+        }
+        is_due
     }
 
     /// Takes requests to the connection of `queue_pair` if nobody else sends and they can be taken; `requests` keeps them otherwise.

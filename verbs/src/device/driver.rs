@@ -6,7 +6,8 @@
 //!   passive side makes progress all the same.
 //! - c3: receiving and sending have a turn each. The RX thread receives, places, completes receives and runs timers; posting
 //!   enters the send turn from the application's thread, at the same time. With cores to spare (`stack_cpu`) the RX thread
-//!   keeps the receive turn; otherwise it is a token: the application's polls take it, and the RX thread takes over as in c2.
+//!   keeps the receive turn, and leaves the send turn to the application while that polls or posts; otherwise the receive turn is
+//!   a token: the application's polls take it, and the RX thread takes over as in c2.
 //! - manual: nobody but the caller of [`Driver::drive`], on a clock of the caller's.
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use crossbeam_queue::ArrayQueue;
+use crossbeam_utils::CachePadded;
 use rustix::event::{EventfdFlags, eventfd};
 use softrdma_mpa_ddp_rdmap::SendRequest;
 use softrdma_stack::stream::{Activity, Engine, EngineStatistics};
@@ -37,6 +39,9 @@ const TAKE_OVER: Duration = Duration::from_micros(400);
 const FIRST_TAKE_OVER: Duration = Duration::from_micros(50);
 /// So many looks in a row have to see it poll.
 const FIRST_LOOKS: u32 = 8;
+
+/// With a core of its own, the RX thread leaves what is to be sent to an application that has polled or posted within this time.
+const LEAVE_SENDING: Duration = Duration::from_micros(5);
 
 /// A yield that takes longer gave the CPU to somebody who computes, for the rest of a slice: milliseconds. A sleeper is let in
 /// again when it wakes.
@@ -76,8 +81,8 @@ enum Work {
 }
 
 impl Work {
-    /// One pass, unless somebody is at it.
-    fn progress(&self, now: Instant) -> Activity {
+    /// One pass, unless somebody is at it. `leaves_sending`: split, it only receives.
+    fn progress(&self, now: Instant, leaves_sending: bool) -> Activity {
         match self {
             Self::Whole(turn, has_rest) => {
                 let mut activity = Activity::default();
@@ -87,7 +92,7 @@ impl Work {
                 });
                 activity
             }
-            Self::Split(split) => split.progress(now),
+            Self::Split(split) => split.progress(now, leaves_sending),
         }
     }
 
@@ -254,8 +259,9 @@ pub(super) struct Driver {
     /// Somebody wakes the thread, or has: set back by the thread before it sleeps again.
     woken: AtomicBool,
     stopping: AtomicBool,
-    /// Counts polls of the application. Only its change matters.
-    application_polls: AtomicU64,
+    /// Counts polls of the application, and posts if the RX thread keeps receiving. Only its change matters. Apart from what
+    /// the threads only read.
+    application_polls: CachePadded<AtomicU64>,
     /// When a poll of the application last brought something, in nanoseconds.
     application_active: AtomicU64,
     busy_poll: bool,
@@ -310,7 +316,7 @@ impl Driver {
             sleeping_deeply: AtomicBool::new(false),
             woken: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
-            application_polls: AtomicU64::new(0),
+            application_polls: CachePadded::new(AtomicU64::new(0)),
             application_active: AtomicU64::new(0),
             busy_poll: config.busy_poll,
             spin: Duration::from_micros(config.polling.spin_us.into()),
@@ -350,6 +356,9 @@ impl Driver {
         if self.driving != Driving::StackThread {
             self.work.post(self.clock.now(), queue_pair, &mut requests);
         }
+        if self.keeps_receiving {
+            self.count_application_poll();
+        }
         if requests.peek().is_none() {
             return self.wake_for_mail();
         }
@@ -386,16 +395,16 @@ impl Driver {
     }
 
     pub(super) fn progress_from_application(&self) {
-        // Sleeping, the RX thread leaves the receive turn to who polls, though it has a core of its own.
-        let keeps = self.keeps_receiving && !self.sleeping.load(Ordering::Relaxed);
-        if self.driving == Driving::StackThread || keeps {
+        if self.driving == Driving::StackThread {
             return;
         }
-        // Not a read-modify-write: a lost count does no harm, the number changes all the same.
-        let polls = self.application_polls.load(Ordering::Relaxed);
-        self.application_polls.store(polls.wrapping_add(1), Ordering::Relaxed);
+        self.count_application_poll();
+        // Sleeping, the RX thread leaves the receive turn to who polls, though it has a core of its own.
+        if self.keeps_receiving && !self.sleeping.load(Ordering::Relaxed) {
+            return self.progress_sending();
+        }
         let now = self.clock.now();
-        let is_idle = self.work.progress(now).is_idle();
+        let is_idle = self.work.progress(now, false).is_idle();
         self.wake_for_mail();
         if !is_idle {
             self.application_active.store(now.as_nanoseconds(), Ordering::Relaxed);
@@ -406,6 +415,22 @@ impl Driver {
                 std::thread::yield_now();
             }
         }
+    }
+
+    /// Does the sending that the RX thread leaves to the application.
+    fn progress_sending(&self) {
+        let Work::Split(split) = &self.work else { return };
+        if split.progress_sending(|| self.clock.now()) {
+            // It may have taken long, and the next poll or post comes soon.
+            self.count_application_poll();
+            self.wake_for_mail();
+        }
+    }
+
+    fn count_application_poll(&self) {
+        // Not a read-modify-write: a lost count does no harm, the number changes all the same.
+        let polls = self.application_polls.load(Ordering::Relaxed);
+        self.application_polls.store(polls.wrapping_add(1), Ordering::Relaxed);
     }
 
     pub(super) fn drive(&self, now: Instant) -> Activity {
@@ -449,7 +474,7 @@ impl Driver {
         let begin = self.clock.now();
         loop {
             let now = self.clock.now();
-            self.work.progress(now);
+            self.work.progress(now, false);
             let open = self.work.look(now, |_, host| host.endpoint_count());
             if open.is_none_or(|open| open == 0) || now.saturating_since(begin) > longest {
                 return;
@@ -486,6 +511,7 @@ impl Driver {
         let mut seen_polls = self.application_polls.load(Ordering::Relaxed);
         let mut looks = 0_u32;
         let mut naps = 0_u32;
+        let mut application_at = None;
         while !self.stopping.load(Ordering::Relaxed) {
             let polls = self.application_polls.load(Ordering::Relaxed);
             if polls != seen_polls && !self.keeps_receiving {
@@ -497,7 +523,12 @@ impl Driver {
             }
             looks = 0;
             let now = self.clock.now();
-            if !self.work.progress(now).is_idle() {
+            if polls != seen_polls {
+                seen_polls = polls;
+                application_at = Some(now);
+            }
+            let leaves_sending = application_at.is_some_and(|at| now.saturating_since(at) < LEAVE_SENDING);
+            if !self.work.progress(now, leaves_sending).is_idle() {
                 last_active = now;
             } else if (self.busy_poll && (self.driving == Driving::StackThread || self.keeps_receiving))
                 || now.saturating_since(last_active) < self.spin
