@@ -1,5 +1,5 @@
 //! What a second core brings: one host that talks to itself, Writes both ways over a wire in memory, with its receive half on one
-//! core and its send half on another (c3 with `stack_cpu`), against the same work on one core, in turns.
+//! core and its send half on another (c3 with `stack_cpu`), against both on one core, in turns; c2 on one core beside them.
 //!
 //! The wire costs nearly nothing, and every frame that the send half makes the receive half takes: with the halves on two cores
 //! at most twice as much moves as with both on one.
@@ -287,7 +287,7 @@ impl Host {
     }
 }
 
-/// The bytes of a place: never zero, and no two places have the same.
+/// The bytes of a place: never zero, and its neighbours have others.
 fn pattern(direction: usize, number: u64, size: u32) -> Vec<u8> {
     let salt = 2 * number + direction as u64 + 1;
     (0..u64::from(size)).map(|at| ((at + 1).wrapping_mul(salt) % 251) as u8 + 1).collect()
@@ -337,9 +337,9 @@ fn report(arguments: &Arguments, rounds: &[[Figures; 3]]) -> bool {
     let against = |one: Contender| -> Vec<f64> {
         rounds.iter().map(|round| round[Contender::TwoCores as usize].gbps / round[one as usize].gbps).collect()
     };
-    let ratios = against(Contender::OneCore);
+    let ratios = against(Contender::HalvesOnOneCore);
     let ratio = median(ratios.iter().copied());
-    let halves_ratio = median(against(Contender::HalvesOnOneCore).into_iter());
+    let whole_ratio = median(against(Contender::OneCore).into_iter());
     let holds = ratio >= GOAL;
     let medians = Contender::ALL.map(|contender| {
         let of = |what: fn(&Figures) -> f64| median(rounds.iter().map(|round| what(&round[contender as usize])));
@@ -347,9 +347,10 @@ fn report(arguments: &Arguments, rounds: &[[Figures; 3]]) -> bool {
     });
     if arguments.json {
         let mut line = json!({
-            "what": "c3 full duplex, halves on two cores / c2 on one", "bar": format!("at least {GOAL}"),
-            "figure": ratio, "ours": medians[0].1, "theirs": medians[1].1, "holds": holds, "rounds": ratios,
-            "against_c3_one_core": halves_ratio, "size": arguments.size, "mtu": arguments.mtu, "depth": arguments.depth, "crc": !arguments.without_crc,
+            "what": "c3 full duplex, halves on two cores / both on one", "bar": format!("at least {GOAL}"),
+            "figure": ratio, "ours": medians[0].1, "theirs": medians[2].1, "holds": holds, "rounds": ratios,
+            "against_c2_one_core": whole_ratio, "size": arguments.size, "mtu": arguments.mtu,
+            "depth": arguments.depth, "crc": !arguments.without_crc,
         });
         for (contender, gbps, application, stack) in medians {
             line[contender.key()] =
@@ -363,8 +364,8 @@ fn report(arguments: &Arguments, rounds: &[[Figures; 3]]) -> bool {
         println!("{:<30} {gbps:>8.2} {application:>16.2} {stack:>10.2}", contender.name());
     }
     let verdict = if holds { "" } else { "   MISSED" };
-    println!("c3, its halves on two cores / c2, one core: {ratio:.2}, at least {GOAL}{verdict}");
-    println!("c3, its halves on two cores / c3, both halves on one core: {halves_ratio:.2}");
+    println!("c3, its halves on two cores / c3, both halves on one core: {ratio:.2}, at least {GOAL}{verdict}");
+    println!("c3, its halves on two cores / c2, one core: {whole_ratio:.2}");
     holds
 }
 
