@@ -40,15 +40,15 @@ struct Arguments {
     /// Rounds; in each every contender runs once, and the medians count.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// Seconds of each measurement.
-    #[arg(long, default_value_t = 0.5)]
-    seconds: f64,
-    /// The receive half's CPU, and that of everything where there is one.
-    #[arg(long, default_value_t = 0)]
-    receive_cpu: usize,
-    /// The send half's CPU.
-    #[arg(long, default_value_t = 1)]
-    send_cpu: usize,
+    /// Milliseconds of each measurement.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    milliseconds: u64,
+    /// The receive half's CPU, and that of everything where there is one; else the first. Not one whose sibling thread is the other.
+    #[arg(long)]
+    receive_cpu: Option<usize>,
+    /// The send half's CPU; else the second.
+    #[arg(long)]
+    send_cpu: Option<usize>,
     /// No CRC.
     #[arg(long)]
     without_crc: bool,
@@ -126,14 +126,14 @@ struct Host {
 }
 
 impl Host {
-    fn new(contender: Contender, arguments: &Arguments) -> Self {
+    fn new(contender: Contender, receive_cpu: usize, arguments: &Arguments) -> Self {
         let mut config = DeviceConfig::kernel_socket("mirror");
         config.scheme = softrdma_verbs::Scheme::Softrdma;
         config.crc = !arguments.without_crc;
         config.busy_poll = true;
         (config.threads, config.stack_cpu) = match contender {
-            Contender::TwoCores => (Threads::C3, Some(arguments.receive_cpu)),
-            Contender::OneCore => (Threads::C2, Some(arguments.receive_cpu)),
+            Contender::TwoCores => (Threads::C3, Some(receive_cpu)),
+            Contender::OneCore => (Threads::C2, Some(receive_cpu)),
             // Told of a CPU the stack's thread would not share its work. It runs where this thread does.
             Contender::HalvesOnOneCore => (Threads::C3, None),
         };
@@ -263,8 +263,10 @@ impl Host {
         }
     }
 
-    /// Gives every place of the region bytes of its own; those of targets are zero.
-    fn fill(&self) {
+    /// Gives every place of the region bytes of its own, those of targets zero, and counts from the beginning. While nothing is
+    /// outstanding.
+    fn fill(&mut self) {
+        (self.posted, self.completed) = ([0; 2], [0; 2]);
         for direction in 0..2 {
             for number in 0..u64::from(self.depth) {
                 let (from, to) = self.places(direction, number);
@@ -300,17 +302,18 @@ fn cpu_seconds(clock: ClockId) -> f64 {
 }
 
 /// One run of a contender, on the thread that is to be the application's.
-fn measure(contender: Contender, arguments: &Arguments) -> Figures {
-    let cpu = if contender == Contender::TwoCores { arguments.send_cpu } else { arguments.receive_cpu };
+fn measure(contender: Contender, [receive_cpu, send_cpu]: [usize; 2], arguments: &Arguments) -> Figures {
+    let cpu = if contender == Contender::TwoCores { send_cpu } else { receive_cpu };
     assert!(core_affinity::set_for_current(CoreId { id: cpu }), "cannot run on CPU {cpu}");
-    let mut host = Host::new(contender, arguments);
+    let mut host = Host::new(contender, receive_cpu, arguments);
     host.connect();
-    host.fill();
     let mut reaped = vec![WorkCompletion::default(); 2 * arguments.depth as usize];
     host.run(WARM_UP, &mut reaped);
     let clocks = || [ClockId::ThreadCPUTime, ClockId::ProcessCPUTime].map(cpu_seconds);
+    host.drain(&mut reaped);
+    host.fill();
     let [thread, process] = clocks();
-    let (bits, seconds) = host.run(Duration::from_secs_f64(arguments.seconds), &mut reaped);
+    let (bits, seconds) = host.run(Duration::from_millis(arguments.milliseconds), &mut reaped);
     let [thread, process] = [clocks()[0] - thread, clocks()[1] - process];
     host.drain(&mut reaped);
     assert!(host.is_intact(), "other bytes arrived than were sent");
@@ -372,19 +375,18 @@ fn report(arguments: &Arguments, rounds: &[[Figures; 3]]) -> bool {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
-    let wanted = [arguments.receive_cpu, arguments.send_cpu];
+    let ours = |index: usize| cpus.get(index).map_or(index, |cpu| cpu.id);
+    let wanted = [arguments.receive_cpu.unwrap_or(ours(0)), arguments.send_cpu.unwrap_or(ours(1))];
     if wanted[0] == wanted[1] || !wanted.iter().all(|&id| cpus.contains(&CoreId { id })) {
-        eprintln!(
-            "duplex: --receive-cpu {} --send-cpu {}: give two CPUs that this process may use",
-            wanted[0], wanted[1]
-        );
+        let [receive_cpu, send_cpu] = wanted;
+        eprintln!("duplex: --receive-cpu {receive_cpu} --send-cpu {send_cpu}: give two CPUs that this process may use");
         return ExitCode::from(2);
     }
     let mut rounds = Vec::new();
     for _ in 0..arguments.rounds {
         // Each on a thread of its own, which is pinned and has a clock that begins there.
         rounds.push(Contender::ALL.map(|contender| {
-            let run = || measure(contender, &arguments);
+            let run = || measure(contender, wanted, &arguments);
             std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         }));
     }

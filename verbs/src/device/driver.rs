@@ -538,6 +538,10 @@ impl Driver {
                 self.give_way(&mut naps);
             } else {
                 self.sleep(now, now.saturating_since(last_active), &mut naps);
+                if self.keeps_receiving {
+                    // Who polled before may be asleep by now: only the next poll says that somebody comes for what is to be sent.
+                    seen_polls = self.application_polls.load(Ordering::Relaxed);
+                }
             }
         }
     }
