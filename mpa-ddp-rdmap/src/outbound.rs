@@ -6,6 +6,7 @@
 
 mod commit;
 mod encode;
+mod places;
 mod queue;
 mod records;
 mod turn;
@@ -147,8 +148,13 @@ impl Outbound {
     }
 
     /// Queues a request.
+    pub fn post(&mut self, mut request: SendRequest) -> Result<(), PostError> {
+        self.post_from(&mut request)
+    }
+
+    /// As [`Self::post`]. Of a request that was taken nothing is left that counts.
     #[inline]
-    pub fn post(&mut self, request: SendRequest) -> Result<(), PostError> {
+    pub fn post_from(&mut self, request: &mut SendRequest) -> Result<(), PostError> {
         if self.ending != Ending::Open {
             return Err(PostError::Ended);
         }

@@ -41,7 +41,7 @@ impl QueueNumber {
 }
 
 /// Number of a message within an untagged queue; the first is 1, it wraps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MessageSequenceNumber(pub u32);
 
 /// Offset within an untagged message.

@@ -41,6 +41,16 @@ impl SegmentList {
         &self.segments[..usize::from(self.count)]
     }
 
+    /// Becomes a copy of `other`, of no more places than that uses.
+    #[inline]
+    fn assign(&mut self, other: &Self) {
+        self.count = other.count;
+        match other.as_slice() {
+            [only] => self.segments[0] = *only,
+            several => self.segments[..several.len()].copy_from_slice(several),
+        }
+    }
+
     /// Bytes in all pieces.
     pub fn length(&self) -> u64 {
         self.as_slice().iter().map(|segment| u64::from(segment.length)).sum()
@@ -62,6 +72,24 @@ impl Payload {
         match self {
             Self::Segments(list) => list.length(),
             Self::Inline(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+impl Default for Payload {
+    /// No bytes.
+    fn default() -> Self {
+        Self::Segments(SegmentList::default())
+    }
+}
+
+impl Payload {
+    /// Becomes what `other` is, which may lose its bytes.
+    #[inline]
+    fn take_over(&mut self, other: &mut Self) {
+        match (self, other) {
+            (Self::Segments(list), Self::Segments(other)) => list.assign(other),
+            (payload, other) => *payload = std::mem::take(other),
         }
     }
 }
@@ -137,6 +165,46 @@ pub struct SendRequest {
     pub solicited: bool,
     /// Starts only when all earlier Reads and atomics are done.
     pub fence: bool,
+}
+
+impl Default for SendRequest {
+    /// Immediate Data of zeros.
+    fn default() -> Self {
+        let operation = Operation::Immediate { data: [0; 8] };
+        Self { id: 0, operation, signaled: false, solicited: false, fence: false }
+    }
+}
+
+impl SendRequest {
+    /// Becomes what `other` is, of which nothing is left that counts. A request is large, and mostly one like the last in its place:
+    /// what of it says nothing is not copied.
+    #[inline]
+    pub(crate) fn take_over(&mut self, other: &mut Self) {
+        (self.id, self.signaled, self.solicited, self.fence) = (other.id, other.signaled, other.solicited, other.fence);
+        match (&mut self.operation, &mut other.operation) {
+            (
+                Operation::Write { payload, target, immediate },
+                Operation::Write { payload: new, target: new_target, immediate: new_immediate },
+            ) => {
+                payload.take_over(new);
+                (*target, *immediate) = (*new_target, *new_immediate);
+            }
+            (Operation::Send { payload, invalidate }, Operation::Send { payload: new, invalidate: new_invalidate }) => {
+                payload.take_over(new);
+                *invalidate = *new_invalidate;
+            }
+            (operation, new) => *operation = std::mem::replace(new, Operation::Immediate { data: [0; 8] }),
+        }
+    }
+
+    /// Lets go of bytes that travelled inline.
+    pub(crate) fn drop_inline(&mut self) {
+        if let Operation::Send { payload: Payload::Inline(bytes), .. }
+        | Operation::Write { payload: Payload::Inline(bytes), .. } = &mut self.operation
+        {
+            *bytes = Box::default();
+        }
+    }
 }
 
 /// A buffer for an incoming Send or Immediate Data.

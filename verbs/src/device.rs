@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender};
-use softrdma_mpa_ddp_rdmap::SendRequest;
 use softrdma_stack::stream::{Activity, Engine};
 use softrdma_stack::time::Instant;
 
@@ -30,7 +29,7 @@ use crate::asynchronous::AsyncEvent;
 use crate::configuration::DeviceConfig;
 use crate::connection_manager::CmError;
 use crate::core::Command;
-use crate::queue_pair::QueuePairShared;
+use crate::queue_pair::{Posted, QueuePairShared};
 use crate::resources::Resources;
 
 /// How long a command may take to be carried out before the device is taken for dead.
@@ -191,9 +190,9 @@ impl Device {
 
     // --- the data plane ---
 
-    /// Requests that were admitted, taken out of `requests`.
+    /// Requests that were admitted.
     #[inline]
-    pub(crate) fn post(&self, queue_pair: &Arc<QueuePairShared>, requests: &mut [Option<SendRequest>]) {
+    pub(crate) fn post(&self, queue_pair: &Arc<QueuePairShared>, requests: Posted<'_>) {
         self.0.driver.post(queue_pair, requests);
     }
 

@@ -1,11 +1,13 @@
 //! Queue pairs: where requests are posted, and what of them the host shares.
 
+mod posted;
 mod shared;
 
 use std::sync::Arc;
 
 use softrdma_mpa_ddp_rdmap::{MAX_INLINE, Operation, Payload, Segment, SegmentList, SendRequest, Stag};
 
+pub(crate) use posted::Posted;
 pub(crate) use shared::{QueuePairSettings, QueuePairShared};
 
 use crate::completion_queue::CompletionQueue;
@@ -203,7 +205,7 @@ impl QueuePair {
     pub fn post_send(&self, mut request: SendRequest) -> Result<(), PostError> {
         self.check(&request)?;
         self.0.shared.admit_send(&mut request)?;
-        self.0.device.post(&self.0.shared, &mut [Some(request)]);
+        self.0.device.post(&self.0.shared, Posted::one(&mut request));
         Ok(())
     }
 
@@ -315,7 +317,7 @@ impl Drop for Batch<'_> {
     fn drop(&mut self) {
         if self.filled > 0 {
             let inner = &self.queue_pair.0;
-            inner.device.post(&inner.shared, &mut self.requests[..self.filled]);
+            inner.device.post(&inner.shared, Posted::several(&mut self.requests[..self.filled]));
         }
     }
 }

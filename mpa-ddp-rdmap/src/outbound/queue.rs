@@ -1,7 +1,6 @@
 //! The send queue: requests from posting to completion.
 
-use std::collections::VecDeque;
-
+use super::places::{Place, Places};
 use crate::memory::{Access, AccessError, AtomicOperation, Memory};
 use crate::terminate::Blamed;
 use crate::types::MessageSequenceNumber;
@@ -10,8 +9,7 @@ use crate::work::{Completion, Opcode, Operation, Payload, RemoteAddress, Segment
 /// Requests in order of posting. Each has a position, counted from the first request ever.
 #[derive(Debug)]
 pub(super) struct SendQueue {
-    entries: VecDeque<Entry>,
-    depth: usize,
+    entries: Places<Entry>,
     /// Position of the front.
     first: u64,
     /// Position of the request that is being cut into FPDUs; those before it are committed whole.
@@ -21,7 +19,7 @@ pub(super) struct SendQueue {
 }
 
 /// A request and how far it is.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Entry {
     request: SendRequest,
     /// Bytes of payload, of a Read, or of an atomic.
@@ -44,33 +42,21 @@ pub(super) struct Entry {
 
 impl SendQueue {
     pub(super) fn new(depth: u32) -> Self {
-        let depth = depth as usize;
-        Self { entries: VecDeque::with_capacity(depth), depth, first: 0, current: 0, failed: false }
+        Self { entries: Places::new(depth as usize), first: 0, current: 0, failed: false }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.entries.len() >= self.depth
+        self.entries.is_full()
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
+    /// Takes over a request; there is room.
     #[inline]
-    pub(super) fn push(&mut self, request: SendRequest, length: u32) {
-        self.entries.push_back(Entry {
-            request,
-            length,
-            begun: false,
-            committed: 0,
-            placed: false,
-            sink: 0,
-            message: MessageSequenceNumber(0),
-            messages: 0,
-            end: None,
-            answers_due: 0,
-            failure: None,
-        });
+    pub(super) fn push(&mut self, request: &mut SendRequest, length: u32) {
+        self.entries.push_back().begin_anew(request, length);
     }
 
     /// The request at `position`, while it is not complete.
@@ -199,12 +185,7 @@ impl SendQueue {
             entry.segments().iter().for_each(|segment| memory.release(segment.stag));
         }
         let completion = entry.completion(status);
-        // It was looked at in its place: it is large.
         self.entries.pop_front();
-        if self.entries.is_empty() {
-            // From the beginning again: few places that stay in the cache, not one after the other.
-            self.entries.clear();
-        }
         self.first += 1;
         self.current = self.current.max(self.first);
         upper.complete_send(completion);
@@ -215,7 +196,23 @@ impl SendQueue {
 #[derive(Debug)]
 pub(super) struct Failed;
 
+impl Place for Entry {
+    fn vacate(&mut self) {
+        self.request.drop_inline();
+    }
+}
+
 impl Entry {
+    /// Becomes a new request. Done field by field: an entry is large, and most of it stays as it is.
+    #[inline]
+    fn begin_anew(&mut self, request: &mut SendRequest, length: u32) {
+        self.request.take_over(request);
+        self.length = length;
+        (self.begun, self.placed, self.failure) = (false, false, None);
+        (self.committed, self.sink, self.answers_due, self.end) = (0, 0, 0, None);
+        (self.message, self.messages) = (MessageSequenceNumber(0), 0);
+    }
+
     pub(super) fn request(&self) -> &SendRequest {
         &self.request
     }

@@ -93,20 +93,20 @@ pub(super) fn take_posted(outbound: &mut Outbound, queue_pair: &QueuePairShared)
     // A look is two loads; an empty queue is told for certain only behind a fence.
     while queue_pair.has_send()
         && !outbound.is_ending()
-        && let Some(request) = queue_pair.take_send()
+        && let Some(mut request) = queue_pair.take_send()
     {
         any = true;
-        take(outbound, queue_pair, request);
+        take(outbound, queue_pair, &mut request);
     }
     any
 }
 
 /// Moves one request into Outbound, which is not ending.
 #[inline]
-pub(super) fn take(outbound: &mut Outbound, queue_pair: &QueuePairShared, request: SendRequest) {
+pub(super) fn take(outbound: &mut Outbound, queue_pair: &QueuePairShared, request: &mut SendRequest) {
     let id = request.id;
     // Lengths, depths and tags were checked when it was posted; what is refused now is reported all the same.
-    if let Err(error) = outbound.post(request) {
+    if let Err(error) = outbound.post_from(request) {
         tracing::warn!(queue_pair = queue_pair.number(), id, %error, "request refused after posting");
         queue_pair.fail_send(id);
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use crossbeam_queue::ArrayQueue;
 use softrdma_mpa_ddp_rdmap::HandshakeConfig;
-use softrdma_mpa_ddp_rdmap::{Inbound, SendRequest};
+use softrdma_mpa_ddp_rdmap::Inbound;
 use softrdma_stack::stream::{Engine, ListenerId, ResetReason, Source, StreamEvent, StreamId};
 use softrdma_stack::time::Instant;
 
@@ -20,7 +20,7 @@ use super::mail::{Connection, Outbox, ToReceive};
 use super::timers::Timers;
 use crate::asynchronous::{AsyncEvent, AsyncEvents};
 use crate::connection_manager::{CmEventKind, CmIdShared};
-use crate::queue_pair::QueuePairShared;
+use crate::queue_pair::{Posted, QueuePairShared};
 
 /// What a host is told once.
 #[derive(Clone, Debug)]
@@ -477,11 +477,7 @@ impl Host {
 
     /// Hands what is in the queue of `queue_pair` to its connection, and behind it `requests`, which stay where they are if they cannot
     /// be taken. Whether there was anything.
-    pub(super) fn post(
-        &mut self,
-        queue_pair: &QueuePairShared,
-        requests: &mut impl Iterator<Item = SendRequest>,
-    ) -> bool {
+    pub(super) fn post(&mut self, queue_pair: &QueuePairShared, requests: &mut Posted<'_>) -> bool {
         let Some(slot) = queue_pair.endpoint() else { return false };
         let Some(endpoint) = self.endpoint_mut(slot) else { return false };
         let Phase::Established(outbound) = &mut endpoint.phase else { return false };

@@ -14,7 +14,6 @@ mod receive;
 mod split;
 mod timers;
 
-use softrdma_mpa_ddp_rdmap::SendRequest;
 use softrdma_stack::stream::{
     Abort, Activity, Engine, EngineStatistics, Source, StreamEvent, StreamId, Streams, Transmitted,
 };
@@ -26,7 +25,7 @@ use mail::deliver;
 pub(crate) use receive::ReceiveSide;
 pub(crate) use split::Split;
 
-use crate::queue_pair::QueuePairShared;
+use crate::queue_pair::{Posted, QueuePairShared};
 use crate::turn::Bell;
 
 /// An engine and what is above it: receiving and sending, driven together.
@@ -74,12 +73,7 @@ impl Core {
     }
 
     /// Requests, straight from the application. `requests` keeps those that their connection cannot take.
-    pub(crate) fn post(
-        &mut self,
-        now: Instant,
-        queue_pair: &QueuePairShared,
-        requests: &mut impl Iterator<Item = SendRequest>,
-    ) {
+    pub(crate) fn post(&mut self, now: Instant, queue_pair: &QueuePairShared, requests: &mut Posted<'_>) {
         self.host.set_now(now);
         if self.host.post(queue_pair, requests) {
             self.transmit(now);

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use softrdma_mpa_ddp_rdmap::SendRequest;
 use softrdma_stack::mailbox::Mailbox;
 use softrdma_stack::softrdma::{SMALL_BURST_BYTES, SMALL_BURST_PACKETS};
 use softrdma_stack::stream::{
@@ -18,7 +17,7 @@ use softrdma_stack::time::Instant;
 
 use super::mail::{Outbox, ToHost, ToReceive};
 use super::{Host, ReceiveSide, command, transmit_ready};
-use crate::queue_pair::QueuePairShared;
+use crate::queue_pair::{Posted, QueuePairShared};
 use crate::turn::{Bell, Turn, Visit};
 
 /// Messages that a mailbox holds without allocating.
@@ -136,12 +135,7 @@ impl Split {
 
     /// Takes requests to the connection of `queue_pair` if nobody else sends and they can be taken; `requests` keeps them otherwise.
     /// Then carries out whatever else there is to send.
-    pub(crate) fn post(
-        &self,
-        now: Instant,
-        queue_pair: &QueuePairShared,
-        requests: &mut impl Iterator<Item = SendRequest>,
-    ) {
+    pub(crate) fn post(&self, now: Instant, queue_pair: &QueuePairShared, requests: &mut Posted<'_>) {
         let mut is_taken = false;
         self.note(self.send.try_enter(|sending, _| {
             sending.host.set_now(now);

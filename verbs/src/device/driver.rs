@@ -21,7 +21,6 @@ use crossbeam_channel::{Receiver, Sender};
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
 use rustix::event::{EventfdFlags, eventfd};
-use softrdma_mpa_ddp_rdmap::SendRequest;
 use softrdma_stack::stream::{Activity, Engine, EngineStatistics};
 use softrdma_stack::time::Instant;
 
@@ -30,7 +29,7 @@ use crate::asynchronous::AsyncEvents;
 use crate::configuration::{DeviceConfig, Threads};
 use crate::core::{Command, Core, Doorbells, Host, ReceiveSide, Split};
 use crate::events::wait_readable;
-use crate::queue_pair::QueuePairShared;
+use crate::queue_pair::{Posted, QueuePairShared};
 use crate::turn::{Bell, Turn, Visit};
 
 /// How often the stack's thread looks whether a polling application still polls.
@@ -131,7 +130,7 @@ impl Work {
 
     /// Takes requests to the connection of `queue_pair` and lets them leave, if nobody is at work and they can be taken; otherwise
     /// they stay where they are.
-    fn post(&self, now: Instant, queue_pair: &QueuePairShared, requests: &mut impl Iterator<Item = SendRequest>) {
+    fn post(&self, now: Instant, queue_pair: &QueuePairShared, requests: &mut Posted<'_>) {
         match self {
             Self::Whole(turn, has_rest) => {
                 turn.try_enter(|core, bell| {
@@ -349,21 +348,20 @@ impl Driver {
         }
     }
 
-    /// Requests that were admitted ([`QueuePairShared::admit_send`]), taken out of `requests`: straight to their connection if nobody
-    /// is at work, else into the queue.
-    pub(super) fn post(&self, queue_pair: &Arc<QueuePairShared>, requests: &mut [Option<SendRequest>]) {
-        let mut requests = requests.iter_mut().filter_map(Option::take).peekable();
+    /// Requests that were admitted ([`QueuePairShared::admit_send`]): straight to their connection if nobody is at work, else into
+    /// the queue.
+    pub(super) fn post(&self, queue_pair: &Arc<QueuePairShared>, mut requests: Posted<'_>) {
         if self.driving != Driving::StackThread {
             self.work.post(self.clock.now(), queue_pair, &mut requests);
         }
         if self.keeps_receiving {
             self.count_application_poll();
         }
-        if requests.peek().is_none() {
+        if requests.is_empty() {
             return self.wake_for_mail();
         }
         // Once they are all in the queue.
-        if requests.fold(false, |rings, request| queue_pair.queue_send(request) | rings) {
+        if requests.fold(false, |rings, request| queue_pair.queue_send(std::mem::take(request)) | rings) {
             self.push_doorbell(queue_pair.clone());
         }
         self.ring();

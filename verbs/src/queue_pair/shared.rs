@@ -42,8 +42,8 @@ pub(crate) struct QueuePairShared {
     is_dropped: AtomicBool,
     send_queue: ArrayQueue<SendRequest>,
     max_send: u32,
-    /// Posted and not completed.
-    outstanding: AtomicU32,
+    /// Send requests admitted ever. What of them is not among [`Self::sends_completed`] is outstanding.
+    sends_admitted: AtomicU64,
     signal_all: bool,
     state: AtomicU8,
     /// In the device's queue of doorbells.
@@ -53,6 +53,7 @@ pub(crate) struct QueuePairShared {
     ord: AtomicU32,
     /// Number of the completion queue that overran; [`NOWHERE`] if none did.
     overrun: AtomicU32,
+    /// Written by whoever is inside the turn only.
     sends_completed: AtomicU64,
     receives_completed: AtomicU64,
 }
@@ -69,7 +70,7 @@ impl QueuePairShared {
             is_dropped: AtomicBool::new(false),
             send_queue: ArrayQueue::new(settings.max_send.max(1) as usize),
             max_send: settings.max_send.max(1),
-            outstanding: AtomicU32::new(0),
+            sends_admitted: AtomicU64::new(0),
             signal_all: settings.signal_all,
             state: AtomicU8::new(QueuePairState::Reset as u8),
             rung: AtomicBool::new(false),
@@ -104,11 +105,10 @@ impl QueuePairShared {
 
     /// Send requests posted and not completed, and requests completed: sends, receives.
     pub(crate) fn counters(&self) -> (u32, u64, u64) {
-        (
-            self.outstanding.load(Ordering::Relaxed),
-            self.sends_completed.load(Ordering::Relaxed),
-            self.receives_completed.load(Ordering::Relaxed),
-        )
+        // Completed first: it never is more than what was admitted before.
+        let completed = self.sends_completed.load(Ordering::Acquire);
+        let outstanding = self.sends_admitted.load(Ordering::Relaxed).saturating_sub(completed);
+        (outstanding.min(u64::from(self.max_send)) as u32, completed, self.receives_completed.load(Ordering::Relaxed))
     }
 
     // --- states ---
@@ -183,8 +183,9 @@ impl QueuePairShared {
             QueuePairState::ReadyToSend | QueuePairState::Error => {}
             state => return Err(PostError::State { number: self.number, state }),
         }
-        if self.outstanding.fetch_add(1, Ordering::AcqRel) >= self.max_send {
-            self.outstanding.fetch_sub(1, Ordering::AcqRel);
+        let completed = self.sends_completed.load(Ordering::Acquire);
+        if self.sends_admitted.fetch_add(1, Ordering::AcqRel).saturating_sub(completed) >= u64::from(self.max_send) {
+            self.sends_admitted.fetch_sub(1, Ordering::AcqRel);
             return Err(PostError::Full { depth: self.max_send });
         }
         request.signaled |= self.signal_all;
@@ -220,8 +221,8 @@ impl QueuePairShared {
     }
 
     pub(crate) fn complete_send(&self, completion: Completion) {
-        self.outstanding.fetch_sub(1, Ordering::AcqRel);
-        self.sends_completed.store(self.sends_completed.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        // One writer, so not one step. Release: who admits another request into the place sees it free.
+        self.sends_completed.store(self.sends_completed.load(Ordering::Relaxed) + 1, Ordering::Release);
         if completion.signaled || completion.status != Status::Success {
             self.push_completion(&self.send_completions, completion);
         }
