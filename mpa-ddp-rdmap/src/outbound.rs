@@ -238,7 +238,10 @@ impl Outbound {
         if self.records.is_full() {
             return None;
         }
-        self.complete(memory, upper);
+        if self.queue.front_is_invalidation() {
+            // All before it is done: nothing else would complete it.
+            self.complete(memory, upper);
+        }
         if self.ending == Ending::Open && self.peer_ready {
             if let Some(kind) = self.rtr_due {
                 return self.commit_rtr(kind, room, upper);

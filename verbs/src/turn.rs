@@ -107,6 +107,11 @@ impl<T, const PASSES: u32> Turn<T, PASSES> {
         }
     }
 
+    /// Whether somebody is inside, at the moment of the look.
+    pub(crate) fn is_taken(&self) -> bool {
+        is_taken(self.state.load(Ordering::Relaxed))
+    }
+
     /// Whether nobody is inside though a bell hangs.
     pub(crate) fn is_left(&self) -> bool {
         let state = self.state.load(Ordering::Acquire);
@@ -216,12 +221,13 @@ mod tests {
             due.push(bell);
             if due.len() == 1 {
                 assert_eq!(turn.try_enter(|(), _| unreachable!("the turn is taken")), Visit::Elsewhere);
+                assert!(turn.is_taken());
                 for bell in [Bell::Outbound, Bell::Whole, Bell::Outbound] {
                     assert_eq!(turn.ring(bell, |(), _| unreachable!("the turn is taken")), Visit::Elsewhere);
                 }
             }
         });
-        assert_eq!((visit, turn.is_left()), (Visit::Quiet, false));
+        assert_eq!((visit, turn.is_left(), turn.is_taken()), (Visit::Quiet, false, false));
         assert_eq!(due, [Bell::Outbound, Bell::Whole], "the strongest bell makes the one inside work once more");
     }
 

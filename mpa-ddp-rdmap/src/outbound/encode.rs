@@ -1,12 +1,13 @@
 //! The bytes of an FPDU.
 
-use zerocopy::IntoBytes;
 use zerocopy::byteorder::network_endian::{U32, U64};
+use zerocopy::{Immutable, IntoBytes};
 
 use super::queue::SendQueue;
 use super::records::{Body, Content};
 use crate::framing::{CRC_FIELD, LENGTH_FIELD, Markers, crc32c, fpdu_length};
 use crate::memory::{Access, AccessError, AtomicOperation, Memory};
+use crate::terminate::DdpHeader;
 use crate::types::TaggedOffset;
 use crate::wire::{ATOMIC_COMPARE_SWAP, ATOMIC_FETCH_ADD, AtomicRequestHeader, DDP_VERSION};
 use crate::work::{Operation, Payload};
@@ -148,8 +149,18 @@ impl<M: Memory + ?Sized> Encoder<'_, M> {
 
 /// Writes length field and DDP header, and tells where they end.
 fn write_header(content: &Content, out: &mut [u8]) -> usize {
-    let header = content.header();
     out[..LENGTH_FIELD].copy_from_slice(&(content.length() as u16).to_be_bytes());
-    out[LENGTH_FIELD..LENGTH_FIELD + header.len()].copy_from_slice(header);
-    LENGTH_FIELD + header.len()
+    // Each of a length that the compiler knows.
+    match &content.header {
+        DdpHeader::Tagged(header) => put(header, out),
+        DdpHeader::Untagged(header) => put(header, out),
+    }
+}
+
+/// Writes a header behind the length field, and tells where it ends.
+#[inline]
+fn put<H: IntoBytes + Immutable>(header: &H, out: &mut [u8]) -> usize {
+    let end = LENGTH_FIELD + size_of::<H>();
+    out[LENGTH_FIELD..end].copy_from_slice(header.as_bytes());
+    end
 }

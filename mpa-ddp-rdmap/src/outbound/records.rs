@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 
-use zerocopy::IntoBytes;
-
 use super::encode::Encoder;
 use crate::limits::{MAX_RETAINED_BYTES, MAX_UNACKNOWLEDGED_RECORDS};
 use crate::memory::{AccessError, Memory};
@@ -59,14 +57,6 @@ impl Content {
             DdpHeader::Untagged(header) => size_of_val(header),
         };
         header + self.body.length()
-    }
-
-    /// The DDP header as it travels.
-    pub(super) fn header(&self) -> &[u8] {
-        match &self.header {
-            DdpHeader::Tagged(header) => header.as_bytes(),
-            DdpHeader::Untagged(header) => header.as_bytes(),
-        }
     }
 }
 

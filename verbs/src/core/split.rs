@@ -118,6 +118,11 @@ impl Split {
         activity
     }
 
+    /// Whether somebody receives, at the moment of the look.
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.receive.is_taken()
+    }
+
     /// Sends what is due, for a thread that leaves receiving to another; whether anything was.
     pub(crate) fn progress_sending(&self, now: impl FnOnce() -> Instant) -> bool {
         let due = self.send_due.load(Ordering::Acquire);

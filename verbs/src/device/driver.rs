@@ -182,6 +182,14 @@ impl Work {
         }
     }
 
+    /// Whether somebody is at work, of sides with a turn each at receiving; at the moment of the look.
+    fn is_taken(&self) -> bool {
+        match self {
+            Self::Whole(turn, _) => turn.is_taken(),
+            Self::Split(split) => split.is_receiving(),
+        }
+    }
+
     /// Whether something lies between the sides that nobody has been seen to take, or was left by who was inside long enough.
     fn has_mail(&self) -> bool {
         match self {
@@ -512,8 +520,8 @@ impl Driver {
         let mut application_at = None;
         while !self.stopping.load(Ordering::Relaxed) {
             let polls = self.application_polls.load(Ordering::Relaxed);
-            if polls != seen_polls && !self.keeps_receiving {
-                // The application drives (c2, c3). Whatever it leaves behind when it stops is found at the next look.
+            if self.is_driven(polls != seen_polls) {
+                // Whatever the application leaves behind when it stops is found at the next look.
                 seen_polls = polls;
                 std::thread::sleep(if looks < FIRST_LOOKS { FIRST_TAKE_OVER } else { TAKE_OVER });
                 looks = looks.saturating_add(1);
@@ -541,6 +549,15 @@ impl Driver {
                     seen_polls = self.application_polls.load(Ordering::Relaxed);
                 }
             }
+        }
+    }
+
+    /// Whether the application drives (c2, c3 with the token). `has_polled`: since the last look. Or it is still in a poll of then, with
+    /// much to do, perhaps on this very CPU: then it needs no help.
+    fn is_driven(&self, has_polled: bool) -> bool {
+        match self.driving {
+            Driving::RunToCompletion | Driving::Halves => !self.keeps_receiving && (has_polled || self.work.is_taken()),
+            Driving::StackThread | Driving::Manual => false,
         }
     }
 
