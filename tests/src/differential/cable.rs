@@ -8,11 +8,14 @@ use softrdma_stack::memory_port::{MemoryPacket, MemoryPort, MemoryReceiveQueue, 
 use softrdma_stack::port::{Frame, Packet, Port, ReceiveQueue, TransmitOffload, TransmitQueue};
 
 use crate::wire::tap::Tap;
+use crate::wire::{Line, Settings, Trouble};
 
 /// Frames moved in one direction before the other has its turn.
 const BATCH: usize = 64;
 /// The largest frame: Ethernet's header and its largest packet, with room to spare.
 const LARGEST_FRAME: usize = 2048;
+/// What may be on the cable: more than both windows.
+const QUEUE_BYTES: u64 = 1 << 20;
 /// Frames that are remembered for the account of a failure.
 const REMEMBERED_FRAMES: usize = 40;
 
@@ -35,6 +38,8 @@ pub(super) struct Queues {
 /// A cable between two plugs.
 pub(super) struct Cable<'a> {
     plugs: [Plug<'a>; 2],
+    /// What becomes of what comes from each end.
+    lines: [Line; 2],
     /// What comes from that end waits there.
     pub(super) is_held: [bool; 2],
     moved_at: Instant,
@@ -89,26 +94,26 @@ impl Plug<'_> {
 
 impl<'a> Cable<'a> {
     /// What waits at the plugs is of an earlier cable, and lost.
-    pub(super) fn new(mut plugs: [Plug<'a>; 2]) -> Result<Self, String> {
+    pub(super) fn new(mut plugs: [Plug<'a>; 2], trouble: Trouble, seed: u64) -> Result<Self, String> {
         let now = Instant::now();
         for plug in &mut plugs {
             while plug.receive(&mut [0; LARGEST_FRAME])?.is_some() {}
         }
-        Ok(Self { plugs, is_held: [false; 2], moved_at: now, start: now, last: VecDeque::new() })
+        let settings = Settings { rate: None, queue_bytes: QUEUE_BYTES, delay: Duration::ZERO, trouble };
+        let line = |seed| Line::new(settings, seed).map_err(|error| error.to_string());
+        // Neighbouring seeds must not share a direction.
+        let lines = [line(2 * seed)?, line(2 * seed + 1)?];
+        Ok(Self { plugs, lines, is_held: [false; 2], moved_at: now, start: now, last: VecDeque::new() })
     }
 
     /// Moves what is there to be moved; whether there was anything.
     pub(super) fn carry(&mut self) -> Result<bool, String> {
         let mut moved = false;
-        let mut frame = [0; LARGEST_FRAME];
         for from in 0..2 {
-            for _ in 0..BATCH {
-                if self.is_held[from] {
-                    break;
-                }
-                let Some(length) = self.plugs[from].receive(&mut frame)? else { break };
-                self.remember(from, &frame[..length]);
-                self.plugs[1 - from].send(&frame[..length]);
+            moved |= self.take_in(from)?;
+            let now = self.now();
+            while let Some(frame) = self.lines[from].poll_frame(now) {
+                self.plugs[1 - from].send(frame);
                 moved = true;
             }
         }
@@ -116,6 +121,27 @@ impl<'a> Cable<'a> {
             self.moved_at = Instant::now();
         }
         Ok(moved)
+    }
+
+    /// Puts on the cable what one end has for it.
+    fn take_in(&mut self, from: usize) -> Result<bool, String> {
+        let mut moved = false;
+        let mut frame = [0; LARGEST_FRAME];
+        for _ in 0..BATCH {
+            if self.is_held[from] {
+                break;
+            }
+            let Some(length) = self.plugs[from].receive(&mut frame)? else { break };
+            let now = self.now();
+            self.remember(from, &frame[..length]);
+            self.lines[from].handle_frame(now, &frame[..length]);
+            moved = true;
+        }
+        Ok(moved)
+    }
+
+    fn now(&self) -> softrdma_stack::time::Instant {
+        softrdma_stack::time::Instant::from_nanoseconds(self.start.elapsed().as_nanos() as u64)
     }
 
     /// How long nothing has moved.
@@ -130,6 +156,15 @@ impl<'a> Cable<'a> {
         memory.clear();
         memory.extend_from_slice(frame);
         self.last.push_back((self.start.elapsed(), from, memory));
+    }
+
+    /// Frames that were lost, doubled, held back or changed.
+    pub(super) fn harmed(&self) -> u64 {
+        let of = |line: &Line| {
+            let counters = line.counters();
+            counters.lost + counters.duplicated + counters.held_back + counters.corrupted
+        };
+        self.lines.iter().map(of).sum()
     }
 
     /// The last frames in words.

@@ -7,7 +7,7 @@
 //!
 //! - [`script`]: steps, what is seen, and an application that follows its script.
 //! - `kernel`, `ours`: the two kinds of TCP below an application.
-//! - `cable`: what carries frames between them, and can hold them up.
+//! - `cable`: what carries frames between them, holds them up when it is told to, and does them harm where that is wanted.
 //! - `play`: one connection, from its beginning to the end of both scripts, against a deadline.
 //!
 //! Each kernel has a TAP interface in a network namespace; nothing else is in there, and nothing outside is touched. All runs in
@@ -23,6 +23,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::network::Namespace;
+use crate::wire::Trouble;
 use crate::wire::tap::{Place, Tap};
 use cable::{Cable, Plug};
 use kernel::KernelEnd;
@@ -46,13 +47,22 @@ pub enum Family {
 
 /// Whose TCP is below an application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+enum Kind {
     /// The kernel's.
     Kernel,
     /// Ours in one piece.
     Ours,
     /// Ours as two halves that are driven one after the other.
     OurHalves,
+}
+
+/// What is not as usual.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Conditions {
+    /// What the kernels are told: names below `net.ipv4`, and values.
+    pub kernel: &'static [(&'static str, &'static str)],
+    /// What the cable does to IP packets.
+    pub trouble: Trouble,
 }
 
 /// Who connects to whom.
@@ -93,8 +103,10 @@ pub struct Rig {
     family: Family,
     namespaces: [Namespace; 2],
     taps: [Tap; 2],
+    trouble: Trouble,
     /// Runs so far: each has a seed of its own.
     runs: u64,
+    harmed: u64,
 }
 
 impl Family {
@@ -114,10 +126,23 @@ impl Family {
     }
 }
 
+impl Conditions {
+    /// Settings of the network are those of the namespace that a thread is in.
+    fn tell_kernel(&self) {
+        for (name, value) in self.kernel {
+            let path = format!("/proc/sys/net/ipv4/{name}");
+            std::fs::write(&path, value).unwrap_or_else(|error| panic!("{path}: {error}"));
+        }
+    }
+}
+
 impl Rig {
     /// Two namespaces with an interface each; `name` appears in theirs. Needs root and `ip`.
-    pub fn new(name: &str, family: Family) -> Self {
+    pub fn new(name: &str, family: Family, conditions: Conditions) -> Self {
         let namespaces = ["a", "b"].map(|side| Namespace::new(&format!("{name}-{side}")));
+        for namespace in &namespaces {
+            namespace.inside(|| conditions.tell_kernel());
+        }
         let taps = [0, 1].map(|side: usize| {
             let place = Place { name: INTERFACE.to_owned(), namespace: None };
             let tap = namespaces[side].inside(|| Tap::new(&place, MTU)).unwrap_or_else(|error| panic!("{error}"));
@@ -129,7 +154,7 @@ impl Rig {
             namespaces[side].ip(&arguments).unwrap_or_else(|error| panic!("{error}"));
             tap
         });
-        Self { family, namespaces, taps, runs: 0 }
+        Self { family, namespaces, taps, trouble: conditions.trouble, runs: 0, harmed: 0 }
     }
 
     /// Plays `scenario` in every way there is; what was not as between two kernels, with both accounts of it.
@@ -162,6 +187,11 @@ impl Rig {
         differences
     }
 
+    /// Frames that the cable has lost, doubled, held back or changed so far.
+    pub fn harmed(&self) -> u64 {
+        self.harmed
+    }
+
     /// What the side that connects and the side that listens saw.
     fn play(&mut self, scenario: &Scenario, casting: Casting) -> Result<[Vec<String>; 2], String> {
         self.runs += 1;
@@ -186,7 +216,10 @@ impl Rig {
         });
         let parties = [parties.next().expect("one"), parties.next().expect("the other")];
         let plugs: [Plug<'_>; 2] = plugs.try_into().unwrap_or_else(|_| unreachable!("two sides"));
-        Play::new(parties, Cable::new(plugs)?).run(scenario.listens)
+        let mut cable = Cable::new(plugs, self.trouble, self.runs)?;
+        let outcome = Play::new(parties, &mut cable).run(scenario.listens);
+        self.harmed += cable.harmed();
+        outcome
     }
 }
 

@@ -23,9 +23,9 @@ pub(super) struct Party<'a> {
 }
 
 /// Two of them, the one that connects first.
-pub(super) struct Play<'a> {
+pub(super) struct Play<'a, 'c> {
     parties: [Party<'a>; 2],
-    cable: Cable<'a>,
+    cable: &'c mut Cable<'a>,
 }
 
 impl<'a> Party<'a> {
@@ -34,8 +34,8 @@ impl<'a> Party<'a> {
     }
 }
 
-impl<'a> Play<'a> {
-    pub(super) fn new(parties: [Party<'a>; 2], cable: Cable<'a>) -> Self {
+impl<'a, 'c> Play<'a, 'c> {
+    pub(super) fn new(parties: [Party<'a>; 2], cable: &'c mut Cable<'a>) -> Self {
         Self { parties, cable }
     }
 
