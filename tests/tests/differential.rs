@@ -126,6 +126,8 @@ const BROKEN_ZERO_WINDOWS: &[Scenario] = &[
     ),
 ];
 
+/// RFC 9293 §3.5.2. What came before a reset and was not read is lost with us, as §3.10.7.4 has it; the kernel keeps it for who
+/// reads on. Here an application that does not read is told of the reset, and reads no more.
 const RESETS: &[Scenario] = &[
     Scenario { name: "nobody listens", listens: false, scripts: [&[Await(Refused)], &[]] },
     scenario("a reset in SYN-SENT", &[AtOnce, Reset], &[AtOnce, Settle]),
@@ -219,6 +221,8 @@ const LEAVING: &[Scenario] = &[
     ),
 ];
 
+/// RFC 6093 §6: urgent bytes are bytes of the stream like others, which is how we take them; the kernel does where SO_OOBINLINE is
+/// set, as here, and takes one of them out of the stream where it is not. Nothing above us has a use for where they are.
 const URGENT: &[Scenario] = &[
     scenario(
         "an urgent byte among others",
