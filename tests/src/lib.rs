@@ -1,5 +1,6 @@
 //! What the end-to-end tests of softrdma share. Nothing depends on this package.
 //!
+//! - [`differential`]: the same applications over our TCP and over the kernel's.
 //! - [`program`]: the built programs, run as a user would run them.
 //! - [`network`]: network namespaces.
 //! - [`simulation`]: two hosts on a virtual clock, over a bad wire, by seed.
@@ -12,6 +13,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
+pub mod differential;
 pub mod network;
 pub mod program;
 pub mod simulation;

@@ -1,6 +1,10 @@
 //! Network namespaces for tests that are root.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::process::Command;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// A network namespace of its own that goes away with this value, and everything in it.
 #[derive(Debug)]
@@ -25,6 +29,16 @@ impl Namespace {
     /// Runs `ip` in it; an error is what `ip` said.
     pub fn ip(&self, arguments: &[&str]) -> Result<(), String> {
         ip(&[&["-n", self.name.as_str()], arguments].concat())
+    }
+
+    /// Does `work` in it, on a thread of its own: sockets and interfaces made there stay there.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let enter = || {
+            let link = File::open(format!("/run/netns/{}", self.name)).expect("where `ip netns` puts it");
+            move_into_link_name_space(link.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may enter it");
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join()).expect("the work is done")
     }
 }
 

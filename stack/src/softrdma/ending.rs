@@ -24,7 +24,13 @@ impl<P: Port> Sending<P> {
     /// RFC 9293 §3.10.5.
     pub(super) fn abort_stream(&mut self, now: Instant, stream: StreamId) {
         let Some(name) = self.of_stream(stream) else { return };
-        self.send.send_reset(now, name.index);
+        let has_peer_ended = self.connections.get(name).is_some_and(|connection| connection.peer_end.is_some());
+        let has_ended = self.send.flow(name.index).is_some_and(|flow| flow.fin == Fin::Sent);
+        // RFC 9293 §3.10.5: in CLOSING and LAST-ACK nothing is sent. The peer has our end, or is about to: a reset behind it
+        // would cut its TIME-WAIT short (RFC 1337 §3).
+        if !(has_peer_ended && has_ended) {
+            self.send.send_reset(now, name.index);
+        }
         self.forget(name);
     }
 

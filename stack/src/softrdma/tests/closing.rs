@@ -133,6 +133,48 @@ fn rfc_9293_3_10_5_an_abort_resets_the_peer() {
 }
 
 #[test]
+fn rfc_9293_3_10_5_an_abort_when_both_have_said_their_last_sends_nothing() {
+    // LAST-ACK, then CLOSING.
+    for is_peer_first in [true, false] {
+        let mut script = Script::connected();
+        if is_peer_first {
+            script.send(seg("FA", 1, 1));
+        }
+        script.close();
+        script.drain();
+        if !is_peer_first {
+            script.send(seg("FA", 1, 1));
+        }
+        script.drain();
+        assert!(has_peer_closed(&script) && !is_closed(&script));
+        let stream = script.stream();
+        script.engine.abort(script.now, stream);
+        script.nothing();
+        assert_eq!(script.engine.statistics().connections, 0);
+    }
+}
+
+#[test]
+fn rfc_9293_3_10_5_an_abort_resets_a_peer_that_has_ended_and_one_that_has_not_yet() {
+    // CLOSE-WAIT, then FIN-WAIT-2.
+    for is_peer_first in [true, false] {
+        let mut script = Script::connected();
+        if is_peer_first {
+            script.send(seg("FA", 1, 1));
+        } else {
+            script.close();
+            script.drain();
+            script.send(seg("A", 1, 2));
+        }
+        script.drain();
+        let stream = script.stream();
+        script.engine.abort(script.now, stream);
+        let sent = script.one();
+        assert!(sent.flags.starts_with('R') && sent.seq == if is_peer_first { 1 } else { 2 }, "{sent:?}");
+    }
+}
+
+#[test]
 fn rfc_9293_3_10_7_4_a_fin_behind_a_gap_waits_for_what_is_missing() {
     let mut script = Script::connected();
     script.send(seg("FA", 4, 1).data(b"def"));
