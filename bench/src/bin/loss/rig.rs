@@ -2,9 +2,11 @@
 //! it learned of a path.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use core_affinity::CoreId;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -39,14 +41,16 @@ impl Rig {
     ) -> Result<Self, String> {
         let (sender, receiver) = (Namespace::new("sender")?, Namespace::new("receiver")?);
         let place = |namespace: &Namespace| format!("{INTERFACE}@{}", namespace.0);
+        run_on(Role::Wire);
         let wire = Command::new(&programs.wire)
             .args(["--left", &place(&sender), "--right", &place(&receiver), "--seed", &seed.to_string()])
             .args(scenario.wire())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| format!("cannot run wire: {error}"))?;
+            .spawn();
+        run_on(Role::Hosts);
+        let wire = wire.map_err(|error| format!("cannot run wire: {error}"))?;
         let mut rig = Self { sender, receiver, wire: Some(wire) };
         rig.wait_for_interfaces()?;
         for (host, address) in [(Host::Sender, KERNEL_SENDER), (Host::Receiver, KERNEL_RECEIVER)] {
@@ -114,6 +118,25 @@ impl Rig {
         let [names, values] = &lines[..] else { return Err("/proc/net/snmp has no two lines for TCP".to_owned()) };
         let found = names.iter().zip(values).find(|(name, _)| **name == "RetransSegs");
         found.and_then(|(_, value)| value.parse().ok()).ok_or_else(|| "/proc/net/snmp: no RetransSegs".to_owned())
+    }
+}
+
+/// What a CPU is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Wire,
+    Hosts,
+}
+
+/// Has what is started from now on run on the CPU for `role`. The wire keeps time by spinning, and whoever shares its CPU waits for
+/// slices of it: so it has one to itself, and the hosts' programs, whoever's they are, share another. Without a second CPU nothing
+/// is tied.
+fn run_on(role: Role) {
+    static CPUS: OnceLock<Vec<CoreId>> = OnceLock::new();
+    // Asked once: afterwards the answer is the one that was chosen.
+    let cpus = CPUS.get_or_init(|| core_affinity::get_core_ids().unwrap_or_default());
+    if let [hosts, .., wire] = cpus[..] {
+        core_affinity::set_for_current(if role == Role::Wire { wire } else { hosts });
     }
 }
 
