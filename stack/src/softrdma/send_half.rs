@@ -110,14 +110,19 @@ impl<P: Port> SendHalf<P> {
 
     /// Adds a connection whose SYN, or SYN with ACK, is to be sent; it is given up at `give_up`.
     pub(super) fn open(&mut self, now: Instant, name: Name, flow: SendFlow) {
+        self.adopt(name, flow);
+        self.send_handshake(now, name.index);
+        self.arm(name.index);
+    }
+
+    /// Adds a connection whose SYN with ACK has left already.
+    pub(super) fn adopt(&mut self, name: Name, flow: SendFlow) {
         let index = name.index as usize;
         if index >= self.flows.len() {
             self.flows.resize_with(index + 1, || None);
         }
         flow.shared.set_in_flight(flow.initial, flow.initial.wrapping_add(1));
         self.flows[index] = Some(Box::new(flow));
-        self.send_handshake(now, name.index);
-        self.arm(name.index);
     }
 
     /// Ends a connection here, without a word.

@@ -1,6 +1,7 @@
 //! The engine against scripts: one exchange for each rule, named by where the rule stands.
 
 mod closing;
+mod cookies;
 mod hostile;
 mod opening;
 mod options;
