@@ -216,7 +216,7 @@ impl<P: Port> Sending<P> {
         };
         // So much the peer was told: by the cookie.
         flow.shared.set_told(flow.shared.announcement());
-        self.send.adopt(name, flow);
+        self.send.adopt(name, flow, segment.hardware_source);
         (true, self.establish(now, name, segment, streams))
     }
 

@@ -288,8 +288,14 @@ impl<P: Port> Sending<P> {
 
     pub(super) fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
         self.send.settle();
-        let retry = (self.send.output.is_waiting() || self.send.is_starved()).then(|| now + BLOCKED_RETRY);
-        [retry, self.send.owed_deadline(now), self.send.next_deadline()].into_iter().flatten().min()
+        if self.send.has_neighbour_news() {
+            return Some(now);
+        }
+        let retry = now + BLOCKED_RETRY;
+        let blocked = (self.send.output.is_waiting() || self.send.is_starved()).then_some(retry);
+        let due = [blocked, self.send.owed_deadline(now), self.send.next_deadline()].into_iter().flatten().min()?;
+        // What is due and cannot leave is not due over and over.
+        Some(if self.send.output.is_stuck() { due.max(retry) } else { due })
     }
 
     pub(super) fn readiness(&self) -> Option<Arc<OwnedFd>> {
