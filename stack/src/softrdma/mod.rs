@@ -26,6 +26,7 @@ mod capture;
 mod config;
 mod cookies;
 mod ending;
+mod gaps;
 mod handshake;
 mod ingress;
 mod interface;
@@ -100,6 +101,7 @@ impl<P: Port> SoftrdmaEngine<P> {
         let mut receive = ReceiveHalf::new(receive, config.max_held_packets, hash);
         receive.hardware = hardware;
         receive.verifies = config.checksum;
+        receive.gaps.set_shortest_timeout(config.min_retransmission_timeout);
         receive.capture = capture.clone();
         let counters = receive.counters.clone();
         let outside = Outside { port, transmit, capture, counters };
