@@ -2,7 +2,9 @@
 
 mod closing;
 mod cookies;
+mod faults;
 mod hostile;
+mod network;
 mod opening;
 mod options;
 mod script;
