@@ -49,7 +49,7 @@ impl Place {
     const PLAIN: Self = Self { is_ipv6: false, loss: 0.0, max_held_packets: MAX_HELD_PACKETS, lead: Duration::ZERO };
     const IPV6: Self = Self { is_ipv6: true, ..Self::PLAIN };
     /// Not much more may be held than one good connection needs.
-    const LOSSY: Self = Self { loss: 0.002, max_held_packets: 128, lead: Duration::from_millis(40), ..Self::PLAIN };
+    const LOSSY: Self = Self { loss: 0.002, max_held_packets: 128, lead: Duration::from_millis(25), ..Self::PLAIN };
 }
 
 /// What the good connections got.
