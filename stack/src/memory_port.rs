@@ -351,6 +351,13 @@ pub struct MemoryTransmitQueue {
     queued: Vec<Buffer>,
 }
 
+impl MemoryTransmitQueue {
+    /// Buffers of its pool that are not free: in frames under construction, queued, on their way, or received and not dropped.
+    pub fn buffers_in_use(&self) -> usize {
+        self.pool.in_use() - self.spare.len()
+    }
+}
+
 impl TransmitQueue for MemoryTransmitQueue {
     type Attachment = Infallible;
     type Frame = MemoryFrame;

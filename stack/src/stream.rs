@@ -269,6 +269,9 @@ pub struct EngineStatistics {
     pub connections: u64,
     /// Connections that were refused because a limit or backlog was reached.
     pub refused_connections: u64,
+    /// Connection requests that were answered without keeping anything, for the peer to bring back (RFC 4987 §3.6), because a
+    /// backlog was full.
+    pub stateless_answers: u64,
     /// Segments sent again; 0 where the engine cannot know.
     pub retransmitted_segments: u64,
     /// Frames dropped for a bad checksum or a malformed header.

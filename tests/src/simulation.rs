@@ -19,6 +19,7 @@ use softrdma_stack::time::Instant;
 use softrdma_verbs::{CmEventKind, CmId, ConnectParameters, Device, DeviceConfig, EventChannel, Scheme};
 
 use end::End;
+pub use end::{Message, Transcript};
 pub use plan::Plan;
 
 /// How much virtual time a run may take: smoltcp backs off from one second, so bad wires are slow.
@@ -28,12 +29,14 @@ const LONGEST_RUN: Duration = Duration::from_secs(1800);
 const MOST_STEPS: u64 = 3_000_000;
 
 /// What a run came to.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Requests that both ends posted.
     pub requests: u64,
     /// Virtual time of the run.
     pub virtual_time: Duration,
+    /// What the application saw at each end: of the same seed the same, whatever carried it.
+    pub transcripts: Vec<Transcript>,
 }
 
 /// Runs the scenario of `seed` with the engine of `scheme`; an error tells what did not hold.
@@ -48,7 +51,12 @@ pub fn run(seed: u64, scheme: Scheme) -> Result<Report, String> {
     for (index, end) in ends.iter().enumerate() {
         end.check_memory().map_err(|error| format!("end {index}: {error}"))?;
     }
-    Ok(Report { requests, virtual_time: world.now.saturating_since(Instant::ZERO) })
+    let mut transcripts = Vec::new();
+    for pair in ends.chunks_exact(2) {
+        transcripts.push(pair[0].transcript(&pair[1])?);
+        transcripts.push(pair[1].transcript(&pair[0])?);
+    }
+    Ok(Report { requests, virtual_time: world.now.saturating_since(Instant::ZERO), transcripts })
 }
 
 /// Two devices and the wire between them.

@@ -22,3 +22,26 @@ fn agree(scheme: Scheme) {
     }
     assert!(requests > 10_000, "{requests} requests are too few to mean anything");
 }
+
+#[test]
+fn the_same_seeds_give_the_application_the_same_bytes_whatever_carries_them() {
+    let mut bytes = 0;
+    for seed in 1000..1100 {
+        let run = |scheme| match softrdma_tests::simulation::run(seed, scheme) {
+            Ok(report) => report.transcripts,
+            Err(error) => panic!("seed {seed}, {scheme:?}: {error}"),
+        };
+        let (sequential, softrdma) = (run(Scheme::Sequential), run(Scheme::Softrdma));
+        assert_eq!(sequential.len(), softrdma.len(), "seed {seed}");
+        for (end, (left, right)) in sequential.iter().zip(&softrdma).enumerate() {
+            // Not by assert_eq: nobody reads megabytes.
+            let is_same = left.requests.iter().zip(&right.requests).position(|(left, right)| left != right);
+            assert!(
+                left == right,
+                "seed {seed}, end {end}: differs from request {is_same:?} on, or in what was received"
+            );
+            bytes += left.requests.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        }
+    }
+    assert!(bytes > 10_000_000, "{bytes} bytes are too few to mean anything");
+}

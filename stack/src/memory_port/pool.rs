@@ -40,6 +40,12 @@ impl Pool {
         }
     }
 
+    /// Buffers that are out.
+    pub(super) fn in_use(&self) -> usize {
+        let state = self.state();
+        state.made - state.free.len()
+    }
+
     fn give_back(&self, bytes: Box<[u8]>) {
         self.state().free.push(bytes);
     }

@@ -223,7 +223,9 @@ fn frames_come_from_a_bounded_pool_and_go_back_to_it() {
         frames.push(frame);
     }
     assert_eq!(frames.len(), 2 * (10 + TRANSMIT_QUEUE_FRAMES + BURST));
+    assert_eq!(ends.transmit.buffers_in_use(), frames.len());
     frames.clear();
+    assert_eq!(ends.transmit.buffers_in_use(), 0);
     assert!(ends.transmit.frame(60).is_some());
 }
 

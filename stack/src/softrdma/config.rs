@@ -74,7 +74,8 @@ pub struct SoftrdmaConfig {
     pub max_connections: usize,
     /// Listeners at a time.
     pub max_listeners: usize,
-    /// Half-open connections of one listener at a time, however large a backlog is asked for.
+    /// Half-open connections of one listener at a time, however large a backlog is asked for. For those beyond nothing is kept:
+    /// they are answered with what they bring back (RFC 4987 §3.6).
     pub max_backlog: usize,
     /// Ended connections that are remembered at a time, for TIME-WAIT (RFC 9293 §3.6.1); the oldest is forgotten for the
     /// next. Each takes some hundred bytes and no port.

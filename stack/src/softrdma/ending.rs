@@ -5,7 +5,7 @@ use super::sending::{Phase, Sending};
 use super::shared::ToReceive;
 use super::time_wait::Remembered;
 use crate::port::Port;
-use crate::stream::{ResetReason, StreamEvent, StreamId, Streams};
+use crate::stream::{ListenerId, ResetReason, StreamEvent, StreamId, Streams};
 use crate::table::Name;
 use crate::time::Instant;
 
@@ -75,17 +75,21 @@ impl<P: Port> Sending<P> {
         1
     }
 
+    /// A connection for `listener` is not half-open any more.
+    pub(super) fn end_half_open(&mut self, listener: ListenerId) {
+        self.half_open -= 1;
+        if let Some(entry) = self.listeners.get_mut(listener) {
+            entry.end();
+        }
+    }
+
     /// Takes the connection out of both halves.
     pub(super) fn forget(&mut self, name: Name) {
         let Some(connection) = self.connections.remove(name) else { return };
         self.tuples.remove(&connection.tuple);
         match connection.phase {
             Phase::Synchronised => self.to_receive.push(ToReceive::Remove(name)),
-            Phase::SynReceived(Some(listener)) => {
-                if let Some(listener) = self.listeners.get_mut(listener) {
-                    listener.end();
-                }
-            }
+            Phase::SynReceived(Some(listener)) => self.end_half_open(listener),
             Phase::SynSent | Phase::SynReceived(None) => {}
         }
         self.send.remove(name.index);

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use rand::Rng;
 
+use super::cookies::{self, offer_of, timestamp_with};
 use super::listeners::Listener;
 use super::receive_half::PacketOf;
 use super::receiver::Receiver;
 use super::segment::{
     ACK, FIN, IPV4_HEADER, IPV6_HEADER, Options, RST, SYN, Segment, Stamp, SynOptions, TCP_HEADER, TIMESTAMPS_OPTION,
 };
-use super::send_half::{Fin, SendPhase};
+use super::send_half::{Fin, SendFlow, SendPhase};
 use super::sending::{Connection, Phase, Sending};
 use super::shared::{Announcement, Installed, Owed, Report, SharedFlow, ToReceive};
 use super::time_wait::Verdict;
@@ -20,7 +21,7 @@ use super::tuple::Tuple;
 use crate::port::Port;
 use crate::sequential::contains;
 use crate::stream::{ConnectError, ListenError, ListenerId, ResetReason, StreamEvent, StreamId, Streams};
-use crate::table::{Name, Table};
+use crate::table::Name;
 use crate::time::Instant;
 
 /// RFC 6335 §6: ports that nobody is assigned.
@@ -94,56 +95,129 @@ impl<P: Port> Sending<P> {
         self.listeners.add(Listener::new(bound, backlog)).ok_or(ListenError::TooManyListeners { limit })
     }
 
-    /// A segment that belongs to no connection, RFC 9293 §3.10.7.1 and §3.10.7.2.
-    pub(super) fn handle_stranger(&mut self, now: Instant, segment: &Segment, options: SynOptions) {
+    /// A segment that belongs to no connection, RFC 9293 §3.10.7.1 and §3.10.7.2. Whether the rest of it counts, because it
+    /// completed a handshake, and how many events there were.
+    pub(super) fn handle_stranger(
+        &mut self,
+        now: Instant,
+        segment: &Segment,
+        options: SynOptions,
+        streams: &mut dyn Streams,
+    ) -> (bool, usize) {
+        const NOTHING: (bool, usize) = (false, 0);
         let local = segment.tuple.local();
         let source = segment.tuple.remote();
         // RFC 1122 §4.2.3.10: nobody connects from or to a group.
-        if !self.is_ours(local.ip()) || !is_host(source.ip()) {
-            return;
+        if !self.is_ours(local.ip()) || !is_host(source.ip()) || self.is_remembered(now, segment) || segment.has(RST) {
+            return NOTHING;
         }
-        if let Some(remembered) = self.time_wait.get(&segment.tuple).copied() {
-            match self.time_wait.handle_segment(now, segment, self.limits.time_wait) {
-                Verdict::Ignore => return,
-                Verdict::Acknowledge => {
-                    let clock = ((now.as_nanoseconds() / 1_000_000) as u32).wrapping_add(remembered.clock_offset);
-                    let options = match remembered.recent_timestamp {
-                        Some(recent) => Options::Timestamps(clock, recent),
-                        None => Options::None,
-                    };
-                    let (sequence, acknowledgement) = (remembered.sent, remembered.received);
-                    let stamp = Stamp { sequence, acknowledgement, flags: ACK, window: 0, options };
-                    return self.send.send_answer(now, segment, &stamp);
-                }
-                Verdict::Reopen => self.time_wait.remove(&segment.tuple),
+        let listener = self.listeners.find(local).filter(|_| source.port() != 0);
+        match listener {
+            Some(listener) if segment.flags & (SYN | ACK | FIN) == SYN => {
+                self.begin_handshake(now, listener, segment, options);
+                NOTHING
+            }
+            Some(listener) if segment.flags & (SYN | ACK) == ACK => self.take_cookie(now, listener, segment, streams),
+            _ => {
+                self.refuse(now, segment);
+                NOTHING
             }
         }
-        if segment.has(RST) {
-            return;
+    }
+
+    /// Whether the connection is in TIME-WAIT, and what the segment asks for was done.
+    fn is_remembered(&mut self, now: Instant, segment: &Segment) -> bool {
+        let Some(remembered) = self.time_wait.get(&segment.tuple).copied() else { return false };
+        match self.time_wait.handle_segment(now, segment, self.limits.time_wait) {
+            Verdict::Ignore => true,
+            Verdict::Acknowledge => {
+                let clock = clock_at(now).wrapping_add(remembered.clock_offset);
+                let options = match remembered.recent_timestamp {
+                    Some(recent) => Options::Timestamps(clock, recent),
+                    None => Options::None,
+                };
+                let (sequence, acknowledgement) = (remembered.sent, remembered.received);
+                let stamp = Stamp { sequence, acknowledgement, flags: ACK, window: 0, options };
+                self.send.send_answer(now, segment, &stamp);
+                true
+            }
+            Verdict::Reopen => {
+                self.time_wait.remove(&segment.tuple);
+                false
+            }
         }
-        let listener =
-            self.listeners.find(local).filter(|_| segment.flags & (SYN | ACK | FIN) == SYN && source.port() != 0);
-        let Some(listener) = listener else { return self.refuse(now, segment) };
-        let is_full = self.listeners.get(listener).is_some_and(Listener::is_full);
-        if is_full {
-            self.make_room(listener);
-        }
+    }
+
+    /// A first SYN: the connection is half-open from now on, or the peer has to remember it for us.
+    fn begin_handshake(&mut self, now: Instant, listener: ListenerId, segment: &Segment, options: SynOptions) {
         if self.connections.is_full() {
             self.refused_connections += 1;
             return self.refuse(now, segment);
         }
-        self.accept_handshake(now, listener, segment, options);
+        // Of the places that are left in the table of connections, most are for those that have confirmed.
+        let left = self.limits.max_connections - self.connections.len();
+        let is_full = self.listeners.get(listener).is_some_and(Listener::is_full) || self.half_open > left / 2;
+        if is_full {
+            self.give_cookie(now, listener, segment, options);
+        } else {
+            self.accept_handshake(now, listener, segment, options);
+        }
     }
 
-    /// RFC 4987 §3.4: under a flood of SYNs the connection that has waited longest for its confirmation makes room. Those
-    /// that mean it confirm within a round trip.
-    fn make_room(&mut self, listener: ListenerId) {
-        let connections = &self.connections;
-        let oldest = self.listeners.get_mut(listener).and_then(|entry| entry.take_oldest(waits_in(connections)));
-        if let Some(oldest) = oldest {
-            self.refused_connections += 1;
-            self.forget(oldest);
+    /// RFC 4987 §3.6: under a flood of SYNs those that have begun keep their places, and everybody else is answered without
+    /// keeping anything. Those that mean it confirm, whatever the flood.
+    fn give_cookie(&mut self, now: Instant, listener: ListenerId, segment: &Segment, options: SynOptions) {
+        let tuple = &segment.tuple;
+        // RFC 4987 §3.6: what timestamps do not bring back is not offered.
+        let kept = if options.timestamps && self.limits.timestamps { options } else { SynOptions::default() };
+        let offer = self.offer_to(tuple, &kept);
+        let size = self.peer_segment(tuple.local().ip(), &options);
+        let clock = clock_at(now).wrapping_add(self.clock_offset(tuple));
+        let timestamps = (timestamp_with(clock, &options), segment.timestamps.map_or(0, |(value, _)| value));
+        let stamp = Stamp {
+            sequence: self.cookies.make(now, tuple, segment.sequence, size),
+            acknowledgement: segment.sequence.wrapping_add(1),
+            flags: SYN | ACK,
+            // RFC 7323 §2.2: the window of a SYN is never scaled.
+            window: self.limits.receive_window.min(0xffff) as u16,
+            options: Options::Syn(&offer, timestamps),
+        };
+        self.send.send_answer(now, segment, &stamp);
+        self.stateless_answers += 1;
+        if let Some(entry) = self.listeners.get_mut(listener) {
+            entry.cookies_until = now + cookies::LIFETIME;
         }
+    }
+
+    /// A segment that may bring a cookie back: then its connection is established. See [`Self::handle_stranger`].
+    fn take_cookie(
+        &mut self,
+        now: Instant,
+        listener: ListenerId,
+        segment: &Segment,
+        streams: &mut dyn Streams,
+    ) -> (bool, usize) {
+        // The third segment of the handshake, or the first with data if that was lost.
+        let peer_initial = segment.sequence.wrapping_sub(1);
+        let initial = segment.acknowledgement.wrapping_sub(1);
+        // RFC 4987 appendix A: without a flood not long ago there are none, and nobody needs to guess.
+        let may_be = self.listeners.get(listener).is_some_and(|entry| now < entry.cookies_until);
+        let size = if may_be { self.cookies.read(now, &segment.tuple, peer_initial, initial) } else { None };
+        let Some(size) = size else {
+            self.refuse(now, segment);
+            return (false, 0);
+        };
+        let echo = segment.timestamps.filter(|_| self.limits.timestamps).map(|(_, echo)| echo);
+        let options = offer_of(size, echo);
+        let Some((name, flow)) = self.half_open(now, listener, segment, (peer_initial, initial), &options) else {
+            self.refused_connections += 1;
+            self.refuse(now, segment);
+            return (false, 0);
+        };
+        // So much the peer was told: by the cookie.
+        flow.shared.set_told(flow.shared.announcement());
+        self.send.adopt(name, flow, segment.hardware_source);
+        (true, self.establish(now, name, segment, streams))
     }
 
     /// RFC 9293 §3.10.7.1: what fits no connection is answered with a reset that its sender believes.
@@ -157,33 +231,52 @@ impl<P: Port> Sending<P> {
         self.send.send_answer(now, segment, &stamp);
     }
 
-    /// Answers a first SYN.
+    /// Answers a first SYN, and waits for the peer's confirmation.
     fn accept_handshake(&mut self, now: Instant, listener: ListenerId, segment: &Segment, options: SynOptions) {
-        let tuple = segment.tuple;
-        let offer = SynOptions {
-            maximum_segment: Some(self.largest_segment(tuple.local().ip())),
-            window_shift: options.window_shift.map(|_| self.limits.window_shift),
-            sack: options.sack,
-            timestamps: options.timestamps && self.limits.timestamps,
-        };
-        let window = self.window_for(&options);
-        let receiver = Receiver::new(segment.sequence, window, recent_timestamp(segment, &offer));
-        let Some((name, shared)) = self.insert(tuple, Phase::SynReceived(Some(listener)), Some(receiver)) else {
-            return;
-        };
-        if let Some(entry) = self.listeners.get_mut(listener) {
-            entry.begin(name, waits_in(&self.connections));
+        let initial = self.initial_sequence(now, &segment.tuple);
+        if let Some((name, flow)) = self.half_open(now, listener, segment, (segment.sequence, initial), &options) {
+            self.send.open(now, name, flow);
         }
-        let initial = self.initial_sequence(now, &tuple);
+    }
+
+    /// A half-open connection for `listener`, and how it sends: between the initial sequence numbers of the peer and of us, with
+    /// what the peer's SYN offered. `None`: there is no room.
+    fn half_open(
+        &mut self,
+        now: Instant,
+        listener: ListenerId,
+        segment: &Segment,
+        (peer_initial, initial): (u32, u32),
+        options: &SynOptions,
+    ) -> Option<(Name, SendFlow)> {
+        let tuple = segment.tuple;
+        let offer = self.offer_to(&tuple, options);
+        let window = self.window_for(options);
+        let receiver = Receiver::new(peer_initial, window, recent_timestamp(segment, &offer));
+        let (name, shared) = self.insert(tuple, Phase::SynReceived(Some(listener)), Some(receiver))?;
+        self.half_open += 1;
+        if let Some(entry) = self.listeners.get_mut(listener) {
+            entry.begin();
+        }
         let mut flow = self.send.new_flow((tuple, shared), initial, SendPhase::SynReceived, offer);
         flow.give_up = now + self.limits.half_open_timeout;
         flow.clock_offset = self.clock_offset(&tuple);
         flow.is_scaled = options.window_shift.is_some();
         flow.peer_shift = options.window_shift.unwrap_or(0);
         flow.has_timestamps = offer.timestamps;
-        flow.segment_size = self.segment_size_for(tuple.local().ip(), &options, offer.timestamps);
+        flow.segment_size = self.segment_size_for(tuple.local().ip(), options, offer.timestamps);
         self.announce(name);
-        self.send.open(now, name, flow);
+        Some((name, flow))
+    }
+
+    /// What the answer to a SYN offers whose sender offered `peer`.
+    fn offer_to(&self, tuple: &Tuple, peer: &SynOptions) -> SynOptions {
+        SynOptions {
+            maximum_segment: Some(self.largest_segment(tuple.local().ip())),
+            window_shift: peer.window_shift.map(|_| self.limits.window_shift),
+            sack: peer.sack,
+            timestamps: peer.timestamps && self.limits.timestamps,
+        }
     }
 
     fn insert(
@@ -360,9 +453,7 @@ impl<P: Port> Sending<P> {
         let (local, remote) = (tuple.local(), tuple.remote());
         match phase {
             Phase::SynReceived(Some(listener)) => {
-                if let Some(entry) = self.listeners.get_mut(listener) {
-                    entry.end();
-                }
+                self.end_half_open(listener);
                 streams.handle_event(StreamEvent::Incoming { listener, stream, local, remote });
             }
             _ => {
@@ -403,10 +494,15 @@ impl<P: Port> Sending<P> {
         (self.limits.mtu - headers).min(0xffff) as u16
     }
 
+    /// Largest segment that the peer takes.
+    fn peer_segment(&self, local: IpAddr, peer: &SynOptions) -> u16 {
+        let default = if local.is_ipv4() { DEFAULT_SEGMENT_IPV4 } else { DEFAULT_SEGMENT_IPV6 };
+        peer.maximum_segment.unwrap_or(default).max(SMALLEST_SEGMENT)
+    }
+
     /// Bytes of payload in the largest segment that we send. RFC 6691 §2: options count on top of what the peer says.
     fn segment_size_for(&self, local: IpAddr, peer: &SynOptions, timestamps: bool) -> usize {
-        let default = if local.is_ipv4() { DEFAULT_SEGMENT_IPV4 } else { DEFAULT_SEGMENT_IPV6 };
-        let peer = peer.maximum_segment.unwrap_or(default).max(SMALLEST_SEGMENT);
+        let peer = self.peer_segment(local, peer);
         let options = if timestamps { TIMESTAMPS_OPTION } else { 0 };
         usize::from(peer.min(self.largest_segment(local))) - options
     }
@@ -464,9 +560,9 @@ impl<P: Port> Sending<P> {
     }
 }
 
-/// Which connections wait for the peer's confirmation.
-fn waits_in<K>(connections: &Table<Connection<K>>) -> impl Fn(Name) -> bool {
-    |name| connections.get(name).is_some_and(|connection| matches!(connection.phase, Phase::SynReceived(Some(_))))
+/// RFC 7323 §5.4: a clock in milliseconds, before the offset of the connection.
+const fn clock_at(now: Instant) -> u32 {
+    (now.as_nanoseconds() / 1_000_000) as u32
 }
 
 fn recent_timestamp(segment: &Segment, offer: &SynOptions) -> Option<u32> {

@@ -1,10 +1,11 @@
 //! The table of listeners: by name, and by port for a SYN that arrives.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::stream::ListenerId;
-use crate::table::{Name, Table};
+use crate::table::Table;
+use crate::time::Instant;
 
 /// One listener.
 #[derive(Debug)]
@@ -14,13 +15,13 @@ pub(super) struct Listener {
     pub(super) backlog: usize,
     /// Connections that wait for the peer's confirmation.
     half_open: usize,
-    /// Their names, the oldest first, among names of some that do not wait any more.
-    waiting: VecDeque<Name>,
+    /// Until when a cookie may come back that was given here.
+    pub(super) cookies_until: Instant,
 }
 
 impl Listener {
     pub(super) const fn new(local: SocketAddr, backlog: usize) -> Self {
-        Self { local, backlog, half_open: 0, waiting: VecDeque::new() }
+        Self { local, backlog, half_open: 0, cookies_until: Instant::ZERO }
     }
 
     pub(super) const fn is_full(&self) -> bool {
@@ -28,30 +29,13 @@ impl Listener {
     }
 
     /// A connection waits for the peer's confirmation.
-    pub(super) fn begin(&mut self, name: Name, still_waits: impl Fn(Name) -> bool) {
-        if self.waiting.len() >= 2 * self.backlog {
-            self.waiting.retain(|name| still_waits(*name));
-        }
+    pub(super) const fn begin(&mut self) {
         self.half_open += 1;
-        self.waiting.push_back(name);
     }
 
     /// One of them does not any more.
-    pub(super) fn end(&mut self) {
+    pub(super) const fn end(&mut self) {
         self.half_open -= 1;
-        if self.half_open == 0 {
-            self.waiting.clear();
-        }
-    }
-
-    /// The one that has waited longest.
-    pub(super) fn take_oldest(&mut self, still_waits: impl Fn(Name) -> bool) -> Option<Name> {
-        while let Some(name) = self.waiting.pop_front() {
-            if still_waits(name) {
-                return Some(name);
-            }
-        }
-        None
     }
 }
 

@@ -13,7 +13,7 @@
 //!
 //! The engine is two values that may run on two threads ([`Engine::split`]): the receive half, which has the segments of
 //! connections that are synchronised, and `sending`, which has the rest: what is sent (`send_half`), how connections begin
-//! (`handshake`, `listeners`) and end (`ending`, `time_wait`), and frames that are not TCP. Those go to smoltcp (`interface`),
+//! (`handshake`, `listeners`, `cookies`) and end (`ending`, `time_wait`), and frames that are not TCP. Those go to smoltcp (`interface`),
 //! which also brings the wire formats of ARP, NDP and ICMP; the table of neighbours is ours (`neighbours`). What the two
 //! share is in `shared`, and nothing else. In one piece they are driven here, one after the other.
 //!
@@ -24,7 +24,9 @@
 
 mod capture;
 mod config;
+mod cookies;
 mod ending;
+mod gaps;
 mod handshake;
 mod ingress;
 mod interface;
@@ -99,6 +101,7 @@ impl<P: Port> SoftrdmaEngine<P> {
         let mut receive = ReceiveHalf::new(receive, config.max_held_packets, hash);
         receive.hardware = hardware;
         receive.verifies = config.checksum;
+        receive.gaps.set_shortest_timeout(config.min_retransmission_timeout);
         receive.capture = capture.clone();
         let counters = receive.counters.clone();
         let outside = Outside { port, transmit, capture, counters };

@@ -3,7 +3,7 @@
 //! RFC 826 (ARP) for IPv4, RFC 4861 §7.2 (neighbour solicitation) for IPv6. Answering the questions of others is smoltcp's
 //! work (`interface`); what it is shown is read here as well.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use crate::time::Instant;
 
 /// Neighbours that are remembered at a time.
 const MOST: usize = 4096;
+/// So many that are in use are passed over for one that may not be.
+const PASSED_OVER: usize = 8;
 /// A question is repeated after so long.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// An answer is trusted for so long; then it is asked for again, and used meanwhile.
@@ -28,6 +30,8 @@ pub(super) const LONGEST_QUESTION: usize = 14 + 40 + 32;
 pub(super) struct Neighbours {
     own: [u8; 6],
     entries: HashMap<IpAddr, Entry>,
+    /// All of them, in the order in which they are forgotten.
+    order: VecDeque<IpAddr>,
     /// Grows whenever an address changes that somebody may have copied.
     version: u32,
 }
@@ -39,6 +43,8 @@ struct Entry {
     heard: Instant,
     /// When it was asked for last.
     asked: Option<Instant>,
+    /// Somebody has looked it up since it was passed over last.
+    is_used: bool,
 }
 
 /// What is known of a neighbour.
@@ -56,7 +62,7 @@ pub(super) enum Lookup {
 
 impl Neighbours {
     pub(super) fn new(own: [u8; 6]) -> Self {
-        Self { own, entries: HashMap::new(), version: 0 }
+        Self { own, entries: HashMap::new(), order: VecDeque::new(), version: 0 }
     }
 
     /// Changes when any copied address may have become wrong, and when a new one was learnt.
@@ -66,10 +72,8 @@ impl Neighbours {
 
     /// Looks up `address`. `Ask` and `Stale` count as the asking: they are not said again for a while.
     pub(super) fn look_up(&mut self, now: Instant, address: IpAddr) -> Lookup {
-        if !self.entries.contains_key(&address) {
-            self.make_room();
-        }
-        let entry = self.entries.entry(address).or_insert(Entry { hardware: None, heard: now, asked: None });
+        let entry = self.entry(now, address);
+        entry.is_used = true;
         let may_ask = entry.asked.is_none_or(|asked| now.saturating_since(asked) >= ASK_AGAIN);
         match entry.hardware {
             Some(hardware) if now.saturating_since(entry.heard) < FRESH || !may_ask => Lookup::Known(hardware),
@@ -146,25 +150,41 @@ impl Neighbours {
         if !hardware.is_unicast() || !is_usable(address) {
             return;
         }
-        if !self.entries.contains_key(&address) {
-            if !may_add {
-                return;
-            }
-            self.make_room();
+        if !may_add && !self.entries.contains_key(&address) {
+            return;
         }
-        let entry = self.entries.entry(address).or_insert(Entry { hardware: None, heard: now, asked: None });
-        if entry.hardware != Some(hardware.0) {
-            entry.hardware = Some(hardware.0);
+        let entry = self.entry(now, address);
+        entry.heard = now;
+        if entry.hardware.replace(hardware.0) != Some(hardware.0) {
             self.version = self.version.wrapping_add(1);
         }
-        entry.heard = now;
     }
 
-    /// Forgets somebody if the table is full. Whoever it is, it can be asked for again.
+    /// What is known of `address`, be it nothing.
+    fn entry(&mut self, now: Instant, address: IpAddr) -> &mut Entry {
+        if !self.entries.contains_key(&address) {
+            self.make_room();
+            self.order.push_back(address);
+        }
+        let nothing = Entry { hardware: None, heard: now, asked: None, is_used: false };
+        self.entries.entry(address).or_insert(nothing)
+    }
+
+    /// Forgets somebody if the table is full: whoever came first, but rather one that only asked for us than one that is sent
+    /// to. Whoever it is, it can be asked for again.
     fn make_room(&mut self) {
-        if self.entries.len() >= MOST
-            && let Some(address) = self.entries.keys().next().copied()
-        {
+        if self.entries.len() < MOST {
+            return;
+        }
+        for _ in 0..PASSED_OVER {
+            if let Some(address) = self.order.front()
+                && let Some(entry) = self.entries.get_mut(address)
+                && std::mem::take(&mut entry.is_used)
+            {
+                self.order.rotate_left(1);
+            }
+        }
+        if let Some(address) = self.order.pop_front() {
             self.entries.remove(&address);
             self.version = self.version.wrapping_add(1);
         }

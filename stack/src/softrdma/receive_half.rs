@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::capture::Capture;
+use super::gaps::Gaps;
 use super::receiver::{Offered, Receiver};
 use super::segment::{ACK, FIN, RST, SYN, Segment};
 use super::shared::{
@@ -51,8 +52,9 @@ pub(super) struct ReceiveHalf<P: Port> {
     /// Something that the burst brought is left to [`Self::serve_touched`].
     is_serve_due: bool,
     pub(super) to_send: Outbox<ToSend<PacketOf<P>>>,
-    held_packets: usize,
-    max_held_packets: usize,
+    pub(super) held_packets: usize,
+    pub(super) max_held_packets: usize,
+    pub(super) gaps: Gaps,
     pub(super) hardware: [u8; 6],
     /// Checksums of received packets count.
     pub(super) verifies: bool,
@@ -81,6 +83,8 @@ struct ReceiveFlow<K> {
     /// Challenges since then.
     challenges: u8,
     challenges_since: Instant,
+    /// When the gap began that packets are kept behind.
+    gap_since: Instant,
 }
 
 /// What a segment does to its connection beyond its bytes.
@@ -109,6 +113,7 @@ impl<K> ReceiveFlow<K> {
             last_acknowledgement: (0, 0),
             challenges: 0,
             challenges_since: Instant::ZERO,
+            gap_since: Instant::ZERO,
         }
     }
 }
@@ -130,6 +135,7 @@ impl<P: Port> ReceiveHalf<P> {
             to_send: Outbox::new(),
             held_packets: 0,
             max_held_packets,
+            gaps: Gaps::new(),
             hardware: [0; 6],
             verifies: true,
             capture: None,
@@ -169,6 +175,17 @@ impl<P: Port> ReceiveHalf<P> {
     #[cfg(test)]
     pub(super) const fn held_packets(&self) -> usize {
         self.held_packets
+    }
+
+    /// Whether the connection still has the gap that began at `since`.
+    pub(super) fn has_gap(&self, name: Name, since: Instant) -> bool {
+        let flow = self.flows.get(name.index as usize).and_then(Option::as_ref);
+        flow.is_some_and(|flow| flow.name == name && flow.gap_since == since && flow.receiver.held_behind_gaps() > 0)
+    }
+
+    /// Drops what the connection keeps behind gaps; how many packets that were.
+    pub(super) fn drop_gap(&mut self, name: Name) -> usize {
+        self.flow_mut(name).map_or(0, |flow| flow.receiver.drop_behind_gaps())
     }
 
     /// What the send half has to say.
@@ -367,7 +384,8 @@ impl<P: Port> ReceiveHalf<P> {
         }
         // Nobody may keep more than what is left for the others: few connections with many gaps do not take it all.
         let left = self.max_held_packets.saturating_sub(self.held_packets);
-        let may_hold = flow.receiver.held_behind_gaps() < left;
+        let behind = flow.receiver.held_behind_gaps();
+        let may_hold = behind < left;
         let accepted =
             flow.receiver.accept(packet, segment.payload, segment.sequence, length, segment.has(FIN), may_hold);
         flow.owed = flow.owed.max(accepted.owed);
@@ -375,6 +393,19 @@ impl<P: Port> ReceiveHalf<P> {
         self.is_serve_due |= accepted.is_news;
         self.news += if accepted.is_news { length } else { 0 };
         self.held_packets = self.held_packets.saturating_add_signed(accepted.held);
+        let has_new_gap = behind == 0 && flow.receiver.held_behind_gaps() > 0;
+        let is_short = left <= self.max_held_packets / 4;
+        if has_new_gap || is_short {
+            // The segment was heard now.
+            let now = flow.shared.heard();
+            if has_new_gap {
+                flow.gap_since = now;
+                self.note_gap(name, now);
+            }
+            if is_short {
+                self.relieve(now);
+            }
+        }
     }
 
     /// RFC 9293 §3.10.7.4, first: a segment outside the window is answered with an acknowledgement. One from just before the
@@ -471,7 +502,8 @@ impl<P: Port> ReceiveHalf<P> {
                 // A layer above that cannot go on is not asked again; the receiver remembers.
                 let _ = flow.receiver.offer(&mut sink, &mut outcome);
             }
-            let pressed = self.held_packets.saturating_add_signed(outcome.held) > self.max_held_packets;
+            // Half of the room is for what is behind gaps: that cannot be copied and let go.
+            let pressed = self.held_packets.saturating_add_signed(outcome.held) > self.max_held_packets / 2;
             if pressed && flow.receiver.is_holding() {
                 flow.receiver.copy_together(&mut outcome);
             }

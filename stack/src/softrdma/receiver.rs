@@ -404,6 +404,12 @@ impl<K: Packet> Receiver<K> {
         self.consumed = self.next;
     }
 
+    /// Drops what is kept behind gaps; how many packets that were.
+    pub(super) fn drop_behind_gaps(&mut self) -> usize {
+        self.latest = [u64::MAX; SackBlocks::MOST];
+        self.behind_gaps.clear()
+    }
+
     /// Whether anything is held for the layer above.
     pub(super) fn is_holding(&self) -> bool {
         !self.held.is_empty()

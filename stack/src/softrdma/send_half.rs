@@ -110,14 +110,25 @@ impl<P: Port> SendHalf<P> {
 
     /// Adds a connection whose SYN, or SYN with ACK, is to be sent; it is given up at `give_up`.
     pub(super) fn open(&mut self, now: Instant, name: Name, flow: SendFlow) {
+        self.add(name, flow);
+        self.send_handshake(now, name.index);
+        self.arm(name.index);
+    }
+
+    /// Adds a connection whose SYN with ACK has left already, to a peer that was reached at `hardware`.
+    pub(super) fn adopt(&mut self, name: Name, mut flow: SendFlow, hardware: [u8; 6]) {
+        // It is used until the neighbour has said its address itself: it will be asked.
+        flow.set_hardware(hardware, self.neighbours.version().wrapping_sub(1));
+        self.add(name, flow);
+    }
+
+    fn add(&mut self, name: Name, flow: SendFlow) {
         let index = name.index as usize;
         if index >= self.flows.len() {
             self.flows.resize_with(index + 1, || None);
         }
         flow.shared.set_in_flight(flow.initial, flow.initial.wrapping_add(1));
         self.flows[index] = Some(Box::new(flow));
-        self.send_handshake(now, name.index);
-        self.arm(name.index);
     }
 
     /// Ends a connection here, without a word.
@@ -758,6 +769,11 @@ impl<P: Port> SendHalf<P> {
     /// The earliest deadline of any flow, or something before it.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.wheel.next()
+    }
+
+    /// Flows wait for a neighbour, and something has been learnt since they were tried.
+    pub(super) fn has_neighbour_news(&self) -> bool {
+        !self.unresolved.is_empty() && self.served_version != self.neighbours.version()
     }
 
     /// Flows wait for a frame.

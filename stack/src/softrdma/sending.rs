@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 
 use super::capture::Capture;
 use super::config::SoftrdmaConfig;
+use super::cookies::Cookies;
 use super::interface::Services;
 use super::listeners::Listeners;
 use super::receive_half::PacketOf;
@@ -44,7 +45,11 @@ pub(super) struct Sending<P: Port> {
     pub(super) random: StdRng,
     /// RFC 6528 §3: what makes initial sequence numbers unguessable.
     pub(super) secret: [u64; 2],
+    /// Connections that wait for the peer's confirmation, of all listeners.
+    pub(super) half_open: usize,
+    pub(super) cookies: Cookies,
     pub(super) refused_connections: u64,
+    pub(super) stateless_answers: u64,
     pub(super) malformed_packets: u64,
     counters: Arc<ReceiveCounters>,
 }
@@ -124,6 +129,8 @@ impl<P: Port> Sending<P> {
             keep_alive_interval: config.keep_alive_interval,
             user_timeout: config.user_timeout,
         };
+        let services = Services::new(hardware, &config.addresses, mtu, random.random(), now);
+        let secret = [random.random(), random.random()];
         Self {
             send: SendHalf::new(transmit, settings, capture, now),
             connections: Table::new(config.max_connections),
@@ -131,12 +138,15 @@ impl<P: Port> Sending<P> {
             to_receive: Outbox::new(),
             listeners: Listeners::new(config.max_listeners),
             time_wait: TimeWait::new(config.max_time_wait, hash),
-            services: Services::new(hardware, &config.addresses, mtu, random.random(), now),
+            services,
             limits,
             addresses: config.addresses,
-            secret: [random.random(), random.random()],
+            secret,
+            half_open: 0,
+            cookies: Cookies { secret },
             random,
             refused_connections: 0,
+            stateless_answers: 0,
             malformed_packets: 0,
             counters,
             port,
@@ -278,8 +288,14 @@ impl<P: Port> Sending<P> {
 
     pub(super) fn next_deadline(&mut self, now: Instant) -> Option<Instant> {
         self.send.settle();
-        let retry = (self.send.output.is_waiting() || self.send.is_starved()).then(|| now + BLOCKED_RETRY);
-        [retry, self.send.owed_deadline(now), self.send.next_deadline()].into_iter().flatten().min()
+        if self.send.has_neighbour_news() {
+            return Some(now);
+        }
+        let retry = now + BLOCKED_RETRY;
+        let blocked = (self.send.output.is_waiting() || self.send.is_starved()).then_some(retry);
+        let due = [blocked, self.send.owed_deadline(now), self.send.next_deadline()].into_iter().flatten().min()?;
+        // What is due and cannot leave is not due over and over.
+        Some(if self.send.output.is_stuck() { due.max(retry) } else { due })
     }
 
     pub(super) fn readiness(&self) -> Option<Arc<OwnedFd>> {
@@ -293,6 +309,7 @@ impl<P: Port> Sending<P> {
             transmitted_bytes: self.send.transmitted_bytes,
             connections: self.connections.len() as u64,
             refused_connections: self.refused_connections + counted(&self.counters.dropped_strays),
+            stateless_answers: self.stateless_answers,
             retransmitted_segments: self.send.all_retransmitted(),
             malformed_packets: self.malformed_packets + counted(&self.counters.malformed),
             port: Some(self.port.statistics()),

@@ -22,16 +22,17 @@ impl<P: Port> Sending<P> {
             return 0;
         };
         let options = segment.syn_options(head);
-        let Some(&name) = self.tuples.get(&segment.tuple) else {
-            self.handle_stranger(now, &segment, options);
-            return 0;
-        };
-        let Some(connection) = self.connections.get(name) else { return 0 };
-        if connection.phase == Phase::Synchronised {
+        let known = self.tuples.get(&segment.tuple).copied();
+        if let Some(connection) = known.and_then(|name| self.connections.get(name))
+            && connection.phase == Phase::Synchronised
+        {
             self.to_receive.push(ToReceive::Packet(packet));
             return 0;
         }
-        let (goes_on, events) = self.handle_handshake(now, name, &segment, options, streams);
+        let (goes_on, events) = match known {
+            Some(name) => self.handle_handshake(now, name, &segment, options, streams),
+            None => self.handle_stranger(now, &segment, options, streams),
+        };
         if goes_on && segment.flags & (SYN | RST) == 0 {
             self.to_receive.push(ToReceive::Packet(packet));
         }

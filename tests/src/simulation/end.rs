@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use rand::Rng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use softrdma_verbs::{
     AccessFlags, AtomicOperation, CmId, CompletionQueue, Device, MemoryRegion, Opcode, Operation, Payload, QueuePair,
     QueuePairAttributes, RemoteAddress, Segment, SegmentList, SendRequest, Status, TaggedOffset, WorkCompletion,
@@ -21,6 +21,12 @@ const ZONE: usize = STATIC + COUNTERS;
 /// One end.
 pub(super) struct End {
     id: Option<CmId>,
+    /// Decides what is posted, and nothing of when: whatever carries it, it is the same.
+    choices: StdRng,
+    /// What each request brought about: whose memory it is in, and where.
+    outcomes: Vec<Outcome>,
+    /// What each receive got.
+    received: Vec<Message>,
     queue_pair: QueuePair,
     send_completions: CompletionQueue,
     receive_completions: CompletionQueue,
@@ -63,9 +69,32 @@ struct Receive {
     capacity: usize,
 }
 
-enum Message {
+/// What a message brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Bytes.
     Send(Vec<u8>),
+    /// The immediate data of a Write.
     Immediate([u8; 8]),
+}
+
+/// Where the outcome of a request is.
+#[derive(Clone, Copy)]
+struct Outcome {
+    opcode: Opcode,
+    /// In the memory of the peer, or our own.
+    is_at_peer: bool,
+    offset: usize,
+    length: usize,
+}
+
+/// What an application saw of a run, whenever that was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transcript {
+    /// What each request was, and the bytes that it brought about, in order.
+    pub requests: Vec<(Opcode, Vec<u8>)>,
+    /// What was received, in order.
+    pub received: Vec<Message>,
 }
 
 impl std::fmt::Debug for End {
@@ -96,6 +125,7 @@ impl End {
         let region = domain.allocate(length, access).map_err(|error| text(&error))?;
         let mut shadow = vec![0; length];
         rng.fill(&mut shadow[..STATIC]);
+        let choices = StdRng::seed_from_u64(rng.random());
         region.write(0, &shadow[..STATIC]).map_err(|error| text(&error))?;
         let queue = || device.create_completion_queue(1024, None).map_err(|error| text(&error));
         let (send_completions, receive_completions) = (queue()?, queue()?);
@@ -114,6 +144,9 @@ impl End {
             .map_err(|error| text(&error))?;
         Ok(Self {
             id: None,
+            choices,
+            outcomes: Vec::new(),
+            received: Vec::new(),
             queue_pair,
             send_completions,
             receive_completions,
@@ -191,7 +224,9 @@ impl End {
             self.post_receive(plan)?;
         }
         while self.posted < plan.requests && self.expected.len() < plan.depth as usize && rng.random_bool(0.6) {
-            self.post_request(peer, plan, rng)?;
+            let mut choices = self.choices.clone();
+            self.post_request(peer, plan, &mut choices)?;
+            self.choices = choices;
         }
         Ok(())
     }
@@ -241,6 +276,7 @@ impl End {
             0 | 1 => {
                 let bytes = self.shadow[source..source + length].to_vec();
                 let payload = self.payload(source, length, rng);
+                self.outcomes.push(Outcome { opcode: Opcode::Send, is_at_peer: false, offset: 0, length: 0 });
                 peer.incoming.push_back(Message::Send(bytes));
                 peer.messages_from_peer += 1;
                 (Operation::Send { payload, invalidate: None }, Opcode::Send, length, None)
@@ -248,6 +284,7 @@ impl End {
             2 | 3 => {
                 let payload = self.payload(source, length, rng);
                 let target = peer.take(length);
+                self.outcomes.push(Outcome { opcode: Opcode::Write, is_at_peer: true, offset: target, length });
                 let bytes = self.shadow[source..source + length].to_vec();
                 peer.shadow[target..target + length].copy_from_slice(&bytes);
                 let immediate = rng.random_bool(0.3).then(|| rng.random::<u64>().to_be_bytes());
@@ -260,6 +297,7 @@ impl End {
             }
             4 => {
                 let sink = self.take(length);
+                self.outcomes.push(Outcome { opcode: Opcode::Read, is_at_peer: false, offset: sink, length });
                 let bytes = peer.shadow[source..source + length].to_vec();
                 self.shadow[sink..sink + length].copy_from_slice(&bytes);
                 let sinks = self.pieces(sink, length, rng);
@@ -282,6 +320,7 @@ impl End {
             let swap = rng.random();
             (AtomicOperation::CompareSwap { compare, compare_mask: full, swap, swap_mask: full }, Opcode::CompareSwap)
         };
+        self.outcomes.push(Outcome { opcode, is_at_peer: false, offset: sink, length: 8 });
         self.peer.counter = operation.apply(original);
         peer.shadow[STATIC..STATIC + 8].copy_from_slice(&self.peer.counter.to_ne_bytes());
         let bytes = original.to_ne_bytes().to_vec();
@@ -346,6 +385,7 @@ impl End {
         if completion.status != Status::Success || completion.id != receive.id {
             return Err(format!("receive {}: got {completion:?}", receive.id));
         }
+        self.received.push(message.clone());
         match message {
             Message::Send(bytes) => {
                 if completion.opcode != Opcode::Receive || completion.length as usize != bytes.len() {
@@ -381,6 +421,18 @@ impl End {
     /// Every byte of the region is what it has to be, touched or not.
     pub(super) fn check_memory(&self) -> Result<(), String> {
         self.check_bytes(0, &self.shadow, "registered memory")
+    }
+
+    /// What the application at this end saw, from the memory that it is in.
+    pub(super) fn transcript(&self, peer: &End) -> Result<Transcript, String> {
+        let mut requests = Vec::with_capacity(self.outcomes.len());
+        for outcome in &self.outcomes {
+            let region = if outcome.is_at_peer { &peer.region } else { &self.region };
+            let mut bytes = vec![0; outcome.length];
+            region.read(outcome.offset, &mut bytes).map_err(|error| error.to_string())?;
+            requests.push((outcome.opcode, bytes));
+        }
+        Ok(Transcript { requests, received: self.received.clone() })
     }
 
     /// After the end: receives that were left are flushed, once each and in order; nothing else completes.

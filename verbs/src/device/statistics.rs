@@ -43,6 +43,8 @@ pub struct EngineCounters {
     pub connections: u64,
     /// Connections refused at a limit.
     pub refused_connections: u64,
+    /// Connection requests answered without keeping anything (SYN cookies), because a backlog was full.
+    pub stateless_answers: u64,
     /// TCP segments sent again (0 where the engine cannot know).
     pub retransmitted_segments: u64,
     /// Packets dropped as malformed.
@@ -147,6 +149,7 @@ fn engine(statistics: EngineStatistics) -> EngineCounters {
         transmitted_bytes: statistics.transmitted_bytes,
         connections: statistics.connections,
         refused_connections: statistics.refused_connections,
+        stateless_answers: statistics.stateless_answers,
         retransmitted_segments: statistics.retransmitted_segments,
         malformed_packets: statistics.malformed_packets,
         port: statistics.port.map(|port| PortCounters {

@@ -10,12 +10,14 @@ pub(in crate::softrdma) struct Output<T: TransmitQueue> {
     held: Option<(T::Frame, TransmitOffload)>,
     /// Frames are in the port's queue that it may not have taken.
     is_queued: bool,
+    /// The port had no memory for the last frame.
+    is_dry: bool,
     capture: Option<Capture>,
 }
 
 impl<T: TransmitQueue> Output<T> {
     pub(super) const fn new(queue: T, capture: Option<Capture>) -> Self {
-        Self { queue, held: None, is_queued: false, capture }
+        Self { queue, held: None, is_queued: false, is_dry: false, capture }
     }
 
     /// Whether another frame would be taken.
@@ -42,7 +44,9 @@ impl<T: TransmitQueue> Output<T> {
         if self.held.is_some() {
             return false;
         }
-        let Some(mut frame) = self.queue.frame(length) else { return false };
+        let frame = self.queue.frame(length);
+        self.is_dry = frame.is_none();
+        let Some(mut frame) = frame else { return false };
         let offload = fill(frame.bytes_mut());
         if let Some(capture) = &self.capture {
             capture.handle_transmitted(now, frame.bytes_mut());
@@ -73,6 +77,11 @@ impl<T: TransmitQueue> Output<T> {
             }
             self.is_queued |= self.held.is_some();
         }
+    }
+
+    /// The port did not take the last frame, or had none: nothing leaves before it is asked again.
+    pub(in crate::softrdma) const fn is_stuck(&self) -> bool {
+        self.is_dry || self.held.is_some()
     }
 
     /// The port has not taken everything yet.

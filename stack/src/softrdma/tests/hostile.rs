@@ -83,6 +83,45 @@ fn a_thousand_pieces_behind_a_gap_keep_few_packets_and_the_stream_goes_on() {
 }
 
 #[test]
+fn rfc_2018_8_a_gap_that_nobody_fills_gives_its_room_to_one_that_is_being_repaired() {
+    let config = SoftrdmaConfig { max_held_packets: 16, ..plain() };
+    let mut script = Script::listening(config);
+    let initials = [5000, 5001].map(|port| {
+        script.send(seg("S", 0, 0).sackable().port(port));
+        script.sent();
+        script.send(seg("A", 1, 1).port(port));
+        script.initial
+    });
+    let hold = |script: &mut Script, port: u16, count: u32| {
+        script.initial = initials[usize::from(port - 5000)];
+        for at in 0..count {
+            script.send(seg("A", 11 + 10 * at, 1).port(port).data(&[at as u8; 10]));
+        }
+        script.drain();
+    };
+    for _ in 0..2 {
+        hold(&mut script, 5000, 16);
+    }
+    let held = script.engine.receive.held_packets();
+    assert!((8..=16).contains(&held), "{held}");
+    // A gap that is new keeps its room, however short that is.
+    hold(&mut script, 5001, 1);
+    assert_eq!(script.engine.receive.held_packets(), held + 1);
+    script.pass(Duration::from_millis(11));
+    script.drain();
+    for _ in 0..2 {
+        hold(&mut script, 5001, 6);
+    }
+    script.send(seg("A", 71, 1).port(5001).data(&[6; 10]));
+    assert_eq!(script.one().sack, [(11, 81)], "all of it is there, but for the gap");
+    assert_eq!(script.engine.receive.held_packets(), 7);
+    // What was dropped is sent again, and the stream is whole.
+    script.initial = initials[0];
+    script.send(seg("A", 1, 1).port(5000).data(&[0; 170]));
+    assert_eq!(script.above.received.len(), 170);
+}
+
+#[test]
 fn options_that_lie_about_their_length_are_read_no_further() {
     let mut script = Script::listening(plain());
     let mut random = SmallRng::seed_from_u64(1);

@@ -193,7 +193,7 @@ fn rfc_6528_initial_numbers_differ_by_connection_and_follow_a_clock_for_the_same
 }
 
 #[test]
-fn rfc_4987_3_4_under_a_flood_of_syns_the_oldest_makes_room_and_a_good_peer_gets_in() {
+fn rfc_4987_3_6_under_a_flood_of_syns_a_good_peer_gets_in() {
     let mut script = Script::new(plain());
     script.listen(16);
     for port in 0..1000 {
@@ -201,6 +201,7 @@ fn rfc_4987_3_4_under_a_flood_of_syns_the_oldest_makes_room_and_a_good_peer_gets
         if port % 100 == 50 {
             // A peer that means it, a round trip of five strangers' SYNs away.
             let own = 20_000 + port;
+            script.drain();
             script.send(seg("S", 0, 0).port(own));
             let answer = script.drain().into_iter().find(|answer| answer.port == own).expect("an answer");
             let initial = script.initial;
@@ -215,5 +216,6 @@ fn rfc_4987_3_4_under_a_flood_of_syns_the_oldest_makes_room_and_a_good_peer_gets
     }
     let incoming = script.above.events.iter().filter(|event| matches!(event, StreamEvent::Incoming { .. })).count();
     assert_eq!(incoming, 10);
-    assert!(script.engine.statistics().refused_connections > 900);
+    let statistics = script.engine.statistics();
+    assert!(statistics.stateless_answers > 900 && statistics.refused_connections == 0, "{statistics:?}");
 }
