@@ -105,6 +105,7 @@ impl<'p, 'b> Run<'p, 'b> {
     }
 
     /// Places the run at `offset`: nothing, if any of it may not be placed.
+    #[inline(always)]
     pub(crate) fn place<M: Memory + ?Sized>(
         &self,
         memory: &M,

@@ -41,6 +41,7 @@ pub(crate) struct UntaggedSegment<'p, 'b> {
 
 impl<'p, 'b> Segment<'p, 'b> {
     /// Reads a ULPDU.
+    #[inline(always)]
     pub(crate) fn parse(ulpdu: Run<'p, 'b>) -> Result<Self, ProtocolError> {
         if ulpdu.front().is_some_and(|[control]| DdpControl(control).is_tagged()) {
             TaggedSegment::parse(ulpdu).map(Self::Tagged)

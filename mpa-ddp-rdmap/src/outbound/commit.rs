@@ -85,6 +85,7 @@ impl Outbound {
         }
     }
 
+    #[inline(always)]
     fn commit_send(&mut self, position: u64, opcode: RdmapOpcode, invalidate: Stag, room: usize) -> Option<Record> {
         let (_, entry) = self.queue.current_mut()?;
         let (from, remaining) = (entry.committed(), entry.remaining());
@@ -107,6 +108,7 @@ impl Outbound {
         Some(record)
     }
 
+    #[inline(always)]
     fn commit_write(
         &mut self,
         position: u64,
@@ -342,6 +344,7 @@ impl Outbound {
     }
 
     /// Commits an FPDU that was found to fit.
+    #[inline(always)]
     fn push(&mut self, side: Side, header: DdpHeader, body: Body) -> Record {
         let content = Content { header, body };
         let length = self.length_of(content.length()) as u32;
@@ -361,6 +364,7 @@ impl Outbound {
     }
 
     /// How much of `remaining` bytes of payload the next FPDU carries behind a header of `header` bytes.
+    #[inline(always)]
     fn payload_that_fits(&self, header: usize, remaining: u32, room: usize) -> Option<u32> {
         let wanted = (remaining as usize).min(self.mulpdu - header);
         if self.fits(header + wanted, room) {
@@ -376,6 +380,7 @@ impl Outbound {
     }
 }
 
+#[inline(always)]
 fn tagged(opcode: RdmapOpcode, last: bool, address: RemoteAddress) -> DdpHeader {
     DdpHeader::Tagged(TaggedHeader {
         ddp: DdpControl::new(true, last),
@@ -385,6 +390,7 @@ fn tagged(opcode: RdmapOpcode, last: bool, address: RemoteAddress) -> DdpHeader 
     })
 }
 
+#[inline(always)]
 fn untagged(
     opcode: RdmapOpcode,
     last: bool,

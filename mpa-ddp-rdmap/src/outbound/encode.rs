@@ -57,6 +57,7 @@ impl<M: Memory + ?Sized> Encoder<'_, M> {
     }
 
     /// All but the CRC.
+    #[inline(always)]
     fn encode_plain(&self, content: &Content, out: &mut [u8]) -> Result<(), AccessError> {
         let header_end = write_header(content, out);
         let body_end = header_end + content.body.length();
@@ -66,6 +67,7 @@ impl<M: Memory + ?Sized> Encoder<'_, M> {
     }
 
     /// RFC 5044 §4.4: over all before it; zeros where it is not used.
+    #[inline(always)]
     fn append_crc(&self, fpdu: &mut [u8]) {
         if self.crc {
             let (covered, field) = fpdu.split_at_mut(fpdu.len() - CRC_FIELD);
@@ -73,6 +75,7 @@ impl<M: Memory + ?Sized> Encoder<'_, M> {
         }
     }
 
+    #[inline(always)]
     fn write_body(&self, body: &Body, out: &mut [u8]) -> Result<(), AccessError> {
         match body {
             Body::Empty => {}
@@ -148,6 +151,7 @@ impl<M: Memory + ?Sized> Encoder<'_, M> {
 }
 
 /// Writes length field and DDP header, and tells where they end.
+#[inline(always)]
 fn write_header(content: &Content, out: &mut [u8]) -> usize {
     out[..LENGTH_FIELD].copy_from_slice(&(content.length() as u16).to_be_bytes());
     // Each of a length that the compiler knows.

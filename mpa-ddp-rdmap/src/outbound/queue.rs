@@ -80,6 +80,7 @@ impl SendQueue {
     }
 
     /// The current request's last FPDU is committed and ends at `end`.
+    #[inline(always)]
     pub(super) fn finish_current(&mut self, end: u64) {
         let position = self.current;
         if let Some(entry) = self.get_mut(position) {
@@ -239,6 +240,7 @@ impl Entry {
     }
 
     /// Leaves the queue: its memory is held from now on, if it may be accessed at all.
+    #[inline(always)]
     pub(super) fn begin<M: Memory + ?Sized>(&mut self, memory: &M) -> Result<(), AccessError> {
         let access = match self.request.operation {
             Operation::Read { .. } | Operation::Atomic { .. } => Access::LocalWrite,
@@ -293,6 +295,7 @@ impl Entry {
     }
 
     /// Registered memory it refers to.
+    #[inline(always)]
     fn segments(&self) -> &[Segment] {
         match &self.request.operation {
             Operation::Send { payload: Payload::Segments(list), .. }
@@ -303,6 +306,7 @@ impl Entry {
         }
     }
 
+    #[inline(always)]
     fn is_done(&self, through: u64) -> bool {
         (self.answers_due == 0 && self.end.is_some_and(|end| end <= through)) || (self.failure.is_some() && !self.begun)
     }

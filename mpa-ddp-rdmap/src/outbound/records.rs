@@ -183,6 +183,7 @@ impl Records {
         Ok(self.append(content, length, Some(bytes), false))
     }
 
+    #[inline(always)]
     fn append(&mut self, content: Content, length: u32, kept: Option<Vec<u8>>, holds: bool) -> Record {
         let record = Record { start: self.end, length };
         self.end = record.end();
@@ -238,6 +239,7 @@ impl Records {
 
     /// Writes some bytes of one record. A record that is not written whole is made once and kept: pieces made at different times
     /// from memory that changes in between would not fit together, nor their CRC.
+    #[inline(always)]
     fn write_piece<M: Memory + ?Sized>(
         &mut self,
         index: usize,

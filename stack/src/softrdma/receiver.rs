@@ -201,7 +201,7 @@ impl<K: Packet> Receiver<K> {
 
     /// Offers the payload of an awaited segment to `sink` where it lies: `bytes`, at byte `at` of its packet. Tells what was left, for
     /// [`Self::hold_rest`].
-    #[inline]
+    #[inline(always)]
     pub(super) fn pass(&mut self, at: usize, bytes: &[u8], sink: &mut impl Sink) -> Passed {
         let length = bytes.len();
         let start = self.next;

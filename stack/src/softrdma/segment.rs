@@ -77,7 +77,7 @@ impl Segment {
     }
 
     /// Whether the checksums of the frame hold, which begins with `head` and whose parts are `parts`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_intact<'a>(&self, head: &[u8], parts: impl Iterator<Item = &'a [u8]>) -> bool {
         if !self.is_ipv6 && ip_sum(&head[ETHERNET_HEADER..self.tcp]) != 0xffff {
             return false;
@@ -496,7 +496,7 @@ impl HeaderTemplate {
 
     /// Writes the headers of `stamp` in front of the payload, which is in place at the end of `frame`, and says what is left
     /// to the port.
-    #[inline]
+    #[inline(always)]
     pub(super) fn stamp(&self, frame: &mut [u8], stamp: &Stamp<'_>, checksums: Checksums) -> TransmitOffload {
         let tcp = self.tcp;
         let packet = (frame.len() - ETHERNET_HEADER) as u16;
@@ -538,7 +538,7 @@ impl HeaderTemplate {
 }
 
 /// Whether a packet whose port said `verdict` has good checksums.
-#[inline]
+#[inline(always)]
 pub(super) fn is_good<'a>(
     segment: &Segment,
     verdict: ReceivedChecksum,

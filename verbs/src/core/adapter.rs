@@ -102,7 +102,7 @@ pub(super) fn take_posted(outbound: &mut Outbound, queue_pair: &QueuePairShared)
 }
 
 /// Moves one request into Outbound, which is not ending.
-#[inline]
+#[inline(always)]
 pub(super) fn take(outbound: &mut Outbound, queue_pair: &QueuePairShared, request: &mut SendRequest) {
     let id = request.id;
     // Lengths, depths and tags were checked when it was posted; what is refused now is reported all the same.

@@ -272,7 +272,7 @@ impl Slot {
     }
 
     /// As [`Pin::admit`], without touching memory afterwards.
-    #[inline]
+    #[inline(always)]
     pub(super) fn check(
         &self,
         stag: Stag,

@@ -252,6 +252,7 @@ impl Sender {
         self.poll_new(now, room)
     }
 
+    #[inline(always)]
     fn poll_new(&mut self, now: Instant, room: u64) -> Option<Transmission> {
         let full = self.segment_size as u64;
         let is_empty = self.segments.is_empty();
@@ -332,6 +333,7 @@ impl Sender {
     }
 
     /// `length` new bytes from `start` on have left.
+    #[inline(always)]
     pub(crate) fn sent_new(&mut self, start: u64, length: u32, now: Instant) {
         debug_assert_eq!(start, self.next);
         let was_idle = self.segments.is_empty();
