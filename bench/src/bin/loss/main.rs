@@ -10,6 +10,7 @@ mod scenario;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
@@ -103,14 +104,22 @@ fn contend(programs: &Programs, scenario: &Scenario, seed: u64, times: Times) ->
     Ok(pair)
 }
 
-/// Both at once over one wire. The kernel's flow goes on until ours has been measured, and is measured in the midst of that.
+/// Both at once over one wire. Who is first alternates: who comes later finds a full queue, and CUBIC needs longer than this to make
+/// up for that. Both go on until both have been measured.
 fn share(programs: &Programs, scenario: &Scenario, seed: u64, times: Times) -> Result<Pair, String> {
     /// Seconds that our processes may need before their flow begins.
     const START: f64 = 2.0;
     let rig = Rig::new(programs, scenario, seed, true)?;
-    let long = Times { settle: times.settle + START, seconds: times.seconds };
-    let kernel = Flow::of_kernel(programs, &rig, long, 2.0 * START)?;
-    let ours = Flow::of_ours(programs, &rig, Times { settle: times.settle, seconds: times.seconds + START })?;
+    let later = Times { settle: times.settle + START, seconds: times.seconds };
+    let (kernel, ours) = if seed.is_multiple_of(2) {
+        let ours = Flow::of_ours(programs, &rig, Times { seconds: times.seconds + START, ..later })?;
+        std::thread::sleep(Duration::from_secs_f64(START));
+        (Flow::of_kernel(programs, &rig, times, 2.0 * START)?, ours)
+    } else {
+        let kernel = Flow::of_kernel(programs, &rig, later, 2.0 * START)?;
+        let ours = Flow::of_ours(programs, &rig, Times { seconds: times.seconds + START, ..times })?;
+        (kernel, ours)
+    };
     let (ours, mut kernel) = (ours.finish()?, kernel.finish()?);
     let total = kernel.gbps + ours.gbps;
     eprintln!("  fairness, {}, seed {seed}: kernel {:.3}, ours {:.3} Gbit/s", scenario.name(), kernel.gbps, ours.gbps);
