@@ -446,17 +446,16 @@ impl<K: Packet> Receiver<K> {
     /// RFC 2018 §4: the stretch with what arrived last comes first, then those that were reported first before; behind them
     /// whatever there is room for.
     fn report_stretches(&self, sack: &mut SackBlocks) {
-        let mut recent = [None; SackBlocks::MOST];
-        let mut others = SackBlocks::default();
-        for (start, end) in self.behind_gaps.stretches() {
-            let block = (self.space.sequence(start), self.space.sequence(end));
-            match self.latest.iter().position(|latest| (start..end).contains(latest)) {
-                Some(rank) => recent[rank] = Some(block),
-                None => others.push(block.0, block.1),
+        let mut reported = [(0, 0); SackBlocks::MOST];
+        let mut count = 0;
+        // Those of which something came last, then the first ones: however many there are, few are looked at.
+        let recent = self.latest.iter().filter_map(|latest| self.behind_gaps.stretch_around(*latest));
+        for stretch in recent.chain(self.behind_gaps.stretches().take(2 * SackBlocks::MOST)) {
+            if count < reported.len() && !reported[..count].contains(&stretch) {
+                reported[count] = stretch;
+                count += 1;
+                sack.push(self.space.sequence(stretch.0), self.space.sequence(stretch.1));
             }
-        }
-        for (left, right) in recent.into_iter().flatten().chain(others.as_slice().iter().copied()) {
-            sack.push(left, right);
         }
     }
 
