@@ -27,7 +27,7 @@ impl<P: Port> Sending<P> {
         let has_peer_ended = self.connections.get(name).is_some_and(|connection| connection.peer_end.is_some());
         let has_ended = self.send.flow(name.index).is_some_and(|flow| flow.fin == Fin::Sent);
         // RFC 9293 §3.10.5: in CLOSING and LAST-ACK nothing is sent. The peer has our end, or is about to: a reset behind it
-        // would cut its TIME-WAIT short (RFC 1337 §3).
+        // would cut its TIME-WAIT short (RFC 1337 §3). If our end was lost, nobody repeats it: that is what aborting means.
         if !(has_peer_ended && has_ended) {
             self.send.send_reset(now, name.index);
         }

@@ -197,19 +197,14 @@ impl<P: Port> Sending<P> {
         segment: &Segment,
         streams: &mut dyn Streams,
     ) -> (bool, usize) {
-        // The third segment of the handshake, or the first with data if that was lost.
-        let peer_initial = segment.sequence.wrapping_sub(1);
-        let initial = segment.acknowledgement.wrapping_sub(1);
-        // RFC 4987 appendix A: without a flood not long ago there are none, and nobody needs to guess.
-        let may_be = self.listeners.get(listener).is_some_and(|entry| now < entry.cookies_until);
-        let size = if may_be { self.cookies.read(now, &segment.tuple, peer_initial, initial) } else { None };
-        let Some(size) = size else {
+        let Some(size) = self.cookie_size(now, listener, segment) else {
             self.refuse(now, segment);
             return (false, 0);
         };
+        let initials = initials_of(segment);
         let echo = segment.timestamps.filter(|_| self.limits.timestamps).map(|(_, echo)| echo);
         let options = offer_of(size, echo);
-        let Some((name, flow)) = self.half_open(now, listener, segment, (peer_initial, initial), &options) else {
+        let Some((name, flow)) = self.half_open(now, listener, segment, initials, &options) else {
             self.refused_connections += 1;
             self.refuse(now, segment);
             return (false, 0);
@@ -218,6 +213,14 @@ impl<P: Port> Sending<P> {
         flow.shared.set_told(flow.shared.announcement());
         self.send.adopt(name, flow, segment.hardware_source);
         (true, self.establish(now, name, segment, streams))
+    }
+
+    /// The segment size that the cookie says which `segment` brings back; `None`: it brings none.
+    fn cookie_size(&self, now: Instant, listener: ListenerId, segment: &Segment) -> Option<u16> {
+        // RFC 4987 appendix A: without a flood not long ago there are none, and nobody needs to guess.
+        self.listeners.get(listener).filter(|entry| now < entry.cookies_until)?;
+        let (peer_initial, initial) = initials_of(segment);
+        self.cookies.read(now, &segment.tuple, peer_initial, initial)
     }
 
     /// RFC 9293 §3.10.7.1: what fits no connection is answered with a reset that its sender believes.
@@ -423,6 +426,13 @@ impl<P: Port> Sending<P> {
             return (false, 0);
         }
         if segment.acknowledgement != expected {
+            if let Some(listener) = listener
+                && self.cookie_size(now, listener, segment).is_some()
+            {
+                // The peer confirms a cookie that it was given before, when there was no place for it: that is the answer it knows.
+                self.forget(name);
+                return self.take_cookie(now, listener, segment, streams);
+            }
             self.refuse(now, segment);
             return (false, 0);
         }
@@ -575,4 +585,10 @@ fn is_host(address: IpAddr) -> bool {
         IpAddr::V4(address) => !address.is_unspecified() && !address.is_multicast() && !address.is_broadcast(),
         IpAddr::V6(address) => !address.is_unspecified() && !address.is_multicast(),
     }
+}
+
+/// The numbers of both SYNs, the peer's first, by what the third segment of a handshake says, or the first with data if that was
+/// lost.
+const fn initials_of(segment: &Segment) -> (u32, u32) {
+    (segment.sequence.wrapping_sub(1), segment.acknowledgement.wrapping_sub(1))
 }

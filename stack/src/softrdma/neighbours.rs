@@ -34,6 +34,8 @@ pub(super) struct Neighbours {
     order: VecDeque<IpAddr>,
     /// Grows whenever an address changes that somebody may have copied.
     version: u32,
+    /// Grows whenever an address is learnt that was not known.
+    news: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,12 +64,17 @@ pub(super) enum Lookup {
 
 impl Neighbours {
     pub(super) fn new(own: [u8; 6]) -> Self {
-        Self { own, entries: HashMap::new(), order: VecDeque::new(), version: 0 }
+        Self { own, entries: HashMap::new(), order: VecDeque::new(), version: 0, news: 0 }
     }
 
     /// Changes when any copied address may have become wrong, and when a new one was learnt.
     pub(super) const fn version(&self) -> u32 {
         self.version
+    }
+
+    /// Changes when an address was learnt: for who waits for one. That somebody was forgotten is no news for them.
+    pub(super) const fn news(&self) -> u32 {
+        self.news
     }
 
     /// Looks up `address`. `Ask` and `Stale` count as the asking: they are not said again for a while.
@@ -157,6 +164,7 @@ impl Neighbours {
         entry.heard = now;
         if entry.hardware.replace(hardware.0) != Some(hardware.0) {
             self.version = self.version.wrapping_add(1);
+            self.news = self.news.wrapping_add(1);
         }
     }
 

@@ -384,7 +384,7 @@ impl<P: Port> ReceiveHalf<P> {
         }
         // Nobody may keep more than what is left for the others: few connections with many gaps do not take it all.
         let left = self.max_held_packets.saturating_sub(self.held_packets);
-        let behind = flow.receiver.held_behind_gaps();
+        let (behind, next) = (flow.receiver.held_behind_gaps(), flow.receiver.next_sequence());
         let may_hold = behind < left;
         let accepted =
             flow.receiver.accept(packet, segment.payload, segment.sequence, length, segment.has(FIN), may_hold);
@@ -393,8 +393,10 @@ impl<P: Port> ReceiveHalf<P> {
         self.is_serve_due |= accepted.is_news;
         self.news += if accepted.is_news { length } else { 0 };
         self.held_packets = self.held_packets.saturating_add_signed(accepted.held);
-        let has_new_gap = behind == 0 && flow.receiver.held_behind_gaps() > 0;
-        let is_short = left <= self.max_held_packets / 4;
+        // One that has moved on is being repaired: the next gap is another.
+        let is_other = behind == 0 || next != flow.receiver.next_sequence();
+        let has_new_gap = is_other && flow.receiver.held_behind_gaps() > 0;
+        let is_short = left <= self.max_held_packets / 2;
         if has_new_gap || is_short {
             // The segment was heard now.
             let now = flow.shared.heard();

@@ -63,7 +63,8 @@ pub(super) struct SendHalf<P: Port> {
     unarmed: Vec<u32>,
     wheel: TimerWheel,
     pub(super) neighbours: Neighbours,
-    served_version: u32,
+    /// [`Neighbours::news`] when those who wait for one were tried last.
+    served_news: u32,
     settings: SendSettings,
     pub(super) transmitted_bytes: u64,
     pub(super) retransmitted_segments: u64,
@@ -93,7 +94,7 @@ impl<P: Port> SendHalf<P> {
             unarmed: Vec::new(),
             wheel: TimerWheel::new(now),
             neighbours: Neighbours::new(settings.hardware),
-            served_version: 0,
+            served_news: 0,
             settings,
             transmitted_bytes: 0,
             retransmitted_segments: 0,
@@ -620,8 +621,8 @@ impl<P: Port> SendHalf<P> {
     /// Flows that waited and should try again: for frames, once there are any; for a neighbour, once something is known that
     /// was not.
     pub(super) fn take_starved(&mut self) -> Option<Vec<u32>> {
-        let version = self.neighbours.version();
-        let is_news = std::mem::replace(&mut self.served_version, version) != version;
+        let news = self.neighbours.news();
+        let is_news = std::mem::replace(&mut self.served_news, news) != news;
         self.serving.clear();
         if !self.starved.is_empty() && self.output.has_room() {
             self.serving.append(&mut self.starved);
@@ -773,7 +774,7 @@ impl<P: Port> SendHalf<P> {
 
     /// Flows wait for a neighbour, and something has been learnt since they were tried.
     pub(super) fn has_neighbour_news(&self) -> bool {
-        !self.unresolved.is_empty() && self.served_version != self.neighbours.version()
+        !self.unresolved.is_empty() && self.served_news != self.neighbours.news()
     }
 
     /// Flows wait for a frame.

@@ -118,9 +118,11 @@ impl Split {
         activity
     }
 
-    /// Whether somebody receives, at the moment of the look.
-    pub(crate) fn is_receiving(&self) -> bool {
+    /// Whether somebody receives, at the moment of the look, and nothing is to be sent meanwhile.
+    pub(crate) fn is_served(&self, now: impl FnOnce() -> Instant) -> bool {
         self.receive.is_taken()
+            && !self.has_mail_for_send()
+            && self.send_due.load(Ordering::Acquire) > now().as_nanoseconds()
     }
 
     /// Sends what is due, for a thread that leaves receiving to another; whether anything was.

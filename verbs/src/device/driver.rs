@@ -182,11 +182,11 @@ impl Work {
         }
     }
 
-    /// Whether somebody is at work, of sides with a turn each at receiving; at the moment of the look.
-    fn is_taken(&self) -> bool {
+    /// Whether somebody is at work, and nothing is left for who else would come; at the moment of the look.
+    fn is_served(&self, now: impl FnOnce() -> Instant) -> bool {
         match self {
             Self::Whole(turn, _) => turn.is_taken(),
-            Self::Split(split) => split.is_receiving(),
+            Self::Split(split) => split.is_served(now),
         }
     }
 
@@ -556,7 +556,9 @@ impl Driver {
     /// much to do, perhaps on this very CPU: then it needs no help.
     fn is_driven(&self, has_polled: bool) -> bool {
         match self.driving {
-            Driving::RunToCompletion | Driving::Halves => !self.keeps_receiving && (has_polled || self.work.is_taken()),
+            Driving::RunToCompletion | Driving::Halves => {
+                !self.keeps_receiving && (has_polled || self.work.is_served(|| self.clock.now()))
+            }
             Driving::StackThread | Driving::Manual => false,
         }
     }

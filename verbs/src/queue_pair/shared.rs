@@ -183,8 +183,9 @@ impl QueuePairShared {
             QueuePairState::ReadyToSend | QueuePairState::Error => {}
             state => return Err(PostError::State { number: self.number, state }),
         }
-        let completed = self.sends_completed.load(Ordering::Acquire);
-        if self.sends_admitted.fetch_add(1, Ordering::AcqRel).saturating_sub(completed) >= u64::from(self.max_send) {
+        // In this order: what others post and complete between the two steps makes room, and must not look like the opposite.
+        let admitted = self.sends_admitted.fetch_add(1, Ordering::AcqRel);
+        if admitted.saturating_sub(self.sends_completed.load(Ordering::Acquire)) >= u64::from(self.max_send) {
             self.sends_admitted.fetch_sub(1, Ordering::AcqRel);
             return Err(PostError::Full { depth: self.max_send });
         }

@@ -179,3 +179,20 @@ fn a_cookie_for_a_listener_that_has_gone_is_reset() {
     assert!(script.drain().iter().any(|sent| sent.is("R", 1, 0, 0)));
     assert!(script.above.events.is_empty());
 }
+
+#[test]
+fn a_cookie_is_good_though_the_same_syn_has_found_a_place_since() {
+    let mut script = flooded(plain());
+    assert!(answer_to(&mut script, seg("S", 0, 0)).is("SA", 0, 1, 0));
+    let cookie = script.initial;
+    // Somebody of the flood makes room, and the SYN comes again before the first answer has arrived.
+    script.send(seg("R", 1, 0).port(10_000));
+    script.drain();
+    answer_to(&mut script, seg("S", 0, 0));
+    assert_ne!(script.initial, cookie, "a place, and no cookie");
+    script.initial = cookie;
+    script.send(seg("A", 1, 1).data(b"hello"));
+    let sent = script.drain();
+    assert!(!sent.iter().any(|sent| sent.flags.contains('R')), "a good peer is reset: {sent:?}");
+    assert_eq!((incoming(&script), &script.above.received[..]), (1, &b"hello"[..]));
+}

@@ -219,3 +219,30 @@ fn rfc_4987_3_6_under_a_flood_of_syns_a_good_peer_gets_in() {
     let statistics = script.engine.statistics();
     assert!(statistics.stateless_answers > 900 && statistics.refused_connections == 0, "{statistics:?}");
 }
+
+#[test]
+fn more_unknown_neighbours_than_are_remembered_are_not_asked_without_end() {
+    const COUNT: u32 = 5000;
+    let addresses = vec![([10, 0, 0, 2].into(), 8)];
+    let mut script = Script::new(SoftrdmaConfig { max_connections: 10_000, addresses, ..plain() });
+    let take = |script: &mut Script| {
+        let mut frames = Vec::new();
+        while crate::port::ReceiveQueue::receive(&mut script.receive, &mut frames) > 0 {}
+        frames.len()
+    };
+    for number in 0..COUNT {
+        let [_, high, middle, low] = number.to_be_bytes();
+        let remote = std::net::SocketAddr::new([10, 1 + high, middle, low].into(), 5000);
+        script.engine.connect(script.now, remote, None).expect("a connection");
+        script.engine.flush(script.now);
+        take(&mut script);
+    }
+    let mut frames = 0;
+    for _ in 0..50 {
+        script.engine.poll(script.now, &mut script.above);
+        script.engine.flush(script.now);
+        frames += take(&mut script);
+    }
+    assert!(script.engine.next_deadline(script.now).is_some_and(|at| at > script.now), "due at once for ever");
+    assert!(frames <= COUNT as usize, "{frames} frames at one moment");
+}

@@ -179,7 +179,7 @@ pub(super) struct Script {
     pub(super) now: Instant,
     /// The engine's initial sequence number, from its latest SYN.
     pub(super) initial: u32,
-    receive: MemoryReceiveQueue,
+    pub(super) receive: MemoryReceiveQueue,
     transmit: MemoryTransmitQueue,
     /// The engine's port.
     pub(super) local_port: u16,
