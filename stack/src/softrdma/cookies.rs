@@ -5,11 +5,10 @@
 //! else can compute. The rest of what the peer offered goes into the low bits of our timestamp, if it sent one: a peer that
 //! did not has to do without window scaling and selective acknowledgements.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use super::segment::SynOptions;
-use super::tuple::Tuple;
+use super::tuple::{Purpose, Secret, Tuple};
 use crate::time::Instant;
 
 /// RFC 4987 appendix A: the slow clock moves once in so long. A cookie is good until it has moved twice.
@@ -34,7 +33,7 @@ const SACK: u32 = 0x10;
 
 /// Makes cookies and knows its own again.
 pub(super) struct Cookies {
-    pub(super) secret: [u64; 2],
+    pub(super) secret: Secret,
 }
 
 impl Cookies {
@@ -42,7 +41,7 @@ impl Cookies {
     pub(super) fn make(&self, now: Instant, tuple: &Tuple, peer_initial: u32, size: u16) -> u32 {
         let place = SIZES.iter().rposition(|known| *known <= size).unwrap_or(0) as u32;
         let clock = clock(now);
-        let proof = self.keyed(tuple, (peer_initial, clock, place)) & PROOF;
+        let proof = self.secret.number(tuple, (Purpose::Proof, peer_initial, clock, place)) & PROOF;
         let said = (clock as u32) << CLOCK_SHIFT | place << SIZE_SHIFT | proof;
         self.origin(tuple, peer_initial).wrapping_add(said)
     }
@@ -54,21 +53,13 @@ impl Cookies {
         // RFC 4987 §3.6: what depends on the time keeps old cookies from being played again.
         let made = (latest.saturating_sub(1)..=latest).find(|clock| *clock as u32 & 0x1f == said >> CLOCK_SHIFT)?;
         let place = said >> SIZE_SHIFT & 7;
-        let is_ours = self.keyed(tuple, (peer_initial, made, place)) & PROOF == said & PROOF;
+        let is_ours = self.secret.number(tuple, (Purpose::Proof, peer_initial, made, place)) & PROOF == said & PROOF;
         is_ours.then_some(SIZES[place as usize])
     }
 
     /// Where the numbers of this peer begin: RFC 4987 appendix A adds the peer's own, so that ours grow as slowly as those do.
     fn origin(&self, tuple: &Tuple, peer_initial: u32) -> u32 {
-        self.keyed(tuple, ()).wrapping_add(peer_initial)
-    }
-
-    fn keyed(&self, tuple: &Tuple, besides: impl Hash) -> u32 {
-        let mut hasher = DefaultHasher::new();
-        (self.secret, b"cookie").hash(&mut hasher);
-        tuple.hash(&mut hasher);
-        besides.hash(&mut hasher);
-        hasher.finish() as u32
+        self.secret.number(tuple, Purpose::CookieOrigin).wrapping_add(peer_initial)
     }
 }
 
@@ -111,7 +102,7 @@ mod tests {
 
     #[test]
     fn rfc_4987_a_a_cookie_says_the_largest_known_segment_size_that_fits() {
-        let cookies = Cookies { secret: [1, 2] };
+        let cookies = Cookies { secret: Secret([1, 2]) };
         for (asked, said) in
             [(0, 128), (128, 128), (1000, 536), (1459, 1440), (1460, 1460), (9000, 8960), (65_535, 8960)]
         {
@@ -122,7 +113,7 @@ mod tests {
 
     #[test]
     fn rfc_4987_3_6_a_cookie_is_good_for_its_peer_its_time_and_its_maker_only() {
-        let cookies = Cookies { secret: [1, 2] };
+        let cookies = Cookies { secret: Secret([1, 2]) };
         let cookie = cookies.make(at(64 * 40), &tuple(1), 77, 1460);
         let read = |seconds| cookies.read(at(seconds), &tuple(1), 77, cookie);
         assert!(read(64 * 40).is_some() && read(64 * 42 - 1).is_some());
@@ -131,12 +122,12 @@ mod tests {
         assert!(read(64 * (40 + 32)).is_none());
         assert!(cookies.read(at(64 * 40), &tuple(2), 77, cookie).is_none());
         assert!(cookies.read(at(64 * 40), &tuple(1), 78, cookie).is_none());
-        assert!(Cookies { secret: [1, 3] }.read(at(64 * 40), &tuple(1), 77, cookie).is_none());
+        assert!(Cookies { secret: Secret([1, 3]) }.read(at(64 * 40), &tuple(1), 77, cookie).is_none());
     }
 
     #[test]
     fn hardly_any_number_is_a_cookie() {
-        let cookies = Cookies { secret: [1, 2] };
+        let cookies = Cookies { secret: Secret([1, 2]) };
         let guessed = (0..1_000_000_u32).map(|guess| guess.wrapping_mul(0x9E37_79B9));
         let right = guessed.filter(|guess| cookies.read(at(640), &tuple(1), 77, *guess).is_some()).count();
         // Sixteen of all there are: one in 2^28.

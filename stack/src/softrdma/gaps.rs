@@ -32,7 +32,7 @@ impl Gaps {
 }
 
 impl<P: Port> ReceiveHalf<P> {
-    /// The connection keeps something behind a gap now, and did not before.
+    /// The connection keeps something behind a gap now that was not there before.
     #[cold]
     pub(super) fn note_gap(&mut self, name: Name, now: Instant) {
         if self.gaps.order.len() >= 2 * self.max_held_packets {

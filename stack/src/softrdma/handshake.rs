@@ -1,6 +1,5 @@
 //! How connections begin: RFC 9293 §3.5 and §3.10.7.1 to §3.10.7.4, both ways and at once.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -12,12 +11,13 @@ use super::receive_half::PacketOf;
 use super::receiver::Receiver;
 use super::segment::{
     ACK, FIN, IPV4_HEADER, IPV6_HEADER, Options, RST, SYN, Segment, Stamp, SynOptions, TCP_HEADER, TIMESTAMPS_OPTION,
+    clock_at,
 };
 use super::send_half::{Fin, SendFlow, SendPhase};
 use super::sending::{Connection, Phase, Sending};
 use super::shared::{Announcement, Installed, Owed, Report, SharedFlow, ToReceive};
 use super::time_wait::Verdict;
-use super::tuple::Tuple;
+use super::tuple::{Purpose, Tuple};
 use crate::port::Port;
 use crate::sequential::contains;
 use crate::stream::{ConnectError, ListenError, ListenerId, ResetReason, StreamEvent, StreamId, Streams};
@@ -519,19 +519,12 @@ impl<P: Port> Sending<P> {
 
     /// RFC 6528 §3: a clock of 4 us, and a function of the connection that nobody else can compute.
     fn initial_sequence(&self, now: Instant, tuple: &Tuple) -> u32 {
-        self.keyed(tuple, 0).wrapping_add((now.as_nanoseconds() / 4_000) as u32)
+        self.secret.number(tuple, Purpose::InitialSequence).wrapping_add((now.as_nanoseconds() / 4_000) as u32)
     }
 
     /// RFC 7323 §7.1: nobody learns our clock.
     fn clock_offset(&self, tuple: &Tuple) -> u32 {
-        self.keyed(tuple, 1)
-    }
-
-    fn keyed(&self, tuple: &Tuple, purpose: u8) -> u32 {
-        let mut hasher = DefaultHasher::new();
-        (self.secret, purpose).hash(&mut hasher);
-        tuple.hash(&mut hasher);
-        hasher.finish() as u32
+        self.secret.number(tuple, Purpose::Clock)
     }
 
     /// The address that a connection to `remote` comes from.
@@ -568,11 +561,6 @@ impl<P: Port> Sending<P> {
         let rested = tuples.find(|tuple| self.time_wait.get(tuple).is_none());
         rested.or_else(|| ports().filter(free).map(tuple).find(|tuple| !self.tuples.contains_key(tuple)))
     }
-}
-
-/// RFC 7323 §5.4: a clock in milliseconds, before the offset of the connection.
-const fn clock_at(now: Instant) -> u32 {
-    (now.as_nanoseconds() / 1_000_000) as u32
 }
 
 fn recent_timestamp(segment: &Segment, offer: &SynOptions) -> Option<u32> {

@@ -13,9 +13,9 @@
 //!
 //! The engine is two values that may run on two threads ([`Engine::split`]): the receive half, which has the segments of
 //! connections that are synchronised, and `sending`, which has the rest: what is sent (`send_half`), how connections begin
-//! (`handshake`, `listeners`, `cookies`) and end (`ending`, `time_wait`), and frames that are not TCP. Those go to smoltcp (`interface`),
-//! which also brings the wire formats of ARP, NDP and ICMP; the table of neighbours is ours (`neighbours`). What the two
-//! share is in `shared`, and nothing else. In one piece they are driven here, one after the other.
+//! (`handshake`, `listeners`, `cookies`) and end (`ending`, `time_wait`), and frames that are not TCP. Those go to smoltcp
+//! (`interface`), which also brings the wire formats of ARP, NDP and ICMP; the table of neighbours is ours (`neighbours`). What the
+//! two share is in `shared`, and nothing else. In one piece they are driven here, one after the other.
 //!
 //! [`Engine::poll`] receives and offers; what there is to send, acknowledgements included, leaves with [`Engine::flush`], so
 //! that an answer carries its acknowledgement. Without a flush it leaves with the next poll. A poll that brings bytes does

@@ -7,6 +7,7 @@ use super::shared::SackBlocks;
 use super::sum::Sum;
 use super::tuple::Tuple;
 use crate::port::{ReceivedChecksum, TransmitOffload};
+use crate::time::Instant;
 
 /// Bytes of an Ethernet header.
 pub(super) const ETHERNET_HEADER: usize = 14;
@@ -351,6 +352,12 @@ pub(super) struct Stamp<'a> {
     /// As on the wire.
     pub(super) window: u16,
     pub(super) options: Options<'a>,
+}
+
+/// RFC 7323 §5.4: a clock in milliseconds, before the offset of the connection.
+#[inline]
+pub(super) const fn clock_at(now: Instant) -> u32 {
+    (now.as_nanoseconds() / 1_000_000) as u32
 }
 
 /// The options of a segment that leaves.

@@ -21,7 +21,7 @@ use super::send_half::{Expired, SendHalf, SendSettings};
 use super::sender::SenderConfig;
 use super::shared::{Outbox, PeerEnd, ReceiveCounters, SharedFlow, ToReceive, ToSend, counted};
 use super::time_wait::TimeWait;
-use super::tuple::{Tuple, TupleHash};
+use super::tuple::{Secret, Tuple, TupleHash};
 use crate::port::Port;
 use crate::stream::{EngineStatistics, ListenerId, ResetReason, Source, StreamEvent, StreamId, Streams, Transmitted};
 use crate::table::{Name, Table};
@@ -44,7 +44,7 @@ pub(super) struct Sending<P: Port> {
     pub(super) addresses: Vec<(IpAddr, u8)>,
     pub(super) random: StdRng,
     /// RFC 6528 §3: what makes initial sequence numbers unguessable.
-    pub(super) secret: [u64; 2],
+    pub(super) secret: Secret,
     /// Connections that wait for the peer's confirmation, of all listeners.
     pub(super) half_open: usize,
     pub(super) cookies: Cookies,
@@ -130,7 +130,7 @@ impl<P: Port> Sending<P> {
             user_timeout: config.user_timeout,
         };
         let services = Services::new(hardware, &config.addresses, mtu, random.random(), now);
-        let secret = [random.random(), random.random()];
+        let secret = Secret([random.random(), random.random()]);
         Self {
             send: SendHalf::new(transmit, settings, capture, now),
             connections: Table::new(config.max_connections),

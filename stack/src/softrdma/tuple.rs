@@ -1,6 +1,6 @@
 //! The two ends of a connection, quick to read from a packet and to look up.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Both addresses and ports of a connection, as this host sees them.
@@ -65,6 +65,33 @@ fn address_bits(address: IpAddr) -> u128 {
 fn address(bits: u128) -> IpAddr {
     let address = Ipv6Addr::from_bits(bits);
     address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4)
+}
+
+/// Makes numbers of tuples that nobody else can compute.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Secret(pub(super) [u64; 2]);
+
+impl Secret {
+    /// A number for `tuple` and a [`Purpose`], perhaps with something besides: of two purposes one says nothing about the other.
+    pub(super) fn number(self, tuple: &Tuple, purpose: impl Hash) -> u32 {
+        let mut hasher = DefaultHasher::new();
+        (self.0, purpose).hash(&mut hasher);
+        tuple.hash(&mut hasher);
+        hasher.finish() as u32
+    }
+}
+
+/// What a number of a [`Secret`] is for.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) enum Purpose {
+    /// RFC 6528 §3: where the sequence numbers of a connection begin.
+    InitialSequence,
+    /// RFC 7323 §7.1: where its clock begins.
+    Clock,
+    /// Where its cookies begin.
+    CookieOrigin,
+    /// What makes a cookie ours.
+    Proof,
 }
 
 /// Makes hashers of tuples. The key keeps peers from guessing which tuples collide.

@@ -128,14 +128,14 @@ enum Role {
     Hosts,
 }
 
-/// Has what is started from now on run on the CPU for `role`. The wire keeps time by spinning, and whoever shares its CPU waits for
-/// slices of it: so it has one to itself, and the hosts' programs, whoever's they are, share another. Without a second CPU nothing
-/// is tied.
+/// On two CPUs: has what is started from now on run on the one for `role`. The wire keeps time by spinning, and whoever shares its CPU
+/// waits for slices of it: so it has one to itself, and the hosts' programs, whoever's they are, share the other. With more there is
+/// room for all, with one no choice.
 fn run_on(role: Role) {
     static CPUS: OnceLock<Vec<CoreId>> = OnceLock::new();
     // Asked once: afterwards the answer is the one that was chosen.
     let cpus = CPUS.get_or_init(|| core_affinity::get_core_ids().unwrap_or_default());
-    if let [hosts, .., wire] = cpus[..] {
+    if let [hosts, wire] = cpus[..] {
         core_affinity::set_for_current(if role == Role::Wire { wire } else { hosts });
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::HANDSHAKE_TIMEOUT;
-use crate::softrdma::segment::{HeaderTemplate, Options, SequenceSpace, Stamp, SynOptions};
+use crate::softrdma::segment::{HeaderTemplate, Options, SequenceSpace, Stamp, SynOptions, clock_at};
 use crate::softrdma::sender::{Acknowledged, Sender};
 use crate::softrdma::shared::{Acknowledgement, Announcement, Owed, Report, SackBlocks, SharedFlow};
 use crate::softrdma::tuple::Tuple;
@@ -174,7 +174,7 @@ impl SendFlow {
 
     /// RFC 7323 §5.4: our clock, in milliseconds.
     pub(super) const fn clock(&self, now: Instant) -> u32 {
-        ((now.as_nanoseconds() / 1_000_000) as u32).wrapping_add(self.clock_offset)
+        clock_at(now).wrapping_add(self.clock_offset)
     }
 
     /// Our clock and the echo of the peer's, if both sides agreed to that.
