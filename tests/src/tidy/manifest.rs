@@ -10,6 +10,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("softrdma-mpa-ddp-rdmap", &[]),
     ("softrdma-dpdk-glue", &["dpdk-sys", "softrdma-stack"]),
     ("softrdma-verbs", &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?"]),
+    ("softrdma-smc", &[]),
     ("softrdma-bins-common", &["softrdma-verbs"]),
     ("softrdma-perf", BINARY),
     ("softrdma", BINARY),
