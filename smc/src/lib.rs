@@ -35,4 +35,6 @@
 
 #![deny(unsafe_code)]
 
+pub mod arena;
+pub mod ring;
 pub mod shared_memory;
