@@ -341,6 +341,8 @@ pub mod control {
     pub const ASLEEP: usize = 8;
     /// The waiter that the end has for the connection, plus one; 0 for none, [`MANY`] for several.
     pub const WAITER: usize = 9;
+    /// The end waits for room to send.
+    pub const WANTS_ROOM: usize = 10;
     /// Several waiters: the peer wakes always.
     pub const MANY: u64 = u64::MAX;
 }
@@ -440,6 +442,17 @@ impl Connection {
     /// Nobody sleeps for this connection alone.
     pub fn wake_up(&self) {
         self.own()[control::ASLEEP].store(0, Ordering::Relaxed);
+    }
+
+    /// Says whether somebody waits for room to send. Who begins to must look once more afterwards.
+    pub fn want_room(&self, wants: bool) {
+        self.own()[control::WANTS_ROOM].store(wants.into(), Ordering::SeqCst);
+    }
+
+    /// Whether the peer has said so.
+    #[inline]
+    pub(crate) fn peer_wants_room(&self) -> bool {
+        self.peer()[control::WANTS_ROOM].load(Ordering::Relaxed) != 0
     }
 
     /// Tells the peer that something happened: what it reads next, words and bytes, was stored before. Whether it must be

@@ -36,5 +36,6 @@
 #![deny(unsafe_code)]
 
 pub mod arena;
+pub mod descriptors;
 pub mod ring;
 pub mod shared_memory;

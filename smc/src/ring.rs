@@ -298,7 +298,7 @@ impl<'a> Rings<'a> {
     fn acknowledge(&self, consumed: u64, left: usize) -> bool {
         // Looked at behind the copy: a writer that finds the ring full says so, and then looks once more itself.
         fence(Ordering::SeqCst);
-        let is_waited_for = self.peer_word().flags & flags::WRITER_BLOCKED != 0;
+        let is_waited_for = self.peer_word().flags & flags::WRITER_BLOCKED != 0 || self.connection.peer_wants_room();
         let unannounced = consumed - self.progress.announced();
         let size = self.size() as usize;
         let is_due = unannounced >= (size as u64 / 10).max(2048);

@@ -14,6 +14,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("softrdma-bins-common", &["softrdma-verbs"]),
     ("softrdma-perf", BINARY),
     ("softrdma", BINARY),
+    ("softrdma-smc-preload", &["softrdma-smc"]),
     ("softrdma-tests", APPLICATION),
     ("softrdma-bench", APPLICATION),
 ];

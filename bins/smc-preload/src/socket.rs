@@ -1,0 +1,432 @@
+//! A TCP connection of the program's, and how far it has come on its way into shared memory.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use rustix::io::Errno;
+use softrdma_smc::arena::{Connection, WAITERS};
+use softrdma_smc::ring::{Progress, Rings, state};
+
+use crate::abi::kernel;
+use crate::epoll::Registration;
+use crate::fork;
+use crate::lock::Lock;
+use crate::shared_words::{SharedWords, WORDS};
+use crate::table::{self, Entry};
+use crate::upgrade;
+
+/// What the words of a connection are; the first counts its holders.
+mod word {
+    pub(super) const MODE: usize = 1;
+    /// How many threads are sending over TCP just now; at the top, where sending goes.
+    pub(super) const SEND_GATE: usize = 2;
+    pub(super) const SENT: usize = 3;
+    pub(super) const RECEIVED: usize = 4;
+    pub(super) const TRANSFERS: usize = 5;
+    /// How many threads are receiving over TCP just now.
+    pub(super) const READERS: usize = 6;
+    pub(super) const FLAGS: usize = 7;
+    pub(super) const SEND_LOCK: usize = 8;
+    pub(super) const RECEIVE_LOCK: usize = 9;
+    pub(super) const PROGRESS: usize = 10;
+}
+
+/// Sending goes into the ring as soon as the peer knows from which byte on.
+const SWITCHING: u64 = 1 << 32;
+/// Sending goes into the ring.
+const SWITCHED: u64 = 1 << 33;
+
+/// Where a connection is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u64)]
+pub(crate) enum Mode {
+    /// Not connected, or somebody else's business.
+    Idle = 0,
+    /// Over TCP, for now.
+    Undecided = 1,
+    /// The peer may begin to send through the ring.
+    Prepared = 2,
+    /// So may we.
+    Ring = 3,
+    /// Over TCP, for good.
+    Plain = 4,
+}
+
+/// What has happened to a connection, in bits.
+pub(crate) mod flag {
+    /// The program's calls do not wait.
+    pub(crate) const NONBLOCKING: u64 = 1;
+    /// The program receives no more.
+    pub(crate) const RECEIVING_SHUT: u64 = 2;
+    /// The program sends no more.
+    pub(crate) const SENDING_SHUT: u64 = 4;
+    /// TCP has come to its end.
+    pub(crate) const TCP_ENDED: u64 = 8;
+    /// TCP was reset.
+    pub(crate) const TCP_RESET: u64 = 16;
+    /// The program was told of the reset.
+    pub(crate) const RESET_TOLD: u64 = 32;
+    /// Something was sent to a peer that had closed.
+    pub(crate) const SENT_TO_CLOSED: u64 = 64;
+    /// The peer has broken the rules.
+    pub(crate) const VIOLATED: u64 = 128;
+    /// The program wants its small segments sent at once, as far as it knows.
+    pub(crate) const NO_DELAY: u64 = 256;
+    /// The program holds its segments back, as far as it knows.
+    pub(crate) const CORKED: u64 = 512;
+}
+
+/// Which end of a connection a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Role {
+    Connector = 1,
+    Acceptor = 2,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    words: SharedWords,
+    key: u64,
+    role: AtomicU8,
+    connection: OnceLock<Connection>,
+    descriptors: Mutex<Vec<RawFd>>,
+    watchers: Mutex<Vec<Weak<Registration>>>,
+    /// How long it has been worth spinning, in nanoseconds.
+    pub(crate) spin_ns: AtomicU32,
+    /// A thread waits for room; whoever sleeps for both directions wakes it.
+    pub(crate) is_writer_waiting: AtomicBool,
+}
+
+impl Socket {
+    /// A socket that is connected to nothing yet.
+    pub(crate) fn new() -> Option<Arc<Self>> {
+        static KEYS: AtomicU64 = AtomicU64::new(1);
+        Some(Arc::new(Self {
+            words: SharedWords::new()?,
+            key: KEYS.fetch_add(1, Ordering::Relaxed),
+            role: AtomicU8::new(0),
+            connection: OnceLock::new(),
+            descriptors: Mutex::default(),
+            watchers: Mutex::default(),
+            spin_ns: AtomicU32::new(0),
+            is_writer_waiting: AtomicBool::new(false),
+        }))
+    }
+
+    fn words(&self) -> &[AtomicU64; WORDS] {
+        self.words.get()
+    }
+
+    /// What the exchange calls it.
+    pub(crate) const fn key(&self) -> u64 {
+        self.key
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        match self.words()[word::MODE].load(Ordering::Acquire) {
+            1 => Mode::Undecided,
+            2 => Mode::Prepared,
+            3 => Mode::Ring,
+            4 => Mode::Plain,
+            _ => Mode::Idle,
+        }
+    }
+
+    fn change_mode(&self, from: Mode, to: Mode) -> bool {
+        let word = &self.words()[word::MODE];
+        word.compare_exchange(from as u64, to as u64, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Whether its bytes go over TCP for good.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.mode() == Mode::Plain
+    }
+
+    /// It is being connected, or was accepted.
+    pub(crate) fn begin(&self, role: Role) {
+        self.role.store(role as u8, Ordering::Release);
+        self.change_mode(Mode::Idle, Mode::Undecided);
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        if self.role.load(Ordering::Acquire) == Role::Connector as u8 { Role::Connector } else { Role::Acceptor }
+    }
+
+    /// Decides that its bytes go over TCP for good, if nothing else is decided yet: whether they do.
+    pub(crate) fn stay_plain(&self) -> bool {
+        if self.change_mode(Mode::Undecided, Mode::Plain) || self.change_mode(Mode::Idle, Mode::Plain) {
+            upgrade::withdraw(self);
+            for fd in self.descriptors().iter() {
+                table::let_through(*fd, self);
+            }
+        }
+        matches!(self.mode(), Mode::Plain | Mode::Idle)
+    }
+
+    pub(crate) fn descriptors(&self) -> MutexGuard<'_, Vec<RawFd>> {
+        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn watchers(&self) -> MutexGuard<'_, Vec<Weak<Registration>>> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A descriptor of it, any.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        self.descriptors().first().copied()
+    }
+
+    /// `fd` is it as well.
+    pub(crate) fn add_descriptor(self: &Arc<Self>, fd: RawFd) {
+        self.descriptors().push(fd);
+        table::insert(fd, Arc::new(Entry::Socket(self.clone())));
+    }
+
+    pub(crate) fn has_flag(&self, flag: u64) -> bool {
+        self.words()[word::FLAGS].load(Ordering::Acquire) & flag != 0
+    }
+
+    /// Sets it: whether it was not set before.
+    pub(crate) fn set_flag(&self, flag: u64) -> bool {
+        self.words()[word::FLAGS].fetch_or(flag, Ordering::AcqRel) & flag == 0
+    }
+
+    /// TCP has no more bytes: the peer has closed or died, unless we asked for no more ourselves.
+    pub(crate) fn note_tcp_end(&self) {
+        if !self.has_flag(flag::RECEIVING_SHUT) {
+            self.set_flag(flag::TCP_ENDED);
+        }
+    }
+
+    pub(crate) fn clear_flag(&self, flag: u64) {
+        self.words()[word::FLAGS].fetch_and(!flag, Ordering::AcqRel);
+    }
+
+    /// Its rings, once it has some.
+    #[inline]
+    pub(crate) fn rings(&self) -> Option<(&Connection, Rings<'_>)> {
+        let connection = self.connection.get()?;
+        let progress = self.words()[word::PROGRESS..].first_chunk().map(Progress::new)?;
+        Some((connection, Rings::new(connection, progress)))
+    }
+
+    /// Whether it can have rings: only one process may have the connection while it gets them.
+    pub(crate) fn may_upgrade(&self) -> bool {
+        self.mode() == Mode::Undecided && self.words.holders() == 1
+    }
+
+    /// From now on the peer may send through the ring.
+    pub(crate) fn prepare(&self, connection: Connection) -> bool {
+        if !self.may_upgrade() || self.connection.set(connection).is_err() {
+            return false;
+        }
+        if let Some((_, rings)) = self.rings() {
+            rings.begin();
+        }
+        self.tell_waiter();
+        self.change_mode(Mode::Undecided, Mode::Prepared)
+    }
+
+    /// From now on we may send through the ring.
+    pub(crate) fn establish(&self) {
+        if !self.change_mode(Mode::Prepared, Mode::Ring) {
+            return;
+        }
+        if let Some(fd) = self.descriptor() {
+            // Doorbells are single bytes: they wait for nothing. What the program has asked for is remembered.
+            if kernel::option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY) == Some(1) {
+                self.set_flag(flag::NO_DELAY);
+            }
+            if kernel::option(fd, libc::IPPROTO_TCP, libc::TCP_CORK) == Some(1) {
+                self.set_flag(flag::CORKED);
+                kernel::set_option(fd, libc::IPPROTO_TCP, libc::TCP_CORK, 0);
+            }
+            kernel::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+        }
+        self.try_switch();
+    }
+
+    /// Whether calls for it go over TCP just now, one of which is counted until [`Self::end_tcp_sending`].
+    pub(crate) fn begin_tcp_sending(&self) -> bool {
+        let gate = &self.words()[word::SEND_GATE];
+        if gate.fetch_add(1, Ordering::SeqCst) & (SWITCHING | SWITCHED) == 0 {
+            return true;
+        }
+        gate.fetch_sub(1, Ordering::SeqCst);
+        // Nobody may send through the ring before the peer knows that somebody does.
+        while gate.load(Ordering::Acquire) & SWITCHED == 0 {
+            std::thread::yield_now();
+        }
+        false
+    }
+
+    /// A call that sent `sent` bytes over TCP is over.
+    pub(crate) fn end_tcp_sending(&self, sent: usize) {
+        self.words()[word::SENT].fetch_add(sent as u64, Ordering::SeqCst);
+        self.words()[word::SEND_GATE].fetch_sub(1, Ordering::SeqCst);
+        if self.mode() == Mode::Ring {
+            self.try_switch();
+        }
+    }
+
+    /// Moves sending into the ring, if nobody sends over TCP just now.
+    fn try_switch(&self) {
+        let gate = &self.words()[word::SEND_GATE];
+        if gate.compare_exchange(0, SWITCHING, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            return;
+        }
+        let Some((connection, rings)) = self.rings() else {
+            return;
+        };
+        let mut watchers = self.watchers();
+        if self.has_flag(flag::SENDING_SHUT) {
+            rings.say(state::SENDING_DONE);
+        }
+        connection.switch_sending(self.words()[word::SENT].load(Ordering::SeqCst));
+        gate.fetch_or(SWITCHED, Ordering::SeqCst);
+        watchers.retain(|watcher| watcher.upgrade().is_some_and(|watcher| watcher.take_over()));
+        drop(watchers);
+        self.notify();
+    }
+
+    /// Whether sending goes into the ring.
+    pub(crate) fn has_switched(&self) -> bool {
+        self.words()[word::SEND_GATE].load(Ordering::Acquire) & SWITCHED != 0
+    }
+
+    /// Whether receiving goes over TCP alone, one call of which is counted until [`Self::end_tcp_receiving`].
+    pub(crate) fn begin_tcp_receiving(&self) -> bool {
+        let others = self.words()[word::READERS].fetch_add(1, Ordering::SeqCst);
+        let is_alone = others == 0 || self.stay_plain();
+        if self.mode() < Mode::Prepared && is_alone || self.is_plain() {
+            return true;
+        }
+        self.words()[word::READERS].fetch_sub(1, Ordering::SeqCst);
+        false
+    }
+
+    pub(crate) fn end_tcp_receiving(&self) {
+        self.words()[word::READERS].fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether a call that began to receive over TCP before there were rings is still at it.
+    pub(crate) fn is_receiving_over_tcp(&self) -> bool {
+        self.words()[word::READERS].load(Ordering::SeqCst) != 0
+    }
+
+    /// Of `count` bytes that TCP has brought, how many are the program's; the others are doorbells.
+    pub(crate) fn count_received(&self, count: usize, is_peek: bool) -> usize {
+        let received = self.received();
+        let limit = self.connection.get().and_then(Connection::peer_switch);
+        let kept = limit.map_or(count as u64, |limit| limit.saturating_sub(received).min(count as u64));
+        if !is_peek {
+            self.words()[word::RECEIVED].fetch_add(kept, Ordering::SeqCst);
+        }
+        kept as usize
+    }
+
+    /// Bytes of the program's that TCP has brought.
+    #[inline]
+    pub(crate) fn received(&self) -> u64 {
+        self.words()[word::RECEIVED].load(Ordering::Acquire)
+    }
+
+    /// Another transfer over TCP is done: how many there were.
+    pub(crate) fn count_transfer(&self) -> u64 {
+        self.words()[word::TRANSFERS].fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn lock_sending(&self) -> Lock<'_> {
+        Lock::take(&self.words()[word::SEND_LOCK], fork::process())
+    }
+
+    pub(crate) fn lock_receiving(&self) -> Lock<'_> {
+        Lock::take(&self.words()[word::RECEIVE_LOCK], fork::process())
+    }
+
+    pub(crate) fn try_lock_receiving(&self) -> Option<Lock<'_>> {
+        Lock::try_take(&self.words()[word::RECEIVE_LOCK], fork::process())
+    }
+
+    /// Tells the peer that something has changed for it, with a doorbell if it sleeps.
+    #[inline]
+    pub(crate) fn notify(&self) {
+        if let Some(connection) = self.connection.get()
+            && connection.notify()
+            && let Some(fd) = self.descriptor()
+        {
+            kernel::ring_doorbell(fd);
+        }
+    }
+
+    /// Tells the peer whom to wake for us. The watchers have changed, or the connection is new.
+    pub(crate) fn tell_waiter(&self) {
+        if let Some(connection) = self.connection.get() {
+            connection.set_waiter(self.waiter(&self.watchers()));
+        }
+    }
+
+    fn waiter(&self, watchers: &[Weak<Registration>]) -> Option<usize> {
+        let mut waiters = watchers.iter().filter_map(Weak::upgrade).map(|watcher| watcher.waiter());
+        let first = waiters.next()?;
+        Some(if waiters.all(|waiter| waiter == first) { first } else { WAITERS })
+    }
+
+    /// The peer has written what cannot be: the connection ends, for it too.
+    pub(crate) fn punish(&self) -> Errno {
+        if self.set_flag(flag::VIOLATED) {
+            if let Some((_, rings)) = self.rings() {
+                rings.say(state::ABORTED | state::CLOSED);
+            }
+            self.notify();
+        }
+        Errno::CONNRESET
+    }
+
+    /// The program has closed `fd`, which was it: says to the peer what the kernel would, if it was the last.
+    pub(crate) fn remove_descriptor(&self, fd: RawFd) {
+        let mut descriptors = self.descriptors();
+        descriptors.retain(|known| *known != fd);
+        let is_last = descriptors.is_empty();
+        drop(descriptors);
+        if is_last && self.words.holders() == 1 {
+            self.say_goodbye(fd);
+        }
+    }
+
+    fn say_goodbye(&self, fd: RawFd) {
+        upgrade::withdraw(self);
+        let Some((connection, rings)) = self.rings() else {
+            return;
+        };
+        let is_tcp_read = connection.peer_switch().is_none_or(|switch| self.received() >= switch);
+        let is_read = is_tcp_read && rings.readable() == Ok(0);
+        // RFC 9293 §3.10.4: who closes with data unread says so.
+        rings.say(state::CLOSED | if is_read { state::SENDING_DONE } else { state::ABORTED });
+        if connection.peer_switch().is_some() && is_tcp_read {
+            let _ = kernel::take_doorbells(fd);
+        }
+        if connection.notify() {
+            kernel::ring_doorbell(fd);
+        }
+    }
+
+    /// A child has it too.
+    pub(crate) fn add_holder(&self) {
+        self.words.add_holder();
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let was_last = self.words.leave();
+        if let Some(connection) = self.connection.take()
+            && !was_last
+        {
+            connection.leave();
+        }
+    }
+}
