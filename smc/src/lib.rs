@@ -39,3 +39,4 @@ pub mod arena;
 pub mod descriptors;
 pub mod ring;
 pub mod shared_memory;
+pub mod wire;
