@@ -36,3 +36,4 @@
 #![deny(unsafe_code)]
 
 pub mod shared_memory;
+pub mod statistics;
