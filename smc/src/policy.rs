@@ -1,8 +1,8 @@
 //! Which connections may leave TCP, and what they get when they do: read from a TOML file, the same for every process.
 //!
 //! Rules are looked through in their order, and the first that fits decides; where none fits, connections inside this
-//! machine and in private networks may, others stay TCP. A file is optional: without one the defaults hold. Every setting can
-//! be set from the environment ([`Policy::override_from`]) for one run.
+//! machine and in private networks may, others stay TCP. A file is optional: without one the defaults hold. Every
+//! setting can be set from the environment ([`Policy::override_from`]) for one run.
 
 mod fields;
 
@@ -179,8 +179,8 @@ pub enum PolicyError {
 }
 
 impl Policy {
-    /// What a process goes by: the file that [`FILE_VARIABLE`] names, or else [`SYSTEM_FILE`] if it is there, or else the
-    /// defaults; and over all of that the other variables. `variable` gives the environment's.
+    /// What a process goes by: the file that [`FILE_VARIABLE`] names, or else [`SYSTEM_FILE`] if it is there, or else
+    /// the defaults; and over all of that the other variables. `variable` gives the environment's.
     pub fn of_process(variable: impl Fn(&str) -> Option<String>) -> Result<Self, PolicyError> {
         let mut policy = match variable(FILE_VARIABLE).filter(|path| !path.is_empty()) {
             Some(path) => Self::load(Path::new(&path))?,

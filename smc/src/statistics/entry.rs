@@ -9,7 +9,8 @@ use super::page::{arena_at, entry_at, fold};
 use super::{Counter, Mode, Page, Reasons, Role, Shutdown, State, sequence};
 use crate::shared_memory::Region;
 
-/// Who a socket is. What is not known may be left out: readers look it up in /proc by the descriptor, at their own expense.
+/// Who a socket is. What is not known may be left out: readers look it up in /proc by the descriptor, at their own
+/// expense.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SocketDescription {
     /// Its descriptor in this process.
@@ -51,9 +52,9 @@ pub struct Link {
 
 /// A socket's place in the list, until it is dropped.
 ///
-/// Everything may be called from any thread. But what counts ([`Entry::sent`] ... [`Entry::spun`]) adds without an atomic
-/// addition: two threads that count the same at once lose one of the two. Who holds a connection's right to send, or to
-/// receive, counts that direction.
+/// Everything may be called from any thread. But what counts ([`Entry::sent`] ... [`Entry::spun`]) adds without an
+/// atomic addition: two threads that count the same at once lose one of the two. Who holds a connection's right to
+/// send, or to receive, counts that direction.
 #[derive(Debug)]
 pub struct Entry {
     page: Arc<Page>,

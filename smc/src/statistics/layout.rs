@@ -65,8 +65,8 @@ pub(super) mod arena {
     pub(in super::super) const CONNECTIONS: usize = 56;
 }
 
-/// The words of a socket, in bytes from its start: two cache lines that hardly change, one of what is sent and one of what
-/// is received.
+/// The words of a socket, in bytes from its start: two cache lines that hardly change, one of what is sent and one of
+/// what is received.
 pub(super) mod entry {
     pub(in super::super) const BYTES: usize = 256;
 

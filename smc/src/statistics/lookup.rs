@@ -1,4 +1,5 @@
-//! What a process has not said about its sockets, since finding out would have cost it: taken from its /proc by the reader.
+//! What a process has not said about its sockets, since finding out would have cost it: taken from its /proc by the
+//! reader.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -40,8 +41,8 @@ fn inode(link: &str) -> Option<u64> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// A line of /proc/net/tcp or tcp6: inode, local and remote address. proc(5): the second and third fields are the addresses,
-/// the tenth is the inode.
+/// A line of /proc/net/tcp or tcp6: inode, local and remote address. proc(5): the second and third fields are the
+/// addresses, the tenth is the inode.
 fn connection(line: &str) -> Option<(u64, (SocketAddr, SocketAddr))> {
     let mut fields = line.split_whitespace().skip(1);
     let (local, peer) = (address(fields.next()?)?, address(fields.next()?)?);

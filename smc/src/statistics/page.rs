@@ -19,7 +19,8 @@ const KEY_IN_USE: u64 = 1 << 63;
 /// The page of this process. Whoever has it may write; see the [module](super).
 #[derive(Debug)]
 pub struct Page {
-    /// The memory of this process, behind that of its parent, its parent's parent ... as far as it was forked with them.
+    /// The memory of this process, behind that of its parent, its parent's parent ... as far as it was forked with
+    /// them.
     regions: [OnceLock<Region>; GENERATIONS],
     generation: AtomicUsize,
     entries: Slots,
@@ -46,9 +47,10 @@ impl Page {
         Ok((Arc::new(page), memory))
     }
 
-    /// To be called in a child of `fork` before it does anything else, while it has one thread: what it writes goes to a
-    /// page of its own from now on. Entries and arenas it has inherited are listed there too, their counts from zero.
-    /// The descriptor replaces the one of [`Page::create`]. If it fails (no descriptor is left), nothing is written any more.
+    /// To be called in a child of `fork` before it does anything else, while it has one thread: what it writes goes
+    /// to a page of its own from now on. Entries and arenas it has inherited are listed there too, their counts from
+    /// zero. The descriptor replaces the one of [`Page::create`]. If it fails (no descriptor is left), nothing is
+    /// written any more.
     pub fn renew_in_child(&self) -> io::Result<OwnedFd> {
         let before = self.region();
         // Not the parent's memory, whatever happens below.

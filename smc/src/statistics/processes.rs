@@ -38,8 +38,8 @@ pub struct ProcessError {
     pub reason: ReadError,
 }
 
-/// The processes that have a page and whose descriptors this process may look at (those of the same user; all, for root), in
-/// the order of their ids. Fails if there is no /proc.
+/// The processes that have a page and whose descriptors this process may look at (those of the same user; all, for
+/// root), in the order of their ids. Fails if there is no /proc.
 pub fn processes() -> Result<Vec<Result<Process, ProcessError>>, Errno> {
     let mut ids = numbers_in(open("/proc", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?);
     ids.sort_unstable();
@@ -90,8 +90,8 @@ fn numbers_of_pages(descriptors: &OwnedFd) -> Vec<u32> {
     numbers_in(all).into_iter().filter(is_page).take(CANDIDATES).collect()
 }
 
-/// Opens a descriptor of another process, which may have put something else in its place since it was looked at: nothing
-/// but a file in memory is opened for reading, for others may block or do something when they are opened.
+/// Opens a descriptor of another process, which may have put something else in its place since it was looked at:
+/// nothing but a file in memory is opened for reading, for others may block or do something when they are opened.
 fn open_page(descriptors: &OwnedFd, number: u32) -> Option<OwnedFd> {
     let path = openat(descriptors, number.to_string(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let is_file = FileType::from_raw_mode(fstat(&path).ok()?.st_mode) == FileType::RegularFile;

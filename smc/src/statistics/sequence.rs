@@ -1,6 +1,6 @@
-//! A sequence lock whose writers do not exclude each other and never wait: a word that holds how many changes have begun
-//! (lower half) and how many have ended (upper half). What it guards is whole while the two are equal and the same before
-//! and after reading.
+//! A sequence lock whose writers do not exclude each other and never wait: a word that holds how many changes have
+//! begun (lower half) and how many have ended (upper half). What it guards is whole while the two are equal and the
+//! same before and after reading.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -65,7 +65,8 @@ mod tests {
     #[test]
     fn a_reader_never_sees_half_of_a_change_whoever_makes_it() {
         let (word, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-        // Each writer has a pair of its own under the one lock: the two of a pair are equal unless a change is under way.
+        // Each writer has a pair of its own under the one lock: the two of a pair are equal unless a change is under
+        // way.
         let pairs: [[AtomicU64; 2]; 2] = Default::default();
         std::thread::scope(|scope| {
             for pair in &pairs {
