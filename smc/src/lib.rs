@@ -37,6 +37,8 @@
 
 pub mod arena;
 pub mod descriptors;
+pub mod policy;
 pub mod ring;
 pub mod shared_memory;
+pub mod statistics;
 pub mod wire;
