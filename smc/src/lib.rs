@@ -35,4 +35,6 @@
 
 #![deny(unsafe_code)]
 
+pub mod descriptors;
+pub mod names;
 pub mod shared_memory;
