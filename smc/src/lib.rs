@@ -35,6 +35,8 @@
 
 #![deny(unsafe_code)]
 
+pub mod arena;
 pub mod descriptors;
 pub mod names;
+pub mod ring;
 pub mod shared_memory;
