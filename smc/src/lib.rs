@@ -37,6 +37,8 @@
 
 pub mod arena;
 pub mod descriptors;
+pub mod exchange;
+pub mod names;
 pub mod policy;
 pub mod ring;
 pub mod shared_memory;
