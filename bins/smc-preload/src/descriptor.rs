@@ -1,7 +1,10 @@
 //! Making, copying and closing the program's descriptors.
 
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+
+use softrdma_smc::policy::Action;
 
 use crate::abi::kernel;
 use crate::epoll;
@@ -12,7 +15,7 @@ use crate::upgrade;
 
 /// `fd` is a new TCP socket.
 pub(crate) fn opened(fd: RawFd) {
-    table::remove(fd);
+    closing(fd);
     if upgrade::is_enabled()
         && let Some(socket) = Socket::new()
     {
@@ -22,31 +25,54 @@ pub(crate) fn opened(fd: RawFd) {
 
 /// `fd` listens.
 pub(crate) fn listening(fd: RawFd) {
-    if table::socket(fd).is_some_and(|socket| socket.mode() == Mode::Idle) {
-        upgrade::announce(fd);
+    if let Some(socket) = table::socket(fd)
+        && socket.mode() == Mode::Idle
+        && let Some(announcement) = kernel::local(fd).and_then(upgrade::announce)
+    {
+        socket.keep(announcement);
     }
 }
 
-/// `fd` was accepted from a socket of ours.
+/// `fd` was accepted from `listener`.
 pub(crate) fn accepted(listener: RawFd, fd: RawFd) {
-    table::remove(fd);
+    closing(fd);
     if table::is_known(listener)
-        && upgrade::is_allowed(fd, Role::Acceptor)
-        && let Some(socket) = Socket::new()
+        && let Some(address) = kernel::local(fd)
     {
-        socket.begin(Role::Acceptor);
+        begin(fd, address, Role::Acceptor);
+    }
+}
+
+fn begin(fd: RawFd, service: SocketAddr, role: Role) {
+    let action = upgrade::action(service, role);
+    if action == Action::Tcp {
+        return;
+    }
+    let Some(socket) = table::socket(fd).or_else(Socket::new) else {
+        return;
+    };
+    if action == Action::Require {
+        socket.require();
+    }
+    socket.begin(role);
+    if role == Role::Acceptor {
         socket.add_descriptor(fd);
     }
+    upgrade::begin_connection(&socket, fd);
 }
 
-/// `fd` is being connected.
-pub(crate) fn connecting(fd: RawFd) {
+/// `fd` is being connected to `service`.
+pub(crate) fn connecting(fd: RawFd, service: Option<SocketAddr>) {
     if let Some(socket) = table::socket(fd)
         && socket.mode() == Mode::Idle
     {
-        socket.begin(Role::Connector);
-        if !upgrade::is_allowed(fd, Role::Connector) {
-            socket.stay_plain();
+        match service {
+            Some(service) if upgrade::action(service, Role::Connector) != Action::Tcp => {
+                begin(fd, service, Role::Connector);
+            }
+            _ => {
+                socket.stay_plain();
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ mod lock;
 mod poll;
 mod readiness;
 mod shared_words;
+mod show;
 mod socket;
 mod table;
 mod transfer;

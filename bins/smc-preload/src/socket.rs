@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use rustix::io::Errno;
 use softrdma_smc::arena::{Connection, WAITERS};
+use softrdma_smc::names::Announcement;
 use softrdma_smc::ring::{Progress, Rings, state};
+use softrdma_smc::statistics;
 
 use crate::abi::kernel;
 use crate::epoll::Registration;
 use crate::fork;
 use crate::lock::Lock;
+use crate::show;
 use crate::shared_words::{SharedWords, WORDS};
 use crate::table::{self, Entry};
 use crate::upgrade;
@@ -85,6 +88,16 @@ pub(crate) enum Role {
     Acceptor = 2,
 }
 
+impl Role {
+    /// As the tools call it.
+    pub(crate) const fn shown(self) -> statistics::Role {
+        match self {
+            Self::Connector => statistics::Role::Client,
+            Self::Acceptor => statistics::Role::Server,
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Socket {
@@ -96,6 +109,12 @@ pub(crate) struct Socket {
     watchers: Mutex<Vec<Weak<Registration>>>,
     /// How long it has been worth spinning, in nanoseconds.
     pub(crate) spin_ns: AtomicU32,
+    /// What the tools see of it.
+    entry: OnceLock<statistics::Entry>,
+    /// That it listens, and has SMC.
+    announcement: OnceLock<Announcement>,
+    /// Without rings it is not used.
+    is_required: AtomicBool,
     /// A thread waits for room; whoever sleeps for both directions wakes it.
     pub(crate) is_writer_waiting: AtomicBool,
 }
@@ -112,6 +131,9 @@ impl Socket {
             descriptors: Mutex::default(),
             watchers: Mutex::default(),
             spin_ns: AtomicU32::new(0),
+            entry: OnceLock::new(),
+            announcement: OnceLock::new(),
+            is_required: AtomicBool::new(false),
             is_writer_waiting: AtomicBool::new(false),
         }))
     }
@@ -145,6 +167,33 @@ impl Socket {
         self.mode() == Mode::Plain
     }
 
+    /// The tools see it there.
+    pub(crate) fn set_entry(&self, entry: statistics::Entry) {
+        let _ = self.entry.set(entry);
+    }
+
+    /// Shows something of it to the tools.
+    #[inline]
+    pub(crate) fn show(&self, with: impl FnOnce(&statistics::Entry)) {
+        if let Some(entry) = self.entry.get() {
+            with(entry);
+        }
+    }
+
+    /// It listens, which `announcement` says as long as it does.
+    pub(crate) fn keep(&self, announcement: Announcement) {
+        let _ = self.announcement.set(announcement);
+    }
+
+    /// It is of no use without rings.
+    pub(crate) fn require(&self) {
+        self.is_required.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_required(&self) -> bool {
+        self.is_required.load(Ordering::Acquire)
+    }
+
     /// It is being connected, or was accepted.
     pub(crate) fn begin(&self, role: Role) {
         self.role.store(role as u8, Ordering::Release);
@@ -157,7 +206,8 @@ impl Socket {
 
     /// Decides that its bytes go over TCP for good, if nothing else is decided yet: whether they do.
     pub(crate) fn stay_plain(&self) -> bool {
-        if self.change_mode(Mode::Undecided, Mode::Plain) || self.change_mode(Mode::Idle, Mode::Plain) {
+        let is_new = [Mode::Undecided, Mode::Idle].into_iter().any(|mode| self.change_mode(mode, Mode::Plain));
+        if is_new {
             upgrade::withdraw(self);
             for fd in self.descriptors().iter() {
                 table::let_through(*fd, self);
@@ -223,8 +273,9 @@ impl Socket {
         if !self.may_upgrade() || self.connection.set(connection).is_err() {
             return false;
         }
-        if let Some((_, rings)) = self.rings() {
+        if let Some((connection, rings)) = self.rings() {
             rings.begin();
+            show::take_room(connection);
         }
         self.tell_waiter();
         self.change_mode(Mode::Undecided, Mode::Prepared)
@@ -359,6 +410,7 @@ impl Socket {
             && let Some(fd) = self.descriptor()
         {
             kernel::ring_doorbell(fd);
+            self.show(statistics::Entry::doorbell_rung);
         }
     }
 
@@ -378,6 +430,7 @@ impl Socket {
     /// The peer has written what cannot be: the connection ends, for it too.
     pub(crate) fn punish(&self) -> Errno {
         if self.set_flag(flag::VIOLATED) {
+            show::count_violation();
             if let Some((_, rings)) = self.rings() {
                 rings.say(state::ABORTED | state::CLOSED);
             }
@@ -423,10 +476,11 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         let was_last = self.words.leave();
-        if let Some(connection) = self.connection.take()
-            && !was_last
-        {
-            connection.leave();
+        if let Some(connection) = self.connection.take() {
+            show::give_room(&connection);
+            if !was_last {
+                connection.leave();
+            }
         }
     }
 }

@@ -19,6 +19,9 @@ pub(crate) fn send(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags:
     if matches!(socket.mode(), Mode::Idle | Mode::Plain) || flags & MSG_OOB != 0 {
         return send_aside(socket, fd, parts, flags);
     }
+    if socket.is_required() {
+        upgrade::wait_for_rings(socket, fd)?;
+    }
     if !socket.begin_tcp_sending() {
         return send_into_ring(socket, fd, parts, flags);
     }
@@ -59,8 +62,16 @@ fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int
         let lock = socket.lock_sending();
         let taken = rings.send(parts, sent).map_err(|_| socket.punish());
         drop(lock);
-        sent += taken?;
+        let taken = taken?;
+        sent += taken;
         socket.notify();
+        socket.show(|entry| {
+            if taken > 0 {
+                entry.sent(taken as u64);
+            } else {
+                entry.ring_was_full();
+            }
+        });
         if sent == total {
             return Ok(sent);
         }
@@ -95,6 +106,9 @@ fn may_send(socket: &Socket, rings: &Rings<'_>) -> Result<bool, Errno> {
 pub(crate) fn receive(socket: &Arc<Socket>, fd: RawFd, parts: &[Target<'_>], flags: c_int) -> Result<usize, Errno> {
     if matches!(socket.mode(), Mode::Idle | Mode::Plain) || flags & MSG_OOB != 0 {
         return kernel::receive(fd, parts, 0, usize::MAX, flags);
+    }
+    if socket.is_required() {
+        upgrade::wait_for_rings(socket, fd)?;
     }
     let mut received = 0;
     let total: usize = parts.iter().map(Target::length).sum();
@@ -166,6 +180,9 @@ fn receive_from_ring(
             socket.notify();
         }
         received += taken;
+        if taken > 0 && flags & MSG_PEEK == 0 {
+            socket.show(|entry| entry.received(taken as u64));
+        }
         if taken > 0 && (flags & MSG_WAITALL == 0 || flags & MSG_PEEK != 0 || received == total) {
             return Ok(received);
         }

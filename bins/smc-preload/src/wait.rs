@@ -28,7 +28,7 @@ const ALONE: Duration = Duration::from_micros(10);
 
 /// Spins until `is_over`, for a time that grows when it was worth it and shrinks when it was not: whether it is over.
 pub(crate) fn spin(budget_ns: &std::sync::atomic::AtomicU32, mut is_over: impl FnMut() -> bool) -> bool {
-    let most = upgrade::settings().spin;
+    let most = upgrade::spin_limit();
     let budget = Duration::from_nanos(budget_ns.load(Ordering::Relaxed).into()).clamp(LEAST_SPIN.min(most), most);
     let started = Instant::now();
     loop {

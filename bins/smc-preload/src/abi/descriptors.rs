@@ -32,10 +32,12 @@ unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, size: socklen_
     // SAFETY: the program's arguments, handed on.
     let result = unsafe { real::connect(fd, address, size) };
     if table::is_known(fd) {
+        // SAFETY: the program vouches for the address.
+        let service = unsafe { kernel::read_address(address, size) };
         if result == 0 {
-            descriptor::connecting(fd);
+            descriptor::connecting(fd, service);
         } else if kernel::last_error() == Errno::INPROGRESS {
-            descriptor::connecting(fd);
+            descriptor::connecting(fd, service);
             super::set_error(Errno::INPROGRESS);
         }
     }

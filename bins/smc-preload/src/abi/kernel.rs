@@ -63,7 +63,8 @@ fn result(returned: isize) -> Result<usize, Errno> {
 /// What the call that just failed left behind.
 pub(crate) fn last_error() -> Errno {
     // SAFETY: the address is the thread's own errno, always valid.
-    Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
+    let number = unsafe { *libc::__errno_location() };
+    if number > 0 { Errno::from_raw_os_error(number) } else { Errno::IO }
 }
 
 /// Receives over TCP, at most `limit` bytes, into `parts` without their first `skip` bytes.
@@ -181,4 +182,55 @@ pub(crate) fn epoll_control(epoll: RawFd, operation: c_int, fd: RawFd, events: u
     let mut event = libc::epoll_event { events, u64: data };
     // SAFETY: a record of ours.
     result(unsafe { real::epoll_ctl(epoll, operation, fd, &raw mut event) } as isize).map(drop)
+}
+
+/// Our end of a connection, or where a socket listens.
+pub(crate) fn local(fd: RawFd) -> Option<SocketAddr> {
+    SocketAddr::try_from(rustix::net::getsockname(borrowed(fd)).ok()?).ok()
+}
+
+/// An internet address that the program has passed.
+///
+/// # Safety
+///
+/// `address` must be null or have `size` bytes.
+pub(crate) unsafe fn read_address(address: *const libc::sockaddr, size: libc::socklen_t) -> Option<SocketAddr> {
+    if address.is_null() || (size as usize) < size_of::<libc::sockaddr_in>() {
+        return None;
+    }
+    // SAFETY: as many bytes as the family of an address that has them says, whose size was looked at.
+    unsafe {
+        match c_int::from((*address).sa_family) {
+            libc::AF_INET => {
+                let address = address.cast::<libc::sockaddr_in>().read_unaligned();
+                let ip = std::net::Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr));
+                Some(SocketAddr::new(ip.into(), u16::from_be(address.sin_port)))
+            }
+            libc::AF_INET6 if size as usize >= size_of::<libc::sockaddr_in6>() => {
+                let address = address.cast::<libc::sockaddr_in6>().read_unaligned();
+                let ip = std::net::Ipv6Addr::from(address.sin6_addr.s6_addr);
+                Some(SocketAddr::new(ip.into(), u16::from_be(address.sin6_port)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What the process's file is called.
+pub(crate) fn program_name() -> String {
+    let path = rustix::fs::readlink("/proc/self/exe", Vec::new()).unwrap_or_default();
+    let path = path.to_string_lossy().into_owned();
+    path.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// Says something that the user must know, once, where errors go.
+pub(crate) fn complain(what: &str) {
+    let line = format!("softrdma-smc: {what}\n");
+    // SAFETY: a string of ours.
+    let _ = unsafe { real::write(2, line.as_ptr().cast(), line.len()) };
+}
+
+/// Does nothing for a while.
+pub(crate) fn pause(time: std::time::Duration) {
+    std::thread::sleep(time);
 }
