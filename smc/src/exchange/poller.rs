@@ -60,7 +60,7 @@ impl Poller {
 
     /// Where the thread sleeps.
     pub(super) fn bed(&self) -> Bed {
-        Bed { epoll: Arc::clone(&self.epoll), events: [MaybeUninit::uninit(); EVENTS] }
+        Bed(Arc::clone(&self.epoll))
     }
 
     /// The thread is awake.
@@ -105,18 +105,16 @@ impl Waker {
 }
 
 /// See [`Poller::bed`].
-pub(super) struct Bed {
-    epoll: Arc<Private>,
-    events: [MaybeUninit<Event>; EVENTS],
-}
+pub(super) struct Bed(Arc<Private>);
 
 impl Bed {
     /// Sleeps until something happens, or for `limit`.
-    pub(super) fn sleep(&mut self, limit: Option<Duration>, ready: &mut Ready) -> Result<(), Errno> {
+    pub(super) fn sleep(&self, limit: Option<Duration>, ready: &mut Ready) -> Result<(), Errno> {
         ready.clear();
         // A limit that is too long for the kernel's type is none.
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
-        match epoll::wait(&*self.epoll, &mut self.events, limit.as_ref()) {
+        let mut events = [const { MaybeUninit::<Event>::uninit() }; EVENTS];
+        match epoll::wait(&*self.0, &mut events, limit.as_ref()) {
             Ok((events, _)) => ready.extend(events.iter().map(|event| event.data.u64())),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error),

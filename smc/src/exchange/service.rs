@@ -91,19 +91,20 @@ impl Service {
     pub fn seek(&self, key: u64, tuple: Tuple) -> bool {
         let shared = &self.shared;
         let Some(slot) = Slot::take(&shared.used, shared.settings.max_exchanges) else { return false };
-        // The thread is started only once somebody was found.
-        let desk = shared.desk();
+        let mut desk = shared.desk();
         let Ok(socket) = shared.settings.rendezvous.go_to(tuple) else { return false };
         let Some(link) = Link::new(socket, shared.settings.rendezvous.uid()) else { return false };
-        let command = Command::Seek { key, tuple, link, slot };
+        desk.leave(Command::Seek { key, tuple, link, slot });
         if desk.running.is_some() {
-            let mut desk = desk;
-            desk.leave(command);
             return true;
         }
+        // Only now that somebody was found a thread is needed.
         drop(desk);
-        // A child of fork that is made just here has a socket that it does not know of, until it executes a program.
-        shared.desk_with_thread().map(|mut desk| desk.leave(command)).is_ok()
+        let has_thread = shared.desk_with_thread().is_ok();
+        if !has_thread {
+            shared.desk().commands.retain(|command| !matches!(command, Command::Seek { key: left, .. } if *left == key));
+        }
+        has_thread
     }
 
     /// The connection called `key` is gone.
@@ -186,6 +187,8 @@ impl Shared {
             let poller = Poller::new()?;
             let gid = Gid(random()?);
             let (waker, bed) = (poller.waker(), poller.bed());
+            // There may be something on the desk already.
+            waker.wake();
             let thread = self.spawn(bed)?;
             *worker = Some(Worker::new(Arc::clone(&self.settings), Arc::clone(&self.host), poller, gid));
             desk.running = Some(Running { waker, gid, thread });
@@ -206,7 +209,7 @@ impl Shared {
 }
 
 /// The thread.
-fn run(shared: &Shared, mut bed: Bed) {
+fn run(shared: &Shared, bed: Bed) {
     let mut ready = Ready::new();
     let mut limit = None;
     loop {

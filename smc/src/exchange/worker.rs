@@ -85,7 +85,8 @@ pub(super) struct Exchange {
     pub(super) tuple: Tuple,
     pub(super) link: Link,
     pub(super) turn: Turn,
-    slot: Slot,
+    /// Taken as long as this lives.
+    _slot: Slot,
     deadline: Instant,
     /// The deadline has passed: what comes now was sent before.
     is_late: bool,
@@ -230,7 +231,7 @@ impl Worker {
     fn meet(&mut self, key: u64, tuple: Tuple, link: Link, slot: Slot, turn: Turn) {
         let id = self.new_id();
         let deadline = Instant::now() + self.settings.answer_limit;
-        let exchange = Exchange { key, tuple, link, turn, slot, deadline, is_late: false };
+        let exchange = Exchange { key, tuple, link, turn, _slot: slot, deadline, is_late: false };
         self.keys.insert(key, id);
         if self.poller.add(&exchange.link, id, Interest::Readable).is_err() {
             return self.conclude(id, exchange, Err(Refusal::Ours(DeclineReason::INSUFFICIENT_MEMORY)));
