@@ -63,7 +63,7 @@ pub(crate) fn link(connection: &Connection, peer: Gid) -> Link {
         index: connection.index(),
         own_token: connection.own_token(),
         peer_token: connection.peer_token(),
-        peer_gid: peer.into(),
+        peer_gid: peer.0,
         send_ring: ring,
         receive_ring: ring,
     }

@@ -209,11 +209,23 @@ impl Socket {
         let is_new = [Mode::Undecided, Mode::Idle].into_iter().any(|mode| self.change_mode(mode, Mode::Plain));
         if is_new {
             upgrade::withdraw(self);
-            for fd in self.descriptors().iter() {
-                table::let_through(*fd, self);
-            }
+            self.let_through();
         }
-        matches!(self.mode(), Mode::Plain | Mode::Idle)
+        self.mode() == Mode::Plain
+    }
+
+    /// The peer has declined: it has not sent through the ring, and will not.
+    pub(crate) fn give_up_rings(&self) -> bool {
+        if self.change_mode(Mode::Prepared, Mode::Plain) {
+            self.let_through();
+        }
+        self.stay_plain()
+    }
+
+    fn let_through(&self) {
+        for fd in self.descriptors().iter() {
+            table::let_through(*fd, self);
+        }
     }
 
     pub(crate) fn descriptors(&self) -> MutexGuard<'_, Vec<RawFd>> {

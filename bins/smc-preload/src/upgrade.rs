@@ -174,7 +174,7 @@ fn attempt(socket: &Arc<Socket>, fd: RawFd, number: u32) {
         return;
     };
     if !show::has_room_for(upgrades.policy.ring_bytes.get()) {
-        return fall_back(socket, DeclineReason::MEMORY, false);
+        return fall_back(socket, DeclineReason::INSUFFICIENT_MEMORY, false);
     }
     let tuple = Tuple { local, peer };
     match socket.role() {
@@ -184,7 +184,7 @@ fn attempt(socket: &Arc<Socket>, fd: RawFd, number: u32) {
             if !upgrades.service.seek(socket.key(), tuple) {
                 upgrades.host.all().remove(&socket.key());
                 if number >= ATTEMPTS {
-                    fall_back(socket, DeclineReason::PEER_LACKS_SMC, false);
+                    fall_back(socket, DeclineReason::PEER_WITHOUT_SMC, false);
                 }
             }
         }
@@ -193,7 +193,7 @@ fn attempt(socket: &Arc<Socket>, fd: RawFd, number: u32) {
 
 fn offer(upgrades: &Upgrades, socket: &Arc<Socket>, tuple: Tuple, number: u32) {
     if !upgrades.service.is_announced(tuple.peer.port()) {
-        return fall_back(socket, DeclineReason::PEER_LACKS_SMC, false);
+        return fall_back(socket, DeclineReason::PEER_WITHOUT_SMC, false);
     }
     upgrades.host.all().insert(socket.key(), Arc::downgrade(socket));
     let Err(error) = upgrades.service.offer(socket.key(), tuple) else {
@@ -201,13 +201,13 @@ fn offer(upgrades: &Upgrades, socket: &Arc<Socket>, tuple: Tuple, number: u32) {
     };
     upgrades.host.all().remove(&socket.key());
     if !matches!(error, OfferError::Busy) || number >= ATTEMPTS {
-        fall_back(socket, DeclineReason::MEMORY, false);
+        fall_back(socket, DeclineReason::INSUFFICIENT_MEMORY, false);
     }
 }
 
 /// The connection stays TCP, and why.
 fn fall_back(socket: &Arc<Socket>, reason: DeclineReason, by_peer: bool) {
-    if socket.stay_plain() {
+    if socket.give_up_rings() {
         show::fall_back(socket, reason, by_peer);
     }
 }
