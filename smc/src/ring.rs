@@ -151,6 +151,11 @@ impl<'a> Rings<'a> {
         Ok(in_flight)
     }
 
+    /// Whether a peer that has died left bytes unread: it acknowledges late, but knows to the byte what it took.
+    pub fn has_lost(&self) -> bool {
+        self.connection.peer_consumed() < self.progress.produced()
+    }
+
     /// Bytes that fit in.
     #[inline]
     pub fn room(&self) -> Result<usize, Violation> {
@@ -249,31 +254,39 @@ impl<'a> Rings<'a> {
     pub fn receive(&self, parts: &[Target<'_>], skip: usize) -> Result<(usize, bool), Violation> {
         let word = self.peer_word();
         let readable = word.ahead_of(self.progress.consumed(), self.size())? as usize;
-        let length = self.get(parts, skip, 0, readable);
+        let length = self.get(parts, skip, readable);
         let consumed = self.progress.consumed() + length as u64;
         self.progress.0[2].store(consumed, Ordering::Relaxed);
+        self.connection.note_consumed(consumed);
         Ok((length, length > 0 && self.acknowledge(consumed, readable - length)))
     }
 
-    /// As [`Self::receive`], but leaves the bytes where they are; `offset` of them are not looked at.
-    pub fn peek(&self, parts: &[Target<'_>], offset: usize) -> Result<usize, Violation> {
+    /// As [`Self::receive`], but leaves the bytes where they are.
+    pub fn peek(&self, parts: &[Target<'_>], skip: usize) -> Result<usize, Violation> {
         let readable = self.readable()?;
-        Ok(self.get(parts, 0, offset.min(readable), readable - offset.min(readable)))
+        Ok(self.get(parts, skip, readable))
     }
 
-    /// Throws `length` bytes away that are readable.
-    pub fn skip(&self, length: usize) -> Result<bool, Violation> {
+    /// As [`Self::receive`], but throws away at most `length` bytes.
+    pub fn skip(&self, length: usize) -> Result<(usize, bool), Violation> {
         let readable = self.readable()?;
         let length = length.min(readable);
         let consumed = self.progress.consumed() + length as u64;
         self.progress.0[2].store(consumed, Ordering::Relaxed);
-        Ok(length > 0 && self.acknowledge(consumed, readable - length))
+        self.connection.note_consumed(consumed);
+        Ok((length, length > 0 && self.acknowledge(consumed, readable - length)))
     }
 
-    fn get(&self, parts: &[Target<'_>], mut skip: usize, offset: usize, available: usize) -> usize {
+    /// Changes whenever the peer has sent, or said something about itself.
+    #[inline]
+    pub fn peer_mark(&self) -> u64 {
+        self.connection.region().word(self.connection.own_buffer() + PRODUCER).load(Ordering::Acquire)
+    }
+
+    fn get(&self, parts: &[Target<'_>], mut skip: usize, available: usize) -> usize {
         let ring = self.connection.own_buffer() + CDC_BYTES;
         let size = self.size() as usize;
-        let mut at = ((self.progress.consumed() + offset as u64) % size as u64) as usize;
+        let mut at = (self.progress.consumed() % size as u64) as usize;
         let mut left = available;
         for part in parts {
             let to = skip.min(part.length());

@@ -9,6 +9,7 @@ use softrdma_smc::ring::state;
 
 use crate::abi::kernel;
 use crate::socket::{Mode, Socket, flag};
+use crate::transfer;
 
 /// How long a connection that is just getting its rings is waited for.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -20,6 +21,9 @@ pub(crate) fn shut_down(socket: &Socket, fd: RawFd, how: c_int) -> Option<Result
     }
     if !matches!(how, libc::SHUT_RD | libc::SHUT_WR | libc::SHUT_RDWR) {
         return Some(Err(Errno::INVAL));
+    }
+    if is_over(socket) {
+        return Some(Err(Errno::NOTCONN));
     }
     if how != libc::SHUT_RD && !wait_for_switch(socket) {
         socket.set_flag(flag::SENDING_SHUT);
@@ -39,6 +43,17 @@ pub(crate) fn shut_down(socket: &Socket, fd: RawFd, how: c_int) -> Option<Result
         socket.notify();
     }
     Some(Ok(()))
+}
+
+/// Whether nothing is left of the connection: both ends have finished, or it was reset and the program has heard of it.
+pub(crate) fn is_over(socket: &Socket) -> bool {
+    let Some((_, rings)) = socket.rings() else {
+        return false;
+    };
+    let has_finished = socket.has_flag(flag::SENDING_SHUT)
+        && rings.peer_state() & (state::SENDING_DONE | state::CLOSED) != 0
+        && transfer::end(socket, &rings).is_some();
+    has_finished || socket.has_flag(flag::RESET_TOLD)
 }
 
 fn wait_for_switch(socket: &Socket) -> bool {

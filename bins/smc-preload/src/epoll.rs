@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use softrdma_smc::arena::WAITERS;
 
 use crate::abi::kernel;
-use crate::readiness::{self, WRITABLE};
+use crate::readiness::{self, READABLE, WRITABLE};
 use crate::socket::{Mode, Socket};
 use crate::table::{self, Entry};
 use crate::wait;
@@ -27,6 +27,9 @@ use crate::wait;
 const ALWAYS: u32 = (EPOLLERR | EPOLLHUP) as u32;
 /// What the kernel is asked for about a socket that sends through its ring.
 const EDGES: u32 = (EPOLLIN | EPOLLRDHUP | EPOLLET) as u32;
+/// What may stand beside EPOLLEXCLUSIVE: with one instance woken of several we have nothing to do, but we keep its rules.
+const WITH_EXCLUSIVE: u32 =
+    READABLE | WRITABLE | ALWAYS | (EPOLLEXCLUSIVE | EPOLLET | libc::EPOLLWAKEUP) as u32;
 /// How long events of ours may keep us from asking the kernel for its own.
 const KERNEL_PATIENCE: Duration = Duration::from_micros(20);
 
@@ -42,6 +45,8 @@ pub(crate) struct Epoll {
     registrations: Mutex<HashMap<RawFd, Arc<Registration>>>,
     ready: Mutex<Vec<Arc<Registration>>>,
     ready_count: AtomicUsize,
+    /// Events of the kernel's that were taken while somebody looked from outside.
+    kept: Mutex<Vec<epoll_event>>,
     sleepers: AtomicUsize,
     /// It is watched itself: its watchers sleep where no peer can know of.
     is_watched: AtomicBool,
@@ -60,6 +65,12 @@ pub(crate) struct Registration {
     interest: AtomicU32,
     /// Reported, with EPOLLONESHOT, and not changed since.
     is_spent: AtomicBool,
+    /// Something is new to it, whatever the peer's words say.
+    is_fresh: AtomicBool,
+    /// What the peer's words were when it was reported last.
+    seen: AtomicU64,
+    /// The program could not write when it was looked at last.
+    lacks_room: AtomicBool,
     is_queued: AtomicBool,
     is_removed: AtomicBool,
 }
@@ -83,6 +94,7 @@ fn instance(fd: RawFd) -> Arc<Epoll> {
         registrations: Mutex::default(),
         ready: Mutex::default(),
         ready_count: AtomicUsize::new(0),
+        kept: Mutex::default(),
         sleepers: AtomicUsize::new(0),
         is_watched: AtomicBool::new(false),
         has_ours: AtomicBool::new(false),
@@ -132,6 +144,9 @@ impl Epoll {
     }
 
     fn add(self: &Arc<Self>, fd: RawFd, target: Target, events: u32, data: u64) -> Result<(), Errno> {
+        if events & EPOLLEXCLUSIVE as u32 != 0 && events & !WITH_EXCLUSIVE != 0 {
+            return Err(Errno::INVAL);
+        }
         let registration = Arc::new(Registration {
             epoll: Arc::downgrade(self),
             fd,
@@ -139,6 +154,9 @@ impl Epoll {
             data: AtomicU64::new(data),
             interest: AtomicU32::new(events),
             is_spent: AtomicBool::new(false),
+            is_fresh: AtomicBool::new(true),
+            seen: AtomicU64::new(0),
+            lacks_room: AtomicBool::new(false),
             is_queued: AtomicBool::new(false),
             is_removed: AtomicBool::new(false),
         });
@@ -162,9 +180,13 @@ impl Epoll {
 
     fn change(&self, fd: RawFd, events: u32, data: u64) -> Option<Result<(), Errno>> {
         let registration = self.registrations().get(&fd)?.clone();
+        if (registration.interest.load(Ordering::Acquire) | events) & EPOLLEXCLUSIVE as u32 != 0 {
+            return Some(Err(Errno::INVAL));
+        }
         registration.data.store(data, Ordering::Release);
         registration.interest.store(events, Ordering::Release);
         registration.is_spent.store(false, Ordering::Release);
+        registration.is_fresh.store(true, Ordering::Release);
         if let Target::Socket(socket) = &registration.target {
             let watchers = socket.watchers();
             let changed = registration.register(EPOLL_CTL_MOD);
@@ -200,10 +222,39 @@ impl Epoll {
 
     /// Whether it has anything to report, for those who watch it.
     pub(crate) fn has_events(self: &Arc<Self>) -> bool {
+        if kernel::poll(self.fd, libc::POLLIN, 0).is_ok_and(|found| found != 0) {
+            self.take_kernel_events();
+        }
         readiness::distribute();
         let ready: Vec<_> = self.ready().clone();
-        ready.iter().any(|registration| registration.events() != 0)
-            || kernel::poll(self.fd, libc::POLLIN, 0).is_ok_and(|found| found != 0)
+        !self.kept().is_empty() || ready.iter().any(|registration| registration.has_events())
+    }
+
+    /// Sorts the kernel's events: doorbells are taken note of, the program's are kept until it asks.
+    fn take_kernel_events(self: &Arc<Self>) {
+        let mut events = [epoll_event { events: 0, u64: 0 }; 16];
+        let found = kernel::epoll_look(self.fd, &mut events);
+        let kept: Vec<_> = events[..found].iter().filter_map(|event| self.translate(*event)).collect();
+        self.kept().extend(kept);
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<epoll_event>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The program's own event for one of the kernel's; none if it was only for us.
+    fn translate(&self, event: epoll_event) -> Option<epoll_event> {
+        let Some(registration) = self.registration_of(event.u64) else {
+            return Some(event);
+        };
+        if registration.has_rings() {
+            registration.take_note();
+            return None;
+        }
+        if registration.interest.load(Ordering::Acquire) & EPOLLONESHOT as u32 != 0 {
+            registration.is_spent.store(true, Ordering::Release);
+        }
+        Some(epoll_event { events: event.events, u64: registration.data.load(Ordering::Acquire) })
     }
 
     /// Whoever watches it sleeps where no peer knows of: they are to wake always.
@@ -228,6 +279,10 @@ impl Epoll {
             if !is_full && (found == 0 || last_asked.is_none_or(|asked| asked.elapsed() > KERNEL_PATIENCE)) {
                 found += self.ask_kernel(&mut events[found..], Some(Duration::ZERO), &mut ask)?;
                 last_asked = Some(Instant::now());
+                if found == 0 {
+                    // Its doorbells may have told us of something.
+                    found = self.collect(events);
+                }
             }
             if found > 0 {
                 return Ok(found);
@@ -265,10 +320,10 @@ impl Epoll {
         self.ready_count.store(0, Ordering::Release);
         drop(ready);
         let mut found = 0;
-        let mut later = Vec::new();
+        let (mut unseen, mut reported) = (Vec::new(), Vec::new());
         for registration in queued.drain(..) {
             if found == events.len() {
-                later.push(registration);
+                unseen.push(registration);
                 continue;
             }
             registration.is_queued.store(false, Ordering::Release);
@@ -279,12 +334,12 @@ impl Epoll {
             events[found] = epoll_event { events: happened, u64: registration.data.load(Ordering::Acquire) };
             found += 1;
             if registration.stays_ready_after_report() && !registration.is_queued.swap(true, Ordering::AcqRel) {
-                // At the end, so that all get their turn.
-                later.push(registration);
+                reported.push(registration);
             }
         }
         let mut ready = self.ready();
-        ready.extend(later);
+        // The reported ones last, so that all get their turn.
+        ready.extend(unseen.into_iter().chain(reported));
         self.ready_count.store(ready.len(), Ordering::Release);
         drop(ready);
         found
@@ -297,30 +352,24 @@ impl Epoll {
         timeout: Option<Duration>,
         ask: &mut impl FnMut(&mut [epoll_event], Option<Duration>) -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
+        let kept: Vec<_> = {
+            let mut kept = self.kept();
+            let count = kept.len().min(events.len());
+            kept.drain(..count).collect()
+        };
+        if !kept.is_empty() {
+            events[..kept.len()].copy_from_slice(&kept);
+            return Ok(kept.len());
+        }
         let asked = ask(events, timeout)?;
-        let mut kept = 0;
+        let mut found = 0;
         for at in 0..asked {
-            let event = events[at];
-            let registration = self.registration_of(event.u64);
-            let Some(registration) = registration else {
-                events[kept] = event;
-                kept += 1;
-                continue;
-            };
-            if registration.has_rings() {
-                registration.take_note();
-                continue;
+            if let Some(event) = self.translate(events[at]) {
+                events[found] = event;
+                found += 1;
             }
-            if registration.interest.load(Ordering::Acquire) & EPOLLONESHOT as u32 != 0 {
-                registration.is_spent.store(true, Ordering::Release);
-            }
-            events[kept] = epoll_event { events: event.events, u64: registration.data.load(Ordering::Acquire) };
-            kept += 1;
         }
-        if kept == 0 && asked > 0 {
-            kept = self.collect(events);
-        }
-        Ok(kept)
+        Ok(found)
     }
 
     fn registration_of(&self, token: u64) -> Option<Arc<Registration>> {
@@ -352,6 +401,8 @@ impl Registration {
             Target::Socket(socket) if !socket.has_switched() => {
                 self.interest.load(Ordering::Acquire) & !(EPOLLEXCLUSIVE as u32)
             }
+            // With writability, which TCP has: so that somebody who sleeps in the kernel wakes up and looks.
+            _ if epoll.sleepers.load(Ordering::SeqCst) > 0 => EDGES | WRITABLE,
             _ => EDGES,
         };
         kernel::epoll_control(epoll.fd, operation, self.fd, wanted, *TOKENS | self.fd as u64)
@@ -392,26 +443,51 @@ impl Registration {
             && let Some((connection, _)) = socket.rings()
         {
             wait::take_doorbells(socket, connection, self.fd);
+            if connection.peer_switch().is_none_or(|switch| socket.received() < switch) {
+                self.is_fresh.store(true, Ordering::Release);
+            }
         }
         self.queue();
     }
 
-    /// What there is to report.
+    /// Whether there is something to report, which stays to be reported.
+    fn has_events(&self) -> bool {
+        let was = (self.is_fresh.load(Ordering::Acquire), self.seen.load(Ordering::Acquire));
+        let lacked_room = self.lacks_room.load(Ordering::Acquire);
+        let has_events = self.events() != 0;
+        if has_events {
+            self.is_fresh.fetch_or(was.0, Ordering::AcqRel);
+            self.seen.store(was.1, Ordering::Release);
+            self.lacks_room.fetch_or(lacked_room, Ordering::AcqRel);
+        }
+        has_events
+    }
+
+    /// What there is to report, as news.
     fn events(&self) -> u32 {
         if self.is_removed.load(Ordering::Acquire) || self.is_spent.load(Ordering::Acquire) {
             return 0;
         }
         let interest = self.interest.load(Ordering::Acquire);
         match &self.target {
-            Target::Socket(socket) if self.has_rings() => {
-                readiness::events(socket, self.fd, interest) & (interest | ALWAYS)
-            }
+            Target::Socket(socket) if self.has_rings() => self.socket_events(socket, interest),
             Target::Socket(_) => 0,
             Target::Epoll(inner) => {
                 let has_events = inner.upgrade().is_some_and(|inner| inner.has_events());
                 if has_events { interest & EPOLLIN as u32 } else { 0 }
             }
         }
+    }
+
+    fn socket_events(&self, socket: &Socket, interest: u32) -> u32 {
+        let mark = readiness::mark(socket);
+        let events = readiness::events(socket, self.fd, interest);
+        let has_got_room = events & WRITABLE != 0 && self.lacks_room.load(Ordering::Acquire);
+        self.lacks_room.store(events & WRITABLE == 0, Ordering::Release);
+        let is_edge = self.is_fresh.swap(false, Ordering::AcqRel)
+            | (self.seen.swap(mark, Ordering::AcqRel) != mark)
+            | has_got_room;
+        if is_edge || interest & EPOLLET as u32 == 0 { events & (interest | ALWAYS) } else { 0 }
     }
 
     /// Whether it is looked at again although nothing new has happened. One that is spent is not reported again either.

@@ -52,10 +52,8 @@ impl Ours {
     }
 
     fn set_asleep(&self, is_asleep: bool) {
-        if let Self::Socket(socket) = self
-            && let Some((connection, _)) = socket.rings()
-        {
-            if is_asleep { connection.fall_asleep() } else { connection.wake_up() }
+        if let Self::Socket(socket) = self {
+            if is_asleep { socket.fall_asleep() } else { socket.wake_up() }
         }
     }
 

@@ -10,7 +10,7 @@ use softrdma_smc::ring::{Rings, state};
 
 use crate::abi::kernel;
 use crate::socket::{Socket, flag};
-use crate::transfer::{self, End};
+use crate::transfer;
 
 /// The events there are for readable and writable.
 pub(crate) const READABLE: u32 = (EPOLLIN | EPOLLRDNORM) as u32;
@@ -37,6 +37,13 @@ pub(crate) fn events(socket: &Socket, fd: RawFd, wanted: u32) -> u32 {
     events
 }
 
+/// Changes whenever something happened that a reader would want to hear of.
+pub(crate) fn mark(socket: &Socket) -> u64 {
+    let flags = [flag::TCP_ENDED, flag::TCP_RESET, flag::RECEIVING_SHUT, flag::SENDING_SHUT, flag::SENT_TO_CLOSED];
+    let flags = flags.into_iter().filter(|flag| socket.has_flag(*flag)).fold(0, |all, flag| all | flag);
+    socket.rings().map_or(0, |(_, rings)| rings.peer_mark()) ^ flags.rotate_left(40)
+}
+
 fn reading_events(socket: &Socket, connection: &Connection, rings: &Rings<'_>, fd: RawFd) -> u32 {
     let mut events = 0;
     let switch = connection.peer_switch();
@@ -56,7 +63,7 @@ fn reading_events(socket: &Socket, connection: &Connection, rings: &Rings<'_>, f
             events |= EPOLLHUP as u32;
         }
     }
-    if transfer::end(socket, rings) == Some(End::Reset) {
+    if transfer::was_reset(socket, rings) || socket.has_flag(flag::SENT_TO_CLOSED) {
         events |= READABLE | (EPOLLRDHUP | EPOLLHUP) as u32;
         if !socket.has_flag(flag::RESET_TOLD) {
             events |= EPOLLERR as u32;

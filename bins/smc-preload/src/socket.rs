@@ -74,6 +74,10 @@ pub(crate) mod flag {
     pub(crate) const SENT_TO_CLOSED: u64 = 64;
     /// The peer has broken the rules.
     pub(crate) const VIOLATED: u64 = 128;
+    /// The program wants an abort for a close.
+    pub(crate) const ABRUPT: u64 = 1024;
+    /// The peer was told that this end is closed.
+    pub(crate) const GOODBYE_SAID: u64 = 2048;
     /// The program wants its small segments sent at once, as far as it knows.
     pub(crate) const NO_DELAY: u64 = 256;
     /// The program holds its segments back, as far as it knows.
@@ -115,8 +119,9 @@ pub(crate) struct Socket {
     announcement: OnceLock<Announcement>,
     /// Without rings it is not used.
     is_required: AtomicBool,
-    /// A thread waits for room; whoever sleeps for both directions wakes it.
-    pub(crate) is_writer_waiting: AtomicBool,
+    /// Threads that sleep until something happens to it, and those of them that sleep to receive.
+    pub(crate) sleepers: AtomicU32,
+    pub(crate) sleeping_receivers: AtomicU32,
 }
 
 impl Socket {
@@ -134,7 +139,8 @@ impl Socket {
             entry: OnceLock::new(),
             announcement: OnceLock::new(),
             is_required: AtomicBool::new(false),
-            is_writer_waiting: AtomicBool::new(false),
+            sleepers: AtomicU32::new(0),
+            sleeping_receivers: AtomicU32::new(0),
         }))
     }
 
@@ -287,6 +293,8 @@ impl Socket {
         }
         if let Some((connection, rings)) = self.rings() {
             rings.begin();
+            // Some thread may be asleep in the kernel already, which nobody could be told of.
+            connection.fall_asleep();
             show::take_room(connection);
         }
         self.tell_waiter();
@@ -426,6 +434,22 @@ impl Socket {
         }
     }
 
+    /// A thread is about to sleep until something happens to the connection.
+    pub(crate) fn fall_asleep(&self) {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        if let Some(connection) = self.connection.get() {
+            connection.fall_asleep();
+        }
+    }
+
+    /// It is awake; others may sleep still.
+    pub(crate) fn wake_up(&self) {
+        let is_last = self.sleepers.fetch_sub(1, Ordering::SeqCst) == 1;
+        if let Some(connection) = self.connection.get() {
+            if is_last { connection.wake_up() } else { connection.fall_asleep() }
+        }
+    }
+
     /// Tells the peer whom to wake for us. The watchers have changed, or the connection is new.
     pub(crate) fn tell_waiter(&self) {
         if let Some(connection) = self.connection.get() {
@@ -451,32 +475,47 @@ impl Socket {
         Errno::CONNRESET
     }
 
-    /// The program has closed `fd`, which was it: says to the peer what the kernel would, if it was the last.
-    pub(crate) fn remove_descriptor(&self, fd: RawFd) {
+    /// The program has closed `fd`, which was it: says to the peer what the kernel would, if it was the last, and nobody
+    /// uses it just now.
+    pub(crate) fn remove_descriptor(self: &Arc<Self>, fd: RawFd) {
         let mut descriptors = self.descriptors();
         descriptors.retain(|known| *known != fd);
         let is_last = descriptors.is_empty();
         drop(descriptors);
-        if is_last && self.words.holders() == 1 {
-            self.say_goodbye(fd);
+        if !is_last {
+            return;
+        }
+        upgrade::withdraw(self);
+        // RFC 9293 §3.10.4 has an abort beside the close; this is how a program asks for it.
+        if kernel::lingers_not(fd) {
+            self.set_flag(flag::ABRUPT);
+        }
+        let Some((connection, _)) = self.rings() else {
+            return;
+        };
+        if connection.peer_switch().is_some_and(|switch| self.received() >= switch) {
+            // Left in TCP they would make a reset of the close.
+            let _ = kernel::take_doorbells(fd);
+        }
+        // Ours, and the one in the table that is just being removed.
+        if Arc::strong_count(self) <= 2 && self.words.holders() == 1 && self.say_goodbye() {
+            kernel::ring_doorbell(fd);
         }
     }
 
-    fn say_goodbye(&self, fd: RawFd) {
-        upgrade::withdraw(self);
+    /// Tells the peer that this end is closed: whether it must be woken.
+    fn say_goodbye(&self) -> bool {
         let Some((connection, rings)) = self.rings() else {
-            return;
+            return false;
         };
+        if !self.set_flag(flag::GOODBYE_SAID) {
+            return false;
+        }
         let is_tcp_read = connection.peer_switch().is_none_or(|switch| self.received() >= switch);
-        let is_read = is_tcp_read && rings.readable() == Ok(0);
+        let is_read = is_tcp_read && rings.readable() == Ok(0) && !self.has_flag(flag::ABRUPT);
         // RFC 9293 §3.10.4: who closes with data unread says so.
         rings.say(state::CLOSED | if is_read { state::SENDING_DONE } else { state::ABORTED });
-        if connection.peer_switch().is_some() && is_tcp_read {
-            let _ = kernel::take_doorbells(fd);
-        }
-        if connection.notify() {
-            kernel::ring_doorbell(fd);
-        }
+        connection.notify()
     }
 
     /// A child has it too.
@@ -487,6 +526,11 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        let is_last = self.words.holders() == 1;
+        if is_last {
+            // Somebody was still using it when it was closed. The end of TCP wakes the peer.
+            self.say_goodbye();
+        }
         let was_last = self.words.leave();
         if let Some(connection) = self.connection.take() {
             show::give_room(&connection);

@@ -4,7 +4,7 @@ use std::ffi::c_int;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use libc::{MSG_DONTWAIT, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
+use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
 use rustix::io::Errno;
 use softrdma_smc::ring::{Rings, state};
 use softrdma_smc::shared_memory::{Source, Target};
@@ -78,7 +78,7 @@ fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int
         if flags & MSG_DONTWAIT != 0 || socket.has_flag(flag::NONBLOCKING) {
             return if sent > 0 { Ok(sent) } else { Err(Errno::AGAIN) };
         }
-        if let Err(error) = wait::wait(socket, fd, Waiting::ToSend) {
+        if let Err(error) = wait::wait(socket, fd, Waiting::ToSend, sent > 0) {
             return if sent > 0 { Ok(sent) } else { Err(error) };
         }
     }
@@ -93,18 +93,38 @@ fn may_send(socket: &Socket, rings: &Rings<'_>) -> Result<bool, Errno> {
         return Err(Errno::CONNRESET);
     }
     let peer = rings.peer_state();
-    if peer & state::ABORTED != 0 || socket.has_flag(flag::TCP_RESET) && peer & state::CLOSED == 0 {
+    if was_reset(socket, rings) {
         return Err(if socket.set_flag(flag::RESET_TOLD) { Errno::CONNRESET } else { Errno::PIPE });
     }
-    if peer & state::CLOSED != 0 || socket.has_flag(flag::TCP_ENDED) {
-        return if socket.set_flag(flag::SENT_TO_CLOSED) { Ok(false) } else { Err(Errno::PIPE) };
+    let is_gone = has_vanished(socket);
+    if peer & state::CLOSED != 0 || is_gone {
+        if socket.set_flag(flag::SENT_TO_CLOSED) {
+            return Ok(false);
+        }
+        socket.set_flag(flag::RESET_TOLD);
+        return Err(Errno::PIPE);
     }
     Ok(true)
 }
 
+/// Whether TCP has come to its end without a word of the peer's: its end of TCP is the peer's only if it no longer sends there;
+/// before, it may have closed one direction.
+fn has_vanished(socket: &Socket) -> bool {
+    socket.has_flag(flag::TCP_ENDED) && socket.rings().is_some_and(|(connection, _)| connection.peer_switch().is_some())
+}
+
+/// Whether something is lost: the peer said so, or has died before it read everything.
+pub(crate) fn was_reset(socket: &Socket, rings: &Rings<'_>) -> bool {
+    let peer = rings.peer_state();
+    if peer & state::CLOSED != 0 || socket.has_flag(flag::VIOLATED) {
+        return peer & state::ABORTED != 0 || socket.has_flag(flag::VIOLATED);
+    }
+    socket.has_flag(flag::TCP_RESET) || has_vanished(socket) && rings.has_lost()
+}
+
 /// Receives into `parts`: what `recvmsg` with them does.
 pub(crate) fn receive(socket: &Arc<Socket>, fd: RawFd, parts: &[Target<'_>], flags: c_int) -> Result<usize, Errno> {
-    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || flags & MSG_OOB != 0 {
+    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || flags & (MSG_OOB | MSG_ERRQUEUE) != 0 {
         return kernel::receive(fd, parts, 0, usize::MAX, flags);
     }
     if socket.is_required() {
@@ -147,8 +167,9 @@ fn judge(
         }
         (Ok(taken), Ok(kept)) => {
             *received += kept;
-            let is_done = flags & (MSG_WAITALL | MSG_PEEK) != MSG_WAITALL || *received == total;
-            (is_done && (*received > 0 || taken == 0)).then_some(Ok(*received))
+            // Doorbells among it: the program's bytes go on in the ring.
+            let is_over = kept == taken && (flags & (MSG_WAITALL | MSG_PEEK) != MSG_WAITALL || *received == total);
+            is_over.then_some(Ok(*received))
         }
         (Err(error), _) | (_, Err(error)) => {
             if has_rings && error == Errno::CONNRESET {
@@ -171,23 +192,13 @@ fn receive_from_ring(
     let Some((_, rings)) = socket.rings() else {
         return Err(Errno::NOTCONN);
     };
-    if total == 0 {
-        return Ok(0);
-    }
+    let is_peek = flags & MSG_PEEK != 0;
     loop {
-        let (taken, must_notify) = take(socket, &rings, fd, parts, flags, received)?;
-        if must_notify {
-            socket.notify();
-        }
-        received += taken;
-        if taken > 0 && flags & MSG_PEEK == 0 {
-            socket.show(|entry| entry.received(taken as u64));
-        }
-        if taken > 0 && (flags & MSG_WAITALL == 0 || flags & MSG_PEEK != 0 || received == total) {
+        let taken = take(socket, &rings, fd, parts, flags, if is_peek { 0 } else { received })?;
+        received = if is_peek { taken } else { received + taken };
+        let is_enough = received > 0 && (flags & MSG_WAITALL == 0 || received == total);
+        if is_enough || total == 0 && wait::is_over(socket, Waiting::ToReceive) {
             return Ok(received);
-        }
-        if taken > 0 {
-            continue;
         }
         if let Some(end) = end(socket, &rings) {
             return if received > 0 { Ok(received) } else { end.tell(socket) };
@@ -195,11 +206,17 @@ fn receive_from_ring(
         if flags & MSG_DONTWAIT != 0 || socket.has_flag(flag::NONBLOCKING) {
             return if received > 0 { Ok(received) } else { Err(Errno::AGAIN) };
         }
-        if let Err(error) = wait::wait(socket, fd, Waiting::ToReceive) {
+        if is_peek && received > 0 {
+            // What is there stays there, so nothing wakes us for more of it.
+            kernel::pause(LOOK_AGAIN);
+        } else if let Err(error) = wait::wait(socket, fd, Waiting::ToReceive, received > 0) {
             return if received > 0 { Ok(received) } else { Err(error) };
         }
     }
 }
+
+/// How long a call that looks at bytes without taking them waits for more.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// Takes what there is just now: up to the switch from TCP, then from the ring.
 fn take(
@@ -209,35 +226,60 @@ fn take(
     parts: &[Target<'_>],
     flags: c_int,
     skip: usize,
-) -> Result<(usize, bool), Errno> {
-    let _lock = socket.lock_receiving();
+) -> Result<usize, Errno> {
+    let is_peek = flags & MSG_PEEK != 0;
+    let lock = socket.lock_receiving();
+    let over_tcp = take_from_tcp(socket, fd, parts, flags, skip)?;
+    // In the ring comes what was sent after the last byte over TCP, so all of that must have been taken, or looked at.
     let limit = socket.rings().and_then(|(connection, _)| connection.peer_switch());
-    let left = limit.map(|limit| limit.saturating_sub(socket.received()));
-    if left == Some(0) {
-        let total = parts.iter().map(Target::length).sum::<usize>();
-        let taken = if flags & MSG_TRUNC != 0 && flags & MSG_PEEK == 0 {
-            rings.readable().and_then(|there| Ok((there.min(total - skip), rings.skip(total - skip)?)))
-        } else if flags & MSG_PEEK != 0 {
-            rings.peek(parts, 0).map(|taken| (taken, false))
-        } else {
-            rings.receive(parts, skip)
-        };
-        return taken.map_err(|_| socket.punish());
+    let seen = socket.received() + if is_peek { over_tcp as u64 } else { 0 };
+    if limit.is_none_or(|limit| seen < limit) {
+        return Ok(over_tcp);
     }
-    if socket.is_receiving_over_tcp() || socket.has_flag(flag::TCP_ENDED | flag::TCP_RESET) {
-        return Ok((0, false));
+    let skip = skip + over_tcp;
+    let taken = if is_peek {
+        rings.peek(parts, skip).map(|taken| (taken, false))
+    } else if flags & MSG_TRUNC != 0 {
+        let wanted = parts.iter().map(Target::length).sum::<usize>() - skip;
+        rings.skip(wanted)
+    } else {
+        rings.receive(parts, skip)
+    };
+    drop(lock);
+    let (taken, must_notify) = taken.map_err(|_| socket.punish())?;
+    if must_notify {
+        socket.notify();
     }
-    let most = left.map_or(usize::MAX, |left| left as usize);
-    match kernel::receive(fd, parts, skip, most, flags & !MSG_WAITALL | MSG_DONTWAIT) {
+    if taken > 0 && !is_peek {
+        socket.show(|entry| entry.received(taken as u64));
+    }
+    Ok(over_tcp + taken)
+}
+
+/// Takes what TCP has brought and is the program's, without waiting.
+fn take_from_tcp(
+    socket: &Socket,
+    fd: RawFd,
+    parts: &[Target<'_>],
+    flags: c_int,
+    skip: usize,
+) -> Result<usize, Errno> {
+    let limit = socket.rings().and_then(|(connection, _)| connection.peer_switch());
+    let left = limit.map_or(usize::MAX, |limit| limit.saturating_sub(socket.received()) as usize);
+    let has_ended = socket.has_flag(flag::TCP_ENDED | flag::TCP_RESET);
+    if left == 0 || has_ended || socket.is_receiving_over_tcp() || parts.iter().all(|part| part.length() == 0) {
+        return Ok(0);
+    }
+    match kernel::receive(fd, parts, skip, left, flags & !MSG_WAITALL | MSG_DONTWAIT) {
         Ok(0) => {
             socket.note_tcp_end();
-            Ok((0, false))
+            Ok(0)
         }
-        Ok(taken) => Ok((socket.count_received(taken, flags & MSG_PEEK != 0), false)),
-        Err(Errno::AGAIN) => Ok((0, false)),
+        Ok(taken) => Ok(socket.count_received(taken, flags & MSG_PEEK != 0)),
+        Err(Errno::AGAIN) => Ok(0),
         Err(Errno::CONNRESET) => {
             socket.set_flag(flag::TCP_RESET);
-            Ok((0, false))
+            Ok(0)
         }
         Err(error) => Err(error),
     }
@@ -276,15 +318,9 @@ pub(crate) fn end(socket: &Socket, rings: &Rings<'_>) -> Option<End> {
     if rings.readable().ok()? > 0 {
         return None;
     }
-    if peer & state::ABORTED != 0 {
+    if self::was_reset(socket, rings) {
         return Some(End::Reset);
     }
-    if peer & (state::SENDING_DONE | state::CLOSED) != 0 || socket.has_flag(flag::RECEIVING_SHUT) {
-        return Some(End::Closed);
-    }
-    if was_reset {
-        return Some(End::Reset);
-    }
-    // The peer has died. Over TCP we learn of what it had not read by a reset.
-    has_ended.then(|| if rings.in_flight().unwrap_or(0) > 0 { End::Reset } else { End::Closed })
+    let is_closed = peer & (state::SENDING_DONE | state::CLOSED) != 0 || socket.has_flag(flag::RECEIVING_SHUT);
+    (is_closed || has_ended).then_some(End::Closed)
 }

@@ -53,7 +53,9 @@ pub(crate) fn spin(budget_ns: &std::sync::atomic::AtomicU32, mut is_over: impl F
 
 /// Waits until a call is worth trying again. An error is what the kernel would say to a call that waits: a signal, a time
 /// limit.
-pub(crate) fn wait(socket: &Socket, fd: RawFd, waiting: Waiting) -> Result<(), Errno> {
+///
+/// A call that `has_begun` to move bytes returns with them when a signal comes, even one after which calls go on.
+pub(crate) fn wait(socket: &Socket, fd: RawFd, waiting: Waiting, has_begun: bool) -> Result<(), Errno> {
     if spin(&socket.spin_ns, || is_over(socket, waiting)) {
         return Ok(());
     }
@@ -61,7 +63,7 @@ pub(crate) fn wait(socket: &Socket, fd: RawFd, waiting: Waiting) -> Result<(), E
         return Ok(());
     };
     match waiting {
-        Waiting::ToReceive => sleep_to_receive(socket, connection, fd),
+        Waiting::ToReceive => sleep_to_receive(socket, connection, fd, has_begun),
         Waiting::ToSend => sleep_to_send(socket, connection, fd),
     }
 }
@@ -85,47 +87,51 @@ pub(crate) fn is_over(socket: &Socket, waiting: Waiting) -> bool {
     }
 }
 
-fn sleep_to_receive(socket: &Socket, connection: &Connection, fd: RawFd) -> Result<(), Errno> {
-    connection.fall_asleep();
-    let result = if is_over(socket, Waiting::ToReceive) { Ok(None) } else { kernel::sleep(fd).map(Some) };
-    connection.wake_up();
-    let told = listen_to_tcp(socket, connection, fd, result);
-    if socket.is_writer_waiting.load(Ordering::Acquire) {
-        // It may have been meant for the other one, which looks by itself every now and then.
-        std::thread::yield_now();
+fn sleep_to_receive(socket: &Socket, connection: &Connection, fd: RawFd, has_begun: bool) -> Result<(), Errno> {
+    socket.sleeping_receivers.fetch_add(1, Ordering::SeqCst);
+    socket.fall_asleep();
+    let result = match is_over(socket, Waiting::ToReceive) {
+        true => Ok(None),
+        false if has_begun => sleep_until_signal(fd),
+        false => kernel::sleep(fd).map(Some),
+    };
+    socket.wake_up();
+    socket.sleeping_receivers.fetch_sub(1, Ordering::SeqCst);
+    listen_to_tcp(socket, connection, fd, result)
+}
+
+fn sleep_until_signal(fd: RawFd) -> Result<Option<usize>, Errno> {
+    match kernel::poll(fd, libc::POLLIN, kernel::time_limit_ms(fd, libc::SO_RCVTIMEO))? {
+        0 => Err(Errno::AGAIN),
+        _ => kernel::sleep(fd).map(Some),
     }
-    told
 }
 
 fn sleep_to_send(socket: &Socket, connection: &Connection, fd: RawFd) -> Result<(), Errno> {
     let limit_ms = kernel::time_limit_ms(fd, libc::SO_SNDTIMEO);
-    socket.is_writer_waiting.store(true, Ordering::Release);
     connection.want_room(true);
-    connection.fall_asleep();
-    let result = if is_over(socket, Waiting::ToSend) {
-        Ok(None)
-    } else if limit_ms < 0 && !socket.is_receiving_over_tcp() {
-        sleep_in_slices(socket, fd)
-    } else {
-        match kernel::poll(fd, libc::POLLIN, limit_ms) {
-            Ok(0) => Err(Errno::AGAIN),
-            Ok(_) => Ok(Some(1)),
-            Err(error) => Err(error),
-        }
-    };
-    connection.wake_up();
+    socket.fall_asleep();
+    let result = if is_over(socket, Waiting::ToSend) { Ok(None) } else { sleep_for_room(socket, fd, limit_ms) };
+    socket.wake_up();
     connection.want_room(false);
-    socket.is_writer_waiting.store(false, Ordering::Release);
     listen_to_tcp(socket, connection, fd, result)
 }
 
 /// A doorbell may be taken by a thread that sleeps to receive, so who sleeps to send looks again from time to time.
-fn sleep_in_slices(socket: &Socket, fd: RawFd) -> Result<Option<usize>, Errno> {
+fn sleep_for_room(socket: &Socket, fd: RawFd, limit_ms: i32) -> Result<Option<usize>, Errno> {
     const SLICE_MS: i32 = 20;
+    let started = Instant::now();
     loop {
-        match kernel::poll(fd, libc::POLLIN, SLICE_MS) {
-            Ok(0) if !is_over(socket, Waiting::ToSend) => {}
-            Ok(0) => return Ok(None),
+        let left_ms = i128::from(limit_ms) - started.elapsed().as_millis() as i128;
+        if limit_ms >= 0 && left_ms <= 0 {
+            return Err(Errno::AGAIN);
+        }
+        let slice_ms = if limit_ms < 0 { SLICE_MS } else { SLICE_MS.min(left_ms as i32) };
+        match kernel::poll(fd, libc::POLLIN, slice_ms) {
+            Ok(_) if is_over(socket, Waiting::ToSend) => return Ok(None),
+            Ok(0) => {}
+            // Somebody who sleeps to receive is just being woken by it, and takes it off.
+            Ok(_) if socket.sleeping_receivers.load(Ordering::SeqCst) > 0 => std::thread::yield_now(),
             Ok(_) => return Ok(Some(1)),
             Err(error) => return Err(error),
         }
@@ -159,11 +165,17 @@ fn listen_to_tcp(
 
 /// Takes doorbells off the stream, if nothing else can be in it.
 pub(crate) fn take_doorbells(socket: &Socket, connection: &Connection, fd: RawFd) {
+    if socket.sleeping_receivers.load(Ordering::SeqCst) > 0 {
+        // It is their bell as well: the last of them takes it.
+        return;
+    }
     let Some(_lock) = socket.try_lock_receiving() else {
         return;
     };
     let is_behind = connection.peer_switch().is_some_and(|switch| socket.received() >= switch);
-    if !is_behind || socket.is_receiving_over_tcp() {
+    // Closed meanwhile, the number may be another connection's.
+    let is_still_it = socket.descriptors().contains(&fd);
+    if !is_behind || !is_still_it || socket.is_receiving_over_tcp() {
         return;
     }
     match kernel::take_doorbells(fd) {

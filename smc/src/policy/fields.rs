@@ -97,7 +97,7 @@ impl RingBytes {
     /// The largest.
     pub const MAX: Self = Self(512 << 10);
     /// What holds unless something is said.
-    pub const DEFAULT: Self = Self(64 << 10);
+    pub const DEFAULT: Self = Self(256 << 10);
 
     /// The number.
     pub const fn get(self) -> u32 {

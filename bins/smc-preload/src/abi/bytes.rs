@@ -37,6 +37,10 @@ unsafe fn send_bytes(fd: c_int, buffer: *const c_void, length: size_t, flags: c_
 
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
+    if length == 0 {
+        // SAFETY: the program's arguments, handed on: no bytes are none of ours.
+        return unsafe { real::read(fd, buffer, length) };
+    }
     // SAFETY: the program's arguments, handed on.
     unsafe { receive(fd, buffer, length, 0).unwrap_or_else(|| real::read(fd, buffer, length)) }
 }
@@ -54,7 +58,7 @@ unsafe extern "C" fn recv(fd: c_int, buffer: *mut c_void, length: size_t, flags:
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t {
+pub(super) unsafe extern "C" fn send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the program's arguments, handed on.
     unsafe { send_bytes(fd, buffer, length, flags).unwrap_or_else(|| real::send(fd, buffer, length, flags)) }
 }
@@ -111,6 +115,9 @@ unsafe extern "C" fn readv(fd: c_int, parts: *const iovec, count: c_int) -> ssiz
     }
     // SAFETY: the program vouches for so many.
     let parts = unsafe { Target::from_iovecs(parts, count as usize) };
+    if parts.iter().all(|part| part.length() == 0) {
+        return 0;
+    }
     returned(transfer::receive(&socket, fd, parts, 0))
 }
 
@@ -126,6 +133,39 @@ unsafe extern "C" fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssi
     // SAFETY: the program vouches for so many.
     let parts = unsafe { Source::from_iovecs(parts, count as usize) };
     returned(transfer::send(&socket, fd, parts, 0))
+}
+
+/// preadv2 and pwritev2 without an offset are readv and writev with flags.
+const NO_OFFSET: off_t = -1;
+
+fn from_read_flags(flags: c_int) -> c_int {
+    if flags & libc::RWF_NOWAIT != 0 { libc::MSG_DONTWAIT } else { 0 }
+}
+
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn preadv2(fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
+    match table::active_socket(fd).filter(|_| offset == NO_OFFSET && (0..=1024).contains(&count)) {
+        Some(socket) => {
+            // SAFETY: the program vouches for so many.
+            let parts = unsafe { Target::from_iovecs(parts, count as usize) };
+            returned(transfer::receive(&socket, fd, parts, from_read_flags(flags)))
+        }
+        // SAFETY: the program's arguments, handed on.
+        None => unsafe { real::preadv2(fd, parts, count, offset, flags) },
+    }
+}
+
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn pwritev2(fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
+    match table::active_socket(fd).filter(|_| offset == NO_OFFSET && (0..=1024).contains(&count)) {
+        Some(socket) => {
+            // SAFETY: the program vouches for so many.
+            let parts = unsafe { Source::from_iovecs(parts, count as usize) };
+            returned(transfer::send(&socket, fd, parts, from_read_flags(flags)))
+        }
+        // SAFETY: the program's arguments, handed on.
+        None => unsafe { real::pwritev2(fd, parts, count, offset, flags) },
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -209,19 +249,13 @@ unsafe extern "C" fn __recvfrom_chk(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
+pub(super) unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
     let Some(socket) = table::active_socket(to) else {
         // SAFETY: the program's arguments, handed on.
         return unsafe { real::sendfile(to, from, offset, count) };
     };
     // SAFETY: the program vouches for the offset.
     returned(unsafe { messages::send_file(&socket, to, from, offset, count) })
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
-    // SAFETY: off_t has 64 bits here.
-    unsafe { sendfile(to, from, offset, count) }
 }
 
 #[unsafe(no_mangle)]

@@ -28,7 +28,7 @@ unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_in
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, size: socklen_t) -> c_int {
+pub(super) unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, size: socklen_t) -> c_int {
     // SAFETY: the program's arguments, handed on.
     let result = unsafe { real::connect(fd, address, size) };
     if table::is_known(fd) {
@@ -42,6 +42,15 @@ unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, size: socklen_
         }
     }
     result
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn getpeername(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int {
+    if table::active_socket(fd).is_some_and(|socket| ending::is_over(&socket)) {
+        return returned_int(Err(Errno::NOTCONN));
+    }
+    // SAFETY: the program's arguments, handed on.
+    unsafe { real::getpeername(fd, address, size) }
 }
 
 #[unsafe(no_mangle)]
@@ -82,7 +91,7 @@ unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn close(fd: c_int) -> c_int {
+pub(super) unsafe extern "C" fn close(fd: c_int) -> c_int {
     if descriptors::is_private(fd) {
         return returned_int(Err(Errno::BADF));
     }
@@ -93,6 +102,9 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    if first > last {
+        return returned_int(Err(Errno::INVAL));
+    }
     if flags & libc::CLOSE_RANGE_CLOEXEC as c_int == 0 {
         let mut known = Vec::new();
         table::each(|fd, _| known.push(fd));
@@ -148,7 +160,7 @@ fn note_copy(fd: c_int, copy: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn dup2(fd: c_int, to: c_int) -> c_int {
+pub(super) unsafe extern "C" fn dup2(fd: c_int, to: c_int) -> c_int {
     prepare_copy(fd, to);
     // SAFETY: touches no memory.
     let copy = unsafe { real::dup2(fd, to) };
@@ -164,7 +176,7 @@ unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
+pub(super) unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
     // SAFETY: the program's arguments, handed on.
     let result = unsafe { real::fcntl(fd, command, argument) };
     if result < 0 {
@@ -178,12 +190,6 @@ unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int 
         }
         _ => result,
     }
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
-    // SAFETY: the same call.
-    unsafe { fcntl(fd, command, argument) }
 }
 
 // stdio calls the kernel by itself, where we do not see it.

@@ -11,7 +11,7 @@ use softrdma_smc::shared_memory::{Source, Target};
 use super::real;
 
 /// Parts that one call hands to the kernel; more of them take another.
-const MAX_PARTS: usize = 64;
+const MAX_PARTS: usize = 1024;
 
 /// A descriptor of the program's, for a call that is made at once.
 pub(crate) fn borrowed(fd: RawFd) -> BorrowedFd<'static> {
@@ -158,6 +158,11 @@ pub(crate) fn time_limit_ms(fd: RawFd, name: c_int) -> c_int {
     if milliseconds == 0 { -1 } else { c_int::try_from(milliseconds).unwrap_or(c_int::MAX) }
 }
 
+/// Whether closing `fd` throws away what is not sent yet (SO_LINGER without a time).
+pub(crate) fn lingers_not(fd: RawFd) -> bool {
+    rustix::net::sockopt::socket_linger(borrowed(fd)) == Ok(Some(std::time::Duration::ZERO))
+}
+
 /// Both ends of a connection: ours, the peer's.
 pub(crate) fn ends(fd: RawFd) -> Option<(SocketAddr, SocketAddr)> {
     let local = rustix::net::getsockname(borrowed(fd)).ok()?;
@@ -233,4 +238,11 @@ pub(crate) fn complain(what: &str) {
 /// Does nothing for a while.
 pub(crate) fn pause(time: std::time::Duration) {
     std::thread::sleep(time);
+}
+
+/// The events that an epoll instance has just now: how many.
+pub(crate) fn epoll_look(epoll: RawFd, events: &mut [libc::epoll_event]) -> usize {
+    // SAFETY: a slice of records.
+    let found = unsafe { real::epoll_wait(epoll, events.as_mut_ptr(), events.len() as c_int, 0) };
+    usize::try_from(found).unwrap_or(0)
 }

@@ -15,6 +15,9 @@ use crate::{table, transfer};
 /// Bytes that files and pipes are copied in at a time.
 const CHUNK: usize = 65_536;
 
+/// Parts that a message may have.
+const MOST_PARTS: usize = 1024;
+
 /// The socket's bytes go somewhere that we do not see: they stay TCP, if they are still.
 pub(super) fn leave_alone(fd: RawFd) {
     if let Some(socket) = table::active_socket(fd) {
@@ -36,8 +39,12 @@ pub(super) fn is_connecting(fd: RawFd, flags: c_int) -> bool {
 /// As `recvmsg`'s.
 pub(super) unsafe fn receive(fd: c_int, message: *mut msghdr, flags: c_int) -> Option<ssize_t> {
     let socket = table::active_socket(fd)?;
-    if message.is_null() {
+    if message.is_null() || flags & libc::MSG_ERRQUEUE != 0 {
         return None;
+    }
+    // SAFETY: the program vouches for the message.
+    if unsafe { (*message).msg_iovlen } > MOST_PARTS {
+        return Some(returned(Err(Errno::MSGSIZE)));
     }
     // SAFETY: the program vouches for the message and for its parts; a stream brings neither address nor control data.
     unsafe {
@@ -68,6 +75,9 @@ pub(super) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> Op
     unsafe {
         if is_connecting(fd, flags) || (*message).msg_controllen > 0 && socket.stay_plain() {
             return None;
+        }
+        if (*message).msg_iovlen > MOST_PARTS {
+            return Some(returned(Err(Errno::MSGSIZE)));
         }
         let parts = Source::from_iovecs((*message).msg_iov, (*message).msg_iovlen);
         Some(returned(transfer::send(&socket, fd, parts, flags)))
@@ -148,7 +158,8 @@ pub(super) unsafe fn send_file(
     }
     // SAFETY: the program vouches for the offset, if there is one.
     let start = if offset.is_null() {
-        rustix::fs::seek(kernel::borrowed(from), rustix::fs::SeekFrom::Current(0))?
+        let position = rustix::fs::seek(kernel::borrowed(from), rustix::fs::SeekFrom::Current(0));
+        position.map_err(|error| if error == Errno::SPIPE { Errno::INVAL } else { error })?
     } else {
         u64::try_from(unsafe { *offset }).map_err(|_| Errno::INVAL)?
     };
@@ -229,7 +240,7 @@ pub(super) fn splice_in(
         if socket.has_flag(crate::socket::flag::NONBLOCKING) || flags & libc::SPLICE_F_NONBLOCK != 0 {
             return Err(Errno::AGAIN);
         }
-        crate::wait::wait(socket, to, crate::wait::Waiting::ToSend)?;
+        crate::wait::wait(socket, to, crate::wait::Waiting::ToSend, false)?;
     }
     let room = socket.rings().and_then(|(_, rings)| rings.room().ok()).unwrap_or(0).max(1);
     let mut buffer = vec![0_u8; CHUNK.min(length).min(room)];

@@ -4,6 +4,7 @@
 
 pub(crate) mod kernel;
 
+mod aliases;
 mod bytes;
 mod descriptors;
 mod life;

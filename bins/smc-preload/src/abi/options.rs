@@ -35,8 +35,16 @@ unsafe extern "C" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *co
             }
             return 0;
         }
-        if (level, name) == (SOL_SOCKET, SO_RCVLOWAT) && number > 1 {
-            super::messages::leave_alone(fd);
+        // What a ring does not do; a connection that has one already says that it does not.
+        let is_beyond_us = match (level, name) {
+            (SOL_SOCKET, SO_RCVLOWAT) => number > 1,
+            (SOL_SOCKET, libc::SO_ZEROCOPY) => number != 0,
+            (SOL_SOCKET, libc::SO_PEEK_OFF) => number >= 0,
+            _ => false,
+        };
+        if is_beyond_us && table::active_socket(fd).is_some_and(|socket| !socket.stay_plain()) {
+            super::set_error(rustix::io::Errno::OPNOTSUPP);
+            return -1;
         }
     }
     // SAFETY: the program's arguments, handed on.

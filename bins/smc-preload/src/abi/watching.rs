@@ -36,6 +36,8 @@ unsafe fn from_timespec(time: *const timespec) -> Result<Option<Duration>, Errno
 
 /// The kernel's poll, with the program's signal mask while it waits.
 fn ask_poll(descriptors: &mut [pollfd], timeout: Option<Duration>, mask: *const sigset_t) -> Result<usize, Errno> {
+    // A look is no wait: signals are let in while the call waits, and not before it has looked at everything.
+    let mask = if timeout == Some(Duration::ZERO) { std::ptr::null() } else { mask };
     let time = timeout.map(to_timespec);
     let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: a slice of records, a time of ours, and the mask that the program vouches for or none.
@@ -58,7 +60,7 @@ unsafe fn ours<'a>(descriptors: *mut pollfd, count: nfds_t) -> Option<&'a mut [p
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn poll(descriptors: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
+pub(super) unsafe extern "C" fn poll(descriptors: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: the program's arguments.
     match unsafe { ours(descriptors, count) } {
         Some(descriptors) => returned_int(polling::poll(descriptors, in_milliseconds(timeout), |asked, time| {
@@ -192,7 +194,7 @@ impl Sets {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn select(
+pub(super) unsafe extern "C" fn select(
     count: c_int,
     reading: *mut fd_set,
     writing: *mut fd_set,
@@ -269,6 +271,7 @@ unsafe fn wait(
     // SAFETY: the program vouches for it, for the time of its call.
     let events = unsafe { std::slice::from_raw_parts_mut(events, room) };
     Some(returned_int(epoll.wait(events, timeout, |events, time| {
+        let mask = if time == Some(Duration::ZERO) { std::ptr::null() } else { mask };
         let time = time.map(to_timespec);
         let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         // SAFETY: a slice of events, a time of ours, the program's mask or none.
