@@ -153,7 +153,12 @@ impl<'a> Rings<'a> {
 
     /// Whether a peer that has died left bytes unread: it acknowledges late, but knows to the byte what it took.
     pub fn has_lost(&self) -> bool {
-        self.connection.peer_consumed() < self.progress.produced()
+        self.unread_by_peer() > 0
+    }
+
+    /// Bytes that the peer says it has not taken yet, to the byte.
+    pub fn unread_by_peer(&self) -> u64 {
+        self.progress.produced().saturating_sub(self.connection.peer_consumed())
     }
 
     /// Bytes that fit in.

@@ -114,6 +114,18 @@ pub(crate) fn set_nonblocking(fd: RawFd, is_nonblocking: bool) {
     }
 }
 
+/// The program wants signals for what happens to `fd`, or does not.
+pub(crate) fn set_signals(fd: RawFd, wants_signals: bool) {
+    if let Some(socket) = table::active_socket(fd) {
+        if wants_signals {
+            socket.set_flag(flag::SIGNALS);
+        } else {
+            socket.clear_flag(flag::SIGNALS);
+        }
+        socket.tell_waiter();
+    }
+}
+
 fn note_nonblocking(socket: &Arc<Socket>, is_nonblocking: bool) {
     if is_nonblocking {
         socket.set_flag(flag::NONBLOCKING);

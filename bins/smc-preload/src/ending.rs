@@ -42,6 +42,7 @@ pub(crate) fn shut_down(socket: &Socket, fd: RawFd, how: c_int) -> Option<Result
         drop(lock);
         socket.notify();
     }
+    socket.wake_watchers();
     Some(Ok(()))
 }
 

@@ -69,8 +69,8 @@ pub(crate) struct Registration {
     is_fresh: AtomicBool,
     /// What the peer's words were when it was reported last.
     seen: AtomicU64,
-    /// The program could not write when it was looked at last.
-    lacks_room: AtomicBool,
+    /// How often the program had been refused room when it was reported writable last.
+    refusals: AtomicU32,
     is_queued: AtomicBool,
     is_removed: AtomicBool,
 }
@@ -156,7 +156,7 @@ impl Epoll {
             is_spent: AtomicBool::new(false),
             is_fresh: AtomicBool::new(true),
             seen: AtomicU64::new(0),
-            lacks_room: AtomicBool::new(false),
+            refusals: AtomicU32::new(0),
             is_queued: AtomicBool::new(false),
             is_removed: AtomicBool::new(false),
         });
@@ -453,12 +453,12 @@ impl Registration {
     /// Whether there is something to report, which stays to be reported.
     fn has_events(&self) -> bool {
         let was = (self.is_fresh.load(Ordering::Acquire), self.seen.load(Ordering::Acquire));
-        let lacked_room = self.lacks_room.load(Ordering::Acquire);
+        let refusals = self.refusals.load(Ordering::Acquire);
         let has_events = self.events() != 0;
         if has_events {
             self.is_fresh.fetch_or(was.0, Ordering::AcqRel);
             self.seen.store(was.1, Ordering::Release);
-            self.lacks_room.fetch_or(lacked_room, Ordering::AcqRel);
+            self.refusals.store(refusals, Ordering::Release);
         }
         has_events
     }
@@ -482,8 +482,8 @@ impl Registration {
     fn socket_events(&self, socket: &Socket, interest: u32) -> u32 {
         let mark = readiness::mark(socket);
         let events = readiness::events(socket, self.fd, interest);
-        let has_got_room = events & WRITABLE != 0 && self.lacks_room.load(Ordering::Acquire);
-        self.lacks_room.store(events & WRITABLE == 0, Ordering::Release);
+        let refusals = socket.refusals.load(Ordering::Acquire);
+        let has_got_room = events & WRITABLE != 0 && self.refusals.swap(refusals, Ordering::AcqRel) != refusals;
         let is_edge = self.is_fresh.swap(false, Ordering::AcqRel)
             | (self.seen.swap(mark, Ordering::AcqRel) != mark)
             | has_got_room;

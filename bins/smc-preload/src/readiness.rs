@@ -25,6 +25,7 @@ pub(crate) fn events(socket: &Socket, fd: RawFd, wanted: u32) -> u32 {
     if socket.has_switched() {
         let mut is_writable = rings.is_writable().unwrap_or(true);
         if !is_writable && wanted & WRITABLE != 0 {
+            socket.refusals.fetch_add(1, Ordering::AcqRel);
             connection.want_room(true);
             is_writable = rings.is_writable().unwrap_or(true);
         }

@@ -74,6 +74,8 @@ pub(crate) mod flag {
     pub(crate) const SENT_TO_CLOSED: u64 = 64;
     /// The peer has broken the rules.
     pub(crate) const VIOLATED: u64 = 128;
+    /// The program wants a signal whenever something happens (O_ASYNC): the kernel sends it, with a doorbell.
+    pub(crate) const SIGNALS: u64 = 4096;
     /// The program wants an abort for a close.
     pub(crate) const ABRUPT: u64 = 1024;
     /// The peer was told that this end is closed.
@@ -119,6 +121,8 @@ pub(crate) struct Socket {
     announcement: OnceLock<Announcement>,
     /// Without rings it is not used.
     is_required: AtomicBool,
+    /// How often the program was refused room, or was told that there is none.
+    pub(crate) refusals: AtomicU32,
     /// Threads that sleep until something happens to it, and those of them that sleep to receive.
     pub(crate) sleepers: AtomicU32,
     pub(crate) sleeping_receivers: AtomicU32,
@@ -139,6 +143,7 @@ impl Socket {
             entry: OnceLock::new(),
             announcement: OnceLock::new(),
             is_required: AtomicBool::new(false),
+            refusals: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
             sleeping_receivers: AtomicU32::new(0),
         }))
@@ -306,7 +311,7 @@ impl Socket {
         if !self.change_mode(Mode::Prepared, Mode::Ring) {
             return;
         }
-        if let Some(fd) = self.descriptor() {
+        if let Some(&fd) = self.descriptors().first() {
             // Doorbells are single bytes: they wait for nothing. What the program has asked for is remembered.
             if kernel::option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY) == Some(1) {
                 self.set_flag(flag::NO_DELAY);
@@ -427,10 +432,18 @@ impl Socket {
     pub(crate) fn notify(&self) {
         if let Some(connection) = self.connection.get()
             && connection.notify()
-            && let Some(fd) = self.descriptor()
+            // With the lock held: a number that is closed meanwhile may become another connection's.
+            && let Some(fd) = self.descriptors().first()
         {
-            kernel::ring_doorbell(fd);
+            kernel::ring_doorbell(*fd);
             self.show(statistics::Entry::doorbell_rung);
+        }
+    }
+
+    /// Something has happened to it by our own doing: whoever watches it looks.
+    pub(crate) fn wake_watchers(&self) {
+        for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
+            watcher.take_over();
         }
     }
 
@@ -458,6 +471,9 @@ impl Socket {
     }
 
     fn waiter(&self, watchers: &[Weak<Registration>]) -> Option<usize> {
+        if self.has_flag(flag::SIGNALS) {
+            return Some(WAITERS);
+        }
         let mut waiters = watchers.iter().filter_map(Weak::upgrade).map(|watcher| watcher.waiter());
         let first = waiters.next()?;
         Some(if waiters.all(|waiter| waiter == first) { first } else { WAITERS })
@@ -497,8 +513,8 @@ impl Socket {
             // Left in TCP they would make a reset of the close.
             let _ = kernel::take_doorbells(fd);
         }
-        // Ours, and the one in the table that is just being removed.
-        if Arc::strong_count(self) <= 2 && self.words.holders() == 1 && self.say_goodbye() {
+        // But for the one in the table, which is just being removed, each is of a thread that uses it.
+        if Arc::strong_count(self) == 1 && self.words.holders() == 1 && self.say_goodbye() {
             kernel::ring_doorbell(fd);
         }
     }

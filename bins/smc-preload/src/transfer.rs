@@ -3,6 +3,7 @@
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
 use rustix::io::Errno;
@@ -75,6 +76,7 @@ fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int
         if sent == total {
             return Ok(sent);
         }
+        socket.refusals.fetch_add(1, Ordering::AcqRel);
         if flags & MSG_DONTWAIT != 0 || socket.has_flag(flag::NONBLOCKING) {
             return if sent > 0 { Ok(sent) } else { Err(Errno::AGAIN) };
         }
@@ -107,19 +109,22 @@ fn may_send(socket: &Socket, rings: &Rings<'_>) -> Result<bool, Errno> {
     Ok(true)
 }
 
-/// Whether TCP has come to its end without a word of the peer's: its end of TCP is the peer's only if it no longer sends there;
-/// before, it may have closed one direction.
+/// Whether TCP has come to its end without a word of the peer's. Its end of TCP is the peer's only if the peer no longer sends
+/// there: before, it may have closed one direction.
 fn has_vanished(socket: &Socket) -> bool {
-    socket.has_flag(flag::TCP_ENDED) && socket.rings().is_some_and(|(connection, _)| connection.peer_switch().is_some())
+    let has_peer_switched = socket.rings().is_some_and(|(connection, _)| connection.peer_switch().is_some());
+    socket.has_flag(flag::TCP_RESET) || socket.has_flag(flag::TCP_ENDED) && has_peer_switched
 }
 
-/// Whether something is lost: the peer said so, or has died before it read everything.
+/// Whether something is lost: the peer said so, or has died before it read everything. That TCP was reset says little: a doorbell
+/// that was not heard is enough.
 pub(crate) fn was_reset(socket: &Socket, rings: &Rings<'_>) -> bool {
     let peer = rings.peer_state();
     if peer & state::CLOSED != 0 || socket.has_flag(flag::VIOLATED) {
         return peer & state::ABORTED != 0 || socket.has_flag(flag::VIOLATED);
     }
-    socket.has_flag(flag::TCP_RESET) || has_vanished(socket) && rings.has_lost()
+    let is_of_tcp = socket.has_flag(flag::TCP_RESET) && !socket.has_switched();
+    is_of_tcp || has_vanished(socket) && rings.has_lost()
 }
 
 /// Receives into `parts`: what `recvmsg` with them does.
@@ -237,10 +242,12 @@ fn take(
         return Ok(over_tcp);
     }
     let skip = skip + over_tcp;
-    let taken = if is_peek {
+    let wanted = parts.iter().map(Target::length).sum::<usize>() - skip;
+    let taken = if is_peek && flags & MSG_TRUNC != 0 {
+        rings.readable().map(|there| (there.min(wanted), false))
+    } else if is_peek {
         rings.peek(parts, skip).map(|taken| (taken, false))
     } else if flags & MSG_TRUNC != 0 {
-        let wanted = parts.iter().map(Target::length).sum::<usize>() - skip;
         rings.skip(wanted)
     } else {
         rings.receive(parts, skip)
@@ -322,5 +329,5 @@ pub(crate) fn end(socket: &Socket, rings: &Rings<'_>) -> Option<End> {
         return Some(End::Reset);
     }
     let is_closed = peer & (state::SENDING_DONE | state::CLOSED) != 0 || socket.has_flag(flag::RECEIVING_SHUT);
-    (is_closed || has_ended).then_some(End::Closed)
+    (is_closed || has_ended || was_reset).then_some(End::Closed)
 }

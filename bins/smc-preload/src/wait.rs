@@ -173,9 +173,9 @@ pub(crate) fn take_doorbells(socket: &Socket, connection: &Connection, fd: RawFd
         return;
     };
     let is_behind = connection.peer_switch().is_some_and(|switch| socket.received() >= switch);
-    // Closed meanwhile, the number may be another connection's.
-    let is_still_it = socket.descriptors().contains(&fd);
-    if !is_behind || !is_still_it || socket.is_receiving_over_tcp() {
+    // With the lock held: a number that is closed meanwhile may become another connection's.
+    let descriptors = socket.descriptors();
+    if !is_behind || !descriptors.contains(&fd) || socket.is_receiving_over_tcp() {
         return;
     }
     match kernel::take_doorbells(fd) {

@@ -267,7 +267,7 @@ unsafe extern "C" fn splice(
     length: size_t,
     flags: c_uint,
 ) -> ssize_t {
-    if from_offset.is_null() && to_offset.is_null() {
+    if from_offset.is_null() && to_offset.is_null() && !(table::is_known(from) && table::is_known(to)) {
         if let Some(socket) = table::active_socket(from) {
             return returned(messages::splice_out(&socket, from, to, length, flags));
         }

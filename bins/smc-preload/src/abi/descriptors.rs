@@ -186,6 +186,7 @@ pub(super) unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => note_copy(fd, result),
         libc::F_SETFL => {
             descriptor::set_nonblocking(fd, argument as c_int & libc::O_NONBLOCK != 0);
+            descriptor::set_signals(fd, argument as c_int & libc::O_ASYNC != 0);
             result
         }
         _ => result,

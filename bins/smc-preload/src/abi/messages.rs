@@ -233,6 +233,9 @@ pub(super) fn splice_in(
     if socket.stay_plain() {
         return splice(from, to, length, flags);
     }
+    if flags & libc::SPLICE_F_NONBLOCK != 0 && kernel::poll(from, libc::POLLIN, 0)? == 0 {
+        return Err(Errno::AGAIN);
+    }
     // No more is taken out of the pipe than certainly fits: nothing could be put back.
     let room = socket.rings().and_then(|(_, rings)| rings.room().ok()).unwrap_or(0);
     if room == 0 {

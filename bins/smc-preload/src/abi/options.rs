@@ -64,8 +64,17 @@ unsafe extern "C" fn getsockopt(
     if result == 0
         && let Some(socket) = with_rings(fd)
         // SAFETY: the call succeeded, so the size is there.
-        && unsafe { *size } == 4
+        && unsafe { *size } >= 1
     {
+        if (level, name) == (IPPROTO_TCP, libc::TCP_INFO) {
+            // SAFETY: the first byte of what the kernel has just written.
+            unsafe { *value.cast::<u8>() = tcp_state(&socket, *value.cast::<u8>()) };
+            return result;
+        }
+        // SAFETY: as above.
+        if unsafe { *size } != 4 {
+            return result;
+        }
         let number = remembered(level, name).map(|flag| c_int::from(socket.has_flag(flag)));
         let number = number.or_else(|| ((level, name) == (SOL_SOCKET, SO_ERROR)).then(|| pending_error(&socket)));
         if let Some(number) = number {
@@ -74,6 +83,14 @@ unsafe extern "C" fn getsockopt(
         }
     }
     result
+}
+
+/// TCP's state, as the program would see it: with rings the peer's end is no news to the kernel's TCP.
+fn tcp_state(socket: &Socket, state: u8) -> u8 {
+    const ESTABLISHED: u8 = 1;
+    const CLOSE_WAIT: u8 = 8;
+    let has_peer_ended = socket.rings().is_some_and(|(_, rings)| rings.peer_state() != 0);
+    if has_peer_ended && state == ESTABLISHED { CLOSE_WAIT } else { state }
 }
 
 fn pending_error(socket: &Socket) -> c_int {
@@ -115,5 +132,5 @@ fn unread(socket: &Socket) -> Option<u64> {
 
 fn unsent(socket: &Socket) -> Option<u64> {
     let (_, rings) = socket.rings().filter(|_| socket.has_switched())?;
-    rings.in_flight().ok()
+    Some(rings.unread_by_peer())
 }
