@@ -362,14 +362,19 @@ impl Epoll {
             return Ok(kept.len());
         }
         let asked = ask(events, timeout)?;
+        Ok(self.translate_all(&mut events[..asked]))
+    }
+
+    /// The same events as the program knows them, at the beginning: how many.
+    pub(crate) fn translate_all(&self, events: &mut [epoll_event]) -> usize {
         let mut found = 0;
-        for at in 0..asked {
+        for at in 0..events.len() {
             if let Some(event) = self.translate(events[at]) {
                 events[found] = event;
                 found += 1;
             }
         }
-        Ok(found)
+        found
     }
 
     fn registration_of(&self, token: u64) -> Option<Arc<Registration>> {

@@ -254,38 +254,55 @@ unsafe extern "C" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_int, event:
     unsafe { real::epoll_ctl(epoll, operation, fd, event) }
 }
 
-/// `epoll_wait` on an instance of ours; nothing if the kernel's will do.
+/// Waits for events of `fd`, an instance of ours or one that something of ours is added to meanwhile.
 ///
 /// # Safety
 ///
-/// `events` must have room for `count`; the mask is null or one.
+/// `events` must have room for `count`; the mask is null or one. `ask` must be the kernel's call with these.
 unsafe fn wait(
     fd: c_int,
     events: *mut epoll_event,
     count: c_int,
     timeout: Option<Duration>,
     mask: *const sigset_t,
-) -> Option<c_int> {
-    let epoll = table::epoll(fd)?;
-    let room = usize::try_from(count).ok().filter(|room| *room > 0 && !events.is_null())?;
+    ask: impl FnOnce() -> c_int,
+) -> c_int {
+    let Some(room) = usize::try_from(count).ok().filter(|room| *room > 0 && !events.is_null()) else {
+        return ask();
+    };
+    let known = table::epoll(fd);
+    if known.is_none() {
+        let found = ask();
+        let Some(epoll) = table::epoll(fd).filter(|_| found > 0) else {
+            return found;
+        };
+        // SAFETY: the kernel has just written so many.
+        let found = epoll.translate_all(unsafe { std::slice::from_raw_parts_mut(events, found as usize) });
+        if found > 0 {
+            return found as c_int;
+        }
+    }
+    let Some(epoll) = known.or_else(|| table::epoll(fd)) else {
+        return 0;
+    };
     // SAFETY: the program vouches for it, for the time of its call.
     let events = unsafe { std::slice::from_raw_parts_mut(events, room) };
-    Some(returned_int(epoll.wait(events, timeout, |events, time| {
+    returned_int(epoll.wait(events, timeout, |events, time| {
         let mask = if time == Some(Duration::ZERO) { std::ptr::null() } else { mask };
         let time = time.map(to_timespec);
         let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         // SAFETY: a slice of events, a time of ours, the program's mask or none.
         let found = unsafe { real::epoll_pwait2(fd, events.as_mut_ptr(), events.len() as c_int, time, mask) };
         usize::try_from(found).map_err(|_| last_error())
-    })))
+    }))
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn epoll_wait(epoll: c_int, events: *mut epoll_event, count: c_int, timeout: c_int) -> c_int {
-    // SAFETY: the program's arguments.
+    let limit = in_milliseconds(timeout);
+    // SAFETY: the program's arguments, handed on.
     unsafe {
-        wait(epoll, events, count, in_milliseconds(timeout), std::ptr::null())
-            .unwrap_or_else(|| real::epoll_wait(epoll, events, count, timeout))
+        wait(epoll, events, count, limit, std::ptr::null(), || real::epoll_wait(epoll, events, count, timeout))
     }
 }
 
@@ -297,11 +314,9 @@ unsafe extern "C" fn epoll_pwait(
     timeout: c_int,
     mask: *const sigset_t,
 ) -> c_int {
-    // SAFETY: the program's arguments.
-    unsafe {
-        wait(epoll, events, count, in_milliseconds(timeout), mask)
-            .unwrap_or_else(|| real::epoll_pwait(epoll, events, count, timeout, mask))
-    }
+    let limit = in_milliseconds(timeout);
+    // SAFETY: the program's arguments, handed on.
+    unsafe { wait(epoll, events, count, limit, mask, || real::epoll_pwait(epoll, events, count, timeout, mask)) }
 }
 
 #[unsafe(no_mangle)]
@@ -312,17 +327,17 @@ unsafe extern "C" fn epoll_pwait2(
     timeout: *const timespec,
     mask: *const sigset_t,
 ) -> c_int {
-    // SAFETY: the program's arguments.
+    // SAFETY: the program's arguments, handed on.
     unsafe {
-        let limit = match from_timespec(timeout) {
-            Ok(limit) => limit,
+        match from_timespec(timeout) {
+            Ok(limit) => {
+                wait(epoll, events, count, limit, mask, || real::epoll_pwait2(epoll, events, count, timeout, mask))
+            }
             Err(error) => {
                 set_error(error);
-                return -1;
+                -1
             }
-        };
-        wait(epoll, events, count, limit, mask)
-            .unwrap_or_else(|| real::epoll_pwait2(epoll, events, count, timeout, mask))
+        }
     }
 }
 
