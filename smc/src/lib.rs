@@ -36,6 +36,8 @@
 #![deny(unsafe_code)]
 
 pub mod arena;
+pub mod descriptors;
+pub mod names;
 pub mod policy;
 pub mod ring;
 pub mod shared_memory;
