@@ -42,3 +42,4 @@ pub mod policy;
 pub mod ring;
 pub mod shared_memory;
 pub mod statistics;
+pub mod wire;
