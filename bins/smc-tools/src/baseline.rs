@@ -36,9 +36,11 @@ impl Baseline {
         serde_json::from_str(&text).unwrap_or_default()
     }
 
-    /// What the processes have counted by now.
-    pub(crate) fn of(processes: &[Process]) -> Self {
-        Self { processes: processes.iter().map(|process| (key(process), Totals::of(&process.snapshot))).collect() }
+    /// What the processes have counted by now. Others keep what was written down of them.
+    pub(crate) fn move_to(&mut self, processes: &[Process]) {
+        self.processes.extend(processes.iter().map(|process| (key(process), Totals::of(&process.snapshot))));
+        // Processes that are gone leave nothing behind.
+        self.processes.retain(|key, _| is_there(key));
     }
 
     /// Writes it down, for this user.
@@ -63,6 +65,10 @@ impl Baseline {
         }
         all
     }
+}
+
+fn is_there(key: &str) -> bool {
+    key.split_once(' ').is_some_and(|(id, _)| PathBuf::from("/proc").join(id).exists())
 }
 
 /// A number that a later process has too is told apart by when it was started.

@@ -2,7 +2,16 @@
 
 use std::process::ExitCode;
 
-use softrdma_smc::statistics::{Process, processes};
+use clap::Args;
+use softrdma_smc::statistics::{Process, ProcessError, process, processes};
+
+/// Which processes are looked at.
+#[derive(Args, Debug)]
+pub(crate) struct Selection {
+    /// Only the process with this id (may be given several times).
+    #[arg(long = "pid", value_name = "PID", global = true)]
+    ids: Vec<u32>,
+}
 
 /// What was seen of the processes.
 pub(crate) struct Observation {
@@ -11,30 +20,40 @@ pub(crate) struct Observation {
     pub(crate) is_whole: bool,
 }
 
-/// Looks at every process whose page may be looked at. What is wrong goes to standard error, in the name of `tool`.
-pub(crate) fn look(tool: &str) -> Observation {
+/// Looks at the processes that are selected and may be looked at. What is wrong goes to standard error, in the name of `tool`.
+pub(crate) fn look(tool: &str, selection: &Selection) -> Observation {
     let mut observation = Observation { processes: Vec::new(), is_whole: true };
-    match processes() {
-        Ok(all) => {
-            for process in all {
-                match process {
-                    Ok(process) => observation.processes.push(process),
-                    Err(error) => {
-                        eprintln!("{tool}: {error}");
-                        observation.is_whole = false;
-                    }
-                }
-            }
-        }
-        Err(error) => {
+    let all = match selection.ids.as_slice() {
+        [] => processes().unwrap_or_else(|error| {
             eprintln!("{tool}: cannot look at processes in /proc: {error}");
             observation.is_whole = false;
+            Vec::new()
+        }),
+        ids => ids.iter().filter_map(|id| chosen(tool, *id, &mut observation.is_whole)).collect(),
+    };
+    for process in all {
+        match process {
+            Ok(process) => observation.processes.push(process),
+            Err(error) => {
+                eprintln!("{tool}: {error}");
+                observation.is_whole = false;
+            }
         }
     }
     if observation.processes.is_empty() && observation.is_whole {
         eprintln!("{tool}: no process of {} runs with SMC: start one with smc_run", users());
     }
     observation
+}
+
+/// A process that was asked for by its number must be there.
+fn chosen(tool: &str, id: u32, is_whole: &mut bool) -> Option<Result<Process, ProcessError>> {
+    let found = process(id).transpose();
+    if found.is_none() {
+        eprintln!("{tool}: process {id} does not run with SMC, or may not be looked at");
+        *is_whole = false;
+    }
+    found
 }
 
 impl Observation {

@@ -8,8 +8,7 @@ use softrdma_bins_common::output;
 use softrdma_smc::statistics::{Arena, Process, Role};
 
 use crate::baseline::Baseline;
-use crate::observe::{self, Observation};
-use crate::totals::Totals;
+use crate::observe::{self, Observation, Selection};
 use crate::{library, statistics};
 
 pub(crate) const EXAMPLES: &str = "\
@@ -39,6 +38,8 @@ pub(crate) struct SmcdArguments {
     /// JSON instead of text: one object a line.
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    selection: Selection,
     /// Prints the version.
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
@@ -97,11 +98,11 @@ pub(crate) fn run(arguments: &SmcdArguments) -> ExitCode {
             ExitCode::SUCCESS
         }
         Object::Linkgroup { words } => match selection(words) {
-            Ok(group) => linkgroups(arguments.json, group),
+            Ok(group) => linkgroups(arguments, group),
             Err(problem) => refuse("linkgroup", &problem),
         },
         Object::Device { words } => match selection(words) {
-            Ok(None) => devices(arguments.json),
+            Ok(None) => devices(arguments),
             Ok(Some(word)) => refuse("device", &format!("'{word}' is not known: expected [show] [all]")),
             Err(problem) => refuse("device", &problem),
         },
@@ -129,10 +130,10 @@ pub(crate) fn selection(words: &[String]) -> Result<Option<&str>, String> {
     }
 }
 
-fn linkgroups(as_json: bool, selected: Option<&str>) -> ExitCode {
-    let observation = observe::look("smcd");
+fn linkgroups(arguments: &SmcdArguments, selected: Option<&str>) -> ExitCode {
+    let observation = observe::look("smcd", &arguments.selection);
     let wanted = selected.map(|text| text.trim_start_matches("0x").to_ascii_lowercase());
-    if !as_json {
+    if !arguments.json {
         output::line(
             "LG-ID            LG-Role VLAN #Conns PNET-ID          Capacity RingBytes GID              Peer-GID         \
              Process",
@@ -143,7 +144,7 @@ fn linkgroups(as_json: bool, selected: Option<&str>) -> ExitCode {
         if wanted.as_ref().is_some_and(|wanted| !id.starts_with(wanted.as_str())) {
             continue;
         }
-        match as_json {
+        match arguments.json {
             true => output::line(json_of_arena(process, arena)),
             false => output::line(line_of_arena(&id, process, arena)),
         }
@@ -178,15 +179,15 @@ fn json_of_arena(process: &Process, arena: &Arena) -> Value {
     line
 }
 
-fn devices(as_json: bool) -> ExitCode {
-    let observation = observe::look("smcd");
-    if !as_json {
+fn devices(arguments: &SmcdArguments) -> ExitCode {
+    let observation = observe::look("smcd", &arguments.selection);
+    if !arguments.json {
         output::line("FID  Type     PCI-ID       PCHID InUse #LGs  PNET-ID          GID              Process");
     }
     for Process { id, snapshot, .. } in &observation.processes {
         let groups = snapshot.arenas.len();
         let is_used = if groups == 0 { "No" } else { "Yes" };
-        output::line(match as_json {
+        output::line(match arguments.json {
             true => json!({
                 "type": "loopback", "gid": snapshot.gid, "in_use": groups != 0, "linkgroups": groups,
                 "process": id, "program": snapshot.program,
@@ -203,24 +204,24 @@ fn devices(as_json: bool) -> ExitCode {
 }
 
 fn stats(arguments: &SmcdArguments, command: StatsCommand) -> ExitCode {
-    let observation = observe::look("smcd");
-    let totals = totals(&observation, arguments.absolute);
+    let observation = observe::look("smcd", &arguments.selection);
+    let mut baseline = Baseline::load();
+    let totals = match arguments.absolute {
+        true => Baseline::default().since(&observation.processes),
+        false => baseline.since(&observation.processes),
+    };
     match arguments.json || matches!(command, StatsCommand::Json) {
         true => output::line(statistics::json(&totals)),
         false => output::line(statistics::text(&totals, arguments.details).trim_end()),
     }
-    if matches!(command, StatsCommand::Reset)
-        && let Err(error) = Baseline::of(&observation.processes).store()
-    {
-        eprintln!("smcd stats: {error}");
-        return ExitCode::FAILURE;
+    if matches!(command, StatsCommand::Reset) {
+        baseline.move_to(&observation.processes);
+        if let Err(error) = baseline.store() {
+            eprintln!("smcd stats: {error}");
+            return ExitCode::FAILURE;
+        }
     }
     observation.exit_code()
-}
-
-fn totals(observation: &Observation, is_absolute: bool) -> Totals {
-    let baseline = if is_absolute { Baseline::default() } else { Baseline::load() };
-    baseline.since(&observation.processes)
 }
 
 fn info(as_json: bool) {

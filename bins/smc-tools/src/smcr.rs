@@ -7,7 +7,7 @@ use serde_json::json;
 use softrdma_bins_common::output;
 use softrdma_smc::statistics::Mode;
 
-use crate::observe;
+use crate::observe::{self, Selection};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -28,6 +28,8 @@ pub(crate) struct SmcrArguments {
     /// JSON instead of text.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    selection: Selection,
     /// Prints the version.
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
@@ -50,7 +52,7 @@ enum Object {
 
 /// Says what there is: processes are looked at, so that the day there is something it is not denied.
 pub(crate) fn run(arguments: &SmcrArguments) -> ExitCode {
-    let observation = observe::look("smcr");
+    let observation = observe::look("smcr", &arguments.selection);
     let sockets = observation.processes.iter().flat_map(|process| &process.snapshot.sockets);
     let connections = sockets.filter(|socket| socket.mode == Mode::SmcR).count();
     let object = match arguments.object {

@@ -10,7 +10,7 @@ use softrdma_bins_common::output;
 use softrdma_smc::statistics::{Cursors, Flags, Mode, Process, Reasons, Shutdown, Socket, State};
 use softrdma_smc::wire::clc::DeclineReason;
 
-use crate::observe;
+use crate::observe::{self, Selection};
 
 pub(crate) const EXAMPLES: &str = "\
 Examples:
@@ -57,13 +57,15 @@ pub(crate) struct SmcssArguments {
     /// One JSON object a socket, one a line, with all that is known about it.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    selection: Selection,
     /// Prints the version.
     #[arg(short = 'v', long, action = ArgAction::Version)]
     version: Option<bool>,
 }
 
 pub(crate) fn run(arguments: &SmcssArguments) -> ExitCode {
-    let observation = observe::look("smcss");
+    let observation = observe::look("smcss", &arguments.selection);
     if !arguments.json {
         output::line(header(arguments));
     }

@@ -208,11 +208,11 @@ fn link_groups_and_devices_are_listed(shown: &Shown) {
     assert_eq!(run(&["smcd", "device", "show", "eth0"]).status.code(), Some(2));
 }
 
-/// Other tests' processes may run at the same time: only this one has counted what is looked at here.
 fn statistics_are_counted_since_the_reset(shown: &Shown) {
     let directory = Scratch::new("stats");
     let stats = |arguments: &[&str]| {
-        let output = Command::new(PROGRAM).arg("smcd").args(arguments).env("XDG_RUNTIME_DIR", &directory.0).output();
+        let own = ["smcd", "--pid", &std::process::id().to_string()];
+        let output = Command::new(PROGRAM).args(own).args(arguments).env("XDG_RUNTIME_DIR", &directory.0).output();
         String::from_utf8(output.unwrap().stdout).unwrap()
     };
     let counter = |arguments: &[&str], name: &str| -> u64 {
@@ -249,6 +249,15 @@ fn statistics_are_counted_since_the_reset(shown: &Shown) {
     shown.page.counters().count(Counter::ConnectionsSeen);
     assert_eq!(counter(&["--json", "stats"], "connections_seen"), 1);
     assert_eq!(counter(&["-a", "stats", "json"], "connections_seen"), 4);
+}
+
+#[test]
+fn a_process_that_is_asked_for_must_be_there() {
+    for tool in [&["smcss", "--pid", "4194305"][..], &["smcd", "linkgroup", "--pid", "4194305"]] {
+        let output = run(tool);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains("process 4194305"), "{said}");
+    }
 }
 
 fn there_is_no_smc_r() {
