@@ -42,7 +42,7 @@ pub use layout::{ARENAS, ENTRIES, FALLBACKS, SIZE_CLASSES};
 pub use page::{Counters, Page};
 pub use processes::{Process, ProcessError, process, processes};
 pub use snapshot::{Arena, CounterValues, Cursors, Fallback, ReadError, Snapshot, Socket, Traffic};
-pub use vocabulary::{Counter, Mode, Reasons, Role, Shutdown, State};
+pub use vocabulary::{Counter, Flags, Mode, Reasons, Role, Shutdown, State};
 
 /// The page's name: what the link of its descriptor in /proc/PID/fd shows behind `/memfd:`.
 pub const NAME: &str = "softrdma-smc";

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::layout::{arena, entry, size_class};
 use super::page::{arena_at, entry_at, fold};
-use super::{Counter, Mode, Page, Reasons, Role, Shutdown, State, sequence};
+use super::{Counter, Flags, Mode, Page, Reasons, Role, Shutdown, State, sequence};
 use crate::shared_memory::Region;
 
 /// Who a socket is. What is not known may be left out: readers look it up in /proc by the descriptor, at their own
@@ -135,6 +135,11 @@ impl Entry {
     /// What of it was shut down.
     pub fn set_shutdown(&self, shutdown: Shutdown) {
         self.store(entry::SHUTDOWN, shutdown.code());
+    }
+
+    /// The flags that this end shows the other now, and those that it last saw of the other.
+    pub fn set_flags(&self, own: Flags, peer: Flags) {
+        self.store(entry::FLAGS, own.code() | peer.code() << 16);
     }
 
     /// It was moved into rings: `mode` is [`Mode::SmcD`] or [`Mode::SmcR`].

@@ -102,6 +102,8 @@ pub(super) mod entry {
     pub(in super::super) const SENDING_COUNTS: usize = 4;
     /// and those of receiving the ones that follow.
     pub(in super::super) const RECEIVING_COUNTS: usize = 5;
+    /// Bytes of the last CDC messages: sent (producer's flags, state), received.
+    pub(in super::super) const FLAGS: usize = SENDING + 48;
     pub(in super::super) const SHUTDOWN: usize = SENDING + 56;
 
     /// Where the count `index` is.
@@ -121,7 +123,7 @@ pub(super) const LENGTH: usize = FIRST_ENTRY + ENTRIES * entry::BYTES;
 
 const _: () = assert!((super::Counter::Unlisted as usize) < COUNTERS);
 const _: () = assert!(head::END <= PAGE && LENGTH.is_multiple_of(PAGE));
-const _: () = assert!(entry::COUNT + entry::SENDING_COUNTS * 8 <= entry::SHUTDOWN - entry::SENDING);
+const _: () = assert!(entry::COUNT + entry::SENDING_COUNTS * 8 <= entry::FLAGS - entry::SENDING);
 const _: () = assert!(entry::COUNT + entry::RECEIVING_COUNTS * 8 <= entry::BYTES - entry::RECEIVING);
 
 /// The class of a size: 0 up to 8 KiB, then one for each power of two, the last without end.

@@ -70,7 +70,7 @@ impl Page {
         for index in self.entries.taken() {
             let at = entry_at(index);
             copy_words(before, &region, at + entry::STATE, at + entry::SENDING + entry::COUNT);
-            copy_words(before, &region, at + entry::SHUTDOWN, at + entry::RECEIVING + entry::COUNT);
+            copy_words(before, &region, at + entry::FLAGS, at + entry::RECEIVING + entry::COUNT);
             used(&region, head::ENTRIES_USED, index);
         }
         introduce(&region);

@@ -24,6 +24,8 @@ pub struct Process {
     pub id: u32,
     /// The user it runs as.
     pub user: u32,
+    /// When it was started, in ticks since the machine was: with the id, no other process is called the same.
+    pub started: u64,
     /// What its page says.
     pub snapshot: Snapshot,
 }
@@ -57,7 +59,8 @@ pub fn process(id: u32) -> Result<Option<Process>, ProcessError> {
             // A child that has not made a page of its own has its parent's.
             Some(Ok(mut snapshot)) if snapshot.process == own_id => {
                 lookup::complete(&directory, &descriptors, &mut snapshot.sockets);
-                return Ok(Some(Process { id, user: status.st_uid, snapshot }));
+                let started = started(&directory).unwrap_or(0);
+                return Ok(Some(Process { id, user: status.st_uid, started, snapshot }));
             }
             Some(Err(reason)) => problem = Some(ProcessError { id, reason }),
             Some(Ok(_)) | None => {}
@@ -106,6 +109,13 @@ fn open_page(descriptors: &OwnedFd, number: u32) -> Option<OwnedFd> {
 fn own_id(directory: &OwnedFd) -> Option<u32> {
     let status = read_text(directory, "status").ok()?;
     status.lines().find_map(|line| line.strip_prefix("NSpid:")?.split_whitespace().last()?.parse().ok())
+}
+
+/// proc(5): the twenty-second field of stat, the second of which is a name in parentheses that may hold anything.
+fn started(directory: &OwnedFd) -> Option<u64> {
+    let text = read_text(directory, "stat").ok()?;
+    let (_, behind_name) = text.rsplit_once(')')?;
+    behind_name.split_whitespace().nth(19)?.parse().ok()
 }
 
 /// A file of /proc/PID.

@@ -11,7 +11,7 @@ use super::layout::{
     self, ARENAS, ENTRIES, FALLBACKS, LENGTH, MAGIC, PROGRAM_BYTES, SIZE_CLASSES, VERSION, arena, entry, head,
 };
 use super::page::{arena_at, entry_at, fallback_key, size_at};
-use super::{Counter, Mode, Reasons, Role, Shutdown, State, sequence};
+use super::{Counter, Flags, Mode, Reasons, Role, Shutdown, State, sequence};
 use crate::shared_memory::{AttachError, Region};
 
 /// Times that the whole is read again because an entry was closed meanwhile.
@@ -138,6 +138,10 @@ pub struct Socket {
     pub state: State,
     /// What of it was shut down.
     pub shutdown: Shutdown,
+    /// What it last told the other end.
+    pub own_flags: Flags,
+    /// What the other end last told it.
+    pub peer_flags: Flags,
     /// Bytes of the ring it sends into; 0 for none.
     pub send_ring: u32,
     /// Bytes of the ring it receives from; 0 for none.
@@ -284,6 +288,8 @@ fn read_socket(region: &Region, at: usize) -> Option<Socket> {
             reasons: Reasons { own: reasons as u32, peer: (reasons >> 32) as u32 },
             state: State::from_code(state),
             shutdown: Shutdown::from_code(get(entry::SHUTDOWN)),
+            own_flags: Flags::from_code(get(entry::FLAGS)),
+            peer_flags: Flags::from_code(get(entry::FLAGS) >> 16),
             send_ring: (rings >> 32) as u32,
             receive_ring: rings as u32,
             sending: cursors(entry::SENDING),

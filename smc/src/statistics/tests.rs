@@ -55,6 +55,7 @@ fn what_is_written_about_a_socket_is_read() {
     entry.set_receiving((8192, 8191));
     entry.set_state(State::PeerCloseWait1);
     entry.set_shutdown(Shutdown { read: false, write: true });
+    entry.set_flags(Flags { producer: 0x80, state: 0 }, Flags { producer: 0, state: 0x40 });
     entry.set_descriptor(12);
     entry.ring_was_full();
     entry.doorbell_rung();
@@ -77,6 +78,8 @@ fn what_is_written_about_a_socket_is_read() {
         reasons: Reasons::default(),
         state: State::PeerCloseWait1,
         shutdown: Shutdown { read: false, write: true },
+        own_flags: Flags { producer: 0x80, state: 0 },
+        peer_flags: Flags { producer: 0, state: 0x40 },
         send_ring: 65536,
         receive_ring: 16384,
         sending: Cursors { produced: 70_000, consumed: 60_000 },

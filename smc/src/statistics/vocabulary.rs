@@ -154,6 +154,25 @@ impl Shutdown {
     }
 }
 
+/// What the two ends last told each other beside cursors: the flag bytes of CDC, as on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct Flags {
+    /// Of the producer: urgent data, writer blocked and the like.
+    pub producer: u8,
+    /// Of the connection: sending done, closed, aborted.
+    pub state: u8,
+}
+
+impl Flags {
+    pub(super) const fn code(self) -> u64 {
+        self.producer as u64 | (self.state as u64) << 8
+    }
+
+    pub(super) const fn from_code(code: u64) -> Self {
+        Self { producer: code as u8, state: (code >> 8) as u8 }
+    }
+}
+
 /// What a page counts, beside what it counts by reason and by size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(usize)]
