@@ -35,5 +35,6 @@
 
 #![deny(unsafe_code)]
 
+pub mod connection;
 pub mod shared_memory;
 pub mod wire;
