@@ -35,6 +35,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod capture;
 pub mod connection;
 pub mod shared_memory;
 pub mod wire;
