@@ -1,6 +1,7 @@
 //! A capture of accelerated traffic, for debugging: what goes through memory is on no wire, so a pcap file is written as if it
 //! had been, with Ethernet, IP and TCP around it, as SMC-R's users see their CLC messages. Wireshark's SMC
-//! dissector takes it.
+//! dissector takes it; where the port has a dissector of its own, as 6379 has, TCP's preference "try heuristic sub-dissectors
+//! first" lets SMC's look (`tshark -o tcp.try_heuristic_first:TRUE`).
 //!
 //! It runs inside of other people's programs: it has no lock and no buffer (a record is one `writev` of headers from the
 //! stack and of the caller's bytes), so that any thread, and a child of `fork`, can write at any time.

@@ -14,7 +14,10 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("softrdma-bins-common", &["softrdma-verbs"]),
     ("softrdma-perf", BINARY),
     ("softrdma", BINARY),
-    ("softrdma-tests", APPLICATION),
+    (
+        "softrdma-tests",
+        &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs", "softrdma-smc"],
+    ),
     ("softrdma-bench", APPLICATION),
 ];
 
