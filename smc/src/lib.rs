@@ -36,6 +36,8 @@
 #![deny(unsafe_code)]
 
 pub mod arena;
+pub mod capture;
+pub mod connection;
 pub mod descriptors;
 pub mod exchange;
 pub mod names;

@@ -28,6 +28,10 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         ],
     ),
     ("softrdma-tests", APPLICATION),
+    (
+        "softrdma-tests",
+        &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs", "softrdma-smc"],
+    ),
     ("softrdma-bench", APPLICATION),
 ];
 

@@ -1,6 +1,7 @@
 //! SMC Proposal (RFC 7609 §A.2.2): what the client could do. SMC-D's part stands in the area that the RFC keeps for growth,
 //! and version 2 continues from there.
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use zerocopy::network_endian::{U16, U64};
@@ -139,7 +140,7 @@ pub struct Ipv6Prefix {
 }
 
 /// One to eight IPv6 prefixes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Prefixes {
     entries: [Ipv6Prefix; Prefixes::MAX],
     count: u8,
@@ -165,6 +166,12 @@ impl Prefixes {
     /// The prefixes.
     pub fn as_slice(&self) -> &[Ipv6Prefix] {
         &self.entries[..usize::from(self.count)]
+    }
+}
+
+impl fmt::Debug for Prefixes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.as_slice()).finish()
     }
 }
 
@@ -349,16 +356,15 @@ fn check_count(area: Area, count: u8) -> Result<(), ClcError> {
 
 pub(super) fn emit<'a>(proposal: &Proposal, mut output: Output<'a>) -> &'a [u8] {
     let Proposal { peer, offer, subnet } = proposal;
-    let shared = offer.shared();
-    let area_offset = if shared.is_some() { size_of::<SharedLayout>() as u16 } else { 0 };
+    // Without SMC-D its part is there all the same, as in Linux's: receivers skip it by its length, and Wireshark counts on it.
+    let area_offset = size_of::<SharedLayout>() as u16;
     // RFC 7609 §A.2: what is not in use is zero.
+    let shared = offer.shared().unwrap_or_default();
     let (gid, mac) = offer.rdma().map_or(([0; 16], Mac::default()), |rdma| (rdma.gid.0.octets(), rdma.mac));
     output.begin(Kind::PROPOSAL, Family::Rdma, offer.bits());
     output.put(&Base { peer: peer.0.into(), gid, mac: mac.0, area_offset: area_offset.into() });
-    if let Some(gid) = shared {
-        let (channel, extension_offset) = (U16::ZERO, U16::ZERO);
-        output.put(&SharedLayout { gid: gid.0.into(), channel, extension_offset, reserved: [0; 28] });
-    }
+    let (channel, extension_offset) = (U16::ZERO, U16::ZERO);
+    output.put(&SharedLayout { gid: shared.0.into(), channel, extension_offset, reserved: [0; 28] });
     match subnet {
         Subnet::Ipv4 { subnet, bits } => {
             output.put(&SubnetLayout {

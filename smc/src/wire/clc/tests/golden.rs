@@ -17,11 +17,12 @@ const PROPOSAL: &str = "
 
 /// A proposal of SMC-R over IPv6 with two prefixes.
 const PROPOSAL_IPV6: &str = "
-    e2d4c3d9 01 0056 10
+    e2d4c3d9 01 007e 10
     1234 020000abcdef
     00000000000000000000ffffc0000201
     020000abcdef
-    0000
+    0028
+    00000000000000000000000000000000000000000000000000000000000000000000000000000000
     00000000 00 0000 02
     20010db8000000010000000000000000 40
     00000000000000000000000000000001 80
@@ -75,7 +76,7 @@ fn our_messages_are_these_bytes_and_these_bytes_our_messages() {
     let [both, ipv6, accept_rdma, confirm_rdma, accept_shared, confirm_shared, decline] = messages();
     for (message, golden, length) in [
         (both, hex(PROPOSAL), 92),
-        (ipv6, hex(PROPOSAL_IPV6), 86),
+        (ipv6, hex(PROPOSAL_IPV6), 126),
         (accept_rdma, hex(ACCEPT_RDMA), 68),
         (confirm_rdma, as_confirm(ACCEPT_RDMA), 68),
         (accept_shared, hex(ACCEPT_SHARED), 48),
@@ -89,10 +90,19 @@ fn our_messages_are_these_bytes_and_these_bytes_our_messages() {
 }
 
 #[test]
-fn the_shortest_proposal_has_52_bytes() {
+fn the_proposal_of_the_rfc_has_52_bytes() {
+    let golden = hex("
+        e2d4c3d9 01 0034 10
+        1234 020000abcdef
+        00000000000000000000ffffc0000201
+        020000abcdef
+        0000
+        0a010000 10 0000 00
+        e2d4c3d9");
+    assert_eq!(golden.len(), 52);
     let subnet = Subnet::Ipv4 { subnet: Ipv4Addr::new(10, 1, 0, 0), bits: 16 };
     let message = Message::Proposal(Proposal { peer: PEER, offer: Offer::Rdma(rdma()), subnet });
-    assert_eq!(emitted(&message).len(), 52);
+    assert_eq!(parsed(&golden), Ok(message));
 }
 
 #[test]
@@ -120,7 +130,7 @@ fn reserved_fields_are_not_looked_at() {
     let growth: Vec<usize> = (52..80).chain([85, 86]).collect();
     assert_eq!(with_reserved_bits(PROPOSAL, &growth), Ok(both));
     // With prefixes there is no IPv4 subnet.
-    assert_eq!(with_reserved_bits(PROPOSAL_IPV6, &[40, 41, 42, 43, 44, 45, 46]), Ok(ipv6));
+    assert_eq!(with_reserved_bits(PROPOSAL_IPV6, &[80, 81, 82, 83, 84, 85, 86]), Ok(ipv6));
     assert_eq!(with_reserved_bits(ACCEPT_RDMA, &[51, 60]), Ok(accept_rdma));
     let shared: Vec<usize> = [26, 27].into_iter().chain(32..44).collect();
     assert_eq!(with_reserved_bits(ACCEPT_SHARED, &shared), Ok(accept_shared));

@@ -192,13 +192,13 @@ fn lengths_and_counts_of_a_proposal_are_checked() {
     assert_eq!(changed(both.clone(), &[(38, 0xff), (39, 0xff)]), outside(Area::Prefixes));
     assert_eq!(changed(both.clone(), &[(84, 33)]), Err(ClcError::PrefixLength(33)));
     assert_eq!(changed(both, &[(87, 1)]), outside(Area::Prefixes));
-    assert_eq!(changed(ipv6.clone(), &[(47, 3)]), outside(Area::Prefixes));
-    assert_eq!(changed(ipv6.clone(), &[(47, 9)]), Err(ClcError::Count { area: Area::Prefixes, count: 9, limit: 8 }));
-    assert_eq!(changed(ipv6.clone(), &[(64, 129)]), Err(ClcError::PrefixLength(129)));
+    assert_eq!(changed(ipv6.clone(), &[(87, 3)]), outside(Area::Prefixes));
+    assert_eq!(changed(ipv6.clone(), &[(87, 9)]), Err(ClcError::Count { area: Area::Prefixes, count: 9, limit: 8 }));
+    assert_eq!(changed(ipv6.clone(), &[(104, 129)]), Err(ClcError::PrefixLength(129)));
     // Bytes that belong to nothing.
-    let leftover = Err(ClcError::Length { kind: Kind::PROPOSAL, length: 86 });
-    assert_eq!(changed(ipv6.clone(), &[(47, 1)]), leftover);
-    assert_eq!(changed(ipv6, &[(47, 0)]), leftover);
+    let leftover = Err(ClcError::Length { kind: Kind::PROPOSAL, length: 126 });
+    assert_eq!(changed(ipv6.clone(), &[(87, 1)]), leftover);
+    assert_eq!(changed(ipv6, &[(87, 0)]), leftover);
 }
 
 #[test]
