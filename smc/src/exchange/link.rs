@@ -99,11 +99,7 @@ impl Link {
         Ok(Received::Message(envelope, descriptors.first))
     }
 
-    fn receive_into(
-        &self,
-        bytes: &mut [u8],
-        descriptors: &mut Descriptors,
-    ) -> Result<(usize, ReturnFlags), Errno> {
+    fn receive_into(&self, bytes: &mut [u8], descriptors: &mut Descriptors) -> Result<(usize, ReturnFlags), Errno> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;

@@ -102,7 +102,10 @@ impl Service {
         drop(desk);
         let has_thread = shared.desk_with_thread().is_ok();
         if !has_thread {
-            shared.desk().commands.retain(|command| !matches!(command, Command::Seek { key: left, .. } if *left == key));
+            shared
+                .desk()
+                .commands
+                .retain(|command| !matches!(command, Command::Seek { key: left, .. } if *left == key));
         }
         has_thread
     }

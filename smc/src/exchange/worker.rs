@@ -316,7 +316,9 @@ impl Worker {
         match (&exchange.turn, message, arena) {
             (_, Message::Decline(decline), _) => Err(Refusal::Theirs(decline.reason)),
             (Turn::Proposal, Message::Proposal(proposal), _) => self.handle_proposal(id, exchange, &proposal),
-            (Turn::Accept, Message::Accept(accept), Some(named)) => self.handle_accept(exchange, &accept, named, memory),
+            (Turn::Accept, Message::Accept(accept), Some(named)) => {
+                self.handle_accept(exchange, &accept, named, memory)
+            }
             (Turn::Confirm { .. }, Message::Confirm(confirm), _) => self.handle_confirm(exchange, &confirm),
             (_, Message::Proposal(_) | Message::Accept(_) | Message::Confirm(_), _) => {
                 Err(Refusal::Ours(DeclineReason::SYNCHRONIZATION))
