@@ -196,7 +196,8 @@ fn memory_that_is_none_is_closed() {
             [DeclineReason::SYNCHRONIZATION, DeclineReason::INSUFFICIENT_MEMORY].contains(&reason),
             "{key}: {reason}"
         );
-        assert_eq!(end.host.heard_of(key), [Heard::Decline(key, reason, false)], "nothing was prepared");
+        assert_eq!(end.host.wait_declined(key), (reason, false));
+        assert_eq!(end.host.heard_of(key).len(), 1, "nothing was prepared");
     }
     let (tell, stranger) = (Tell::new(), stranger_at(Stage::Accept, &end, 100));
     stranger.send(accept(Gid(5), 1, true), Some(NAMED), Some(tell.descriptor()));
@@ -223,6 +224,7 @@ fn an_accept_that_contradicts_itself_is_declined() {
         let stranger = stranger_at(Stage::Accept, &end, key);
         stranger.send(message, Some(named), has_memory.then(|| memory.as_fd()));
         assert_eq!(stranger.receive_decline(), DeclineReason::SYNCHRONIZATION, "case {key}");
+        end.host.wait_declined(key);
         assert_eq!(end.host.heard_of(key).len(), 1, "nothing was prepared");
     }
     is_well(&end, 1000);

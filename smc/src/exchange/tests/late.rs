@@ -8,6 +8,7 @@ use rustix::io::Errno;
 
 use crate::exchange::poller::Poller;
 use crate::exchange::worker::{Command, Next, Slot, Worker};
+use crate::wire::clc::Kind;
 
 #[test]
 fn a_connector_waits_so_long_for_an_accept() {
@@ -133,6 +134,56 @@ fn once_an_acceptor_has_given_up_a_confirm_cannot_be_sent() {
     let message = Envelope { message: confirm(Gid(5), connection.own_token()), arena: None };
     let sent = stranger.link.send(&message, None, &stranger.host, stranger.tuple);
     assert_eq!(sent, Err(Errno::PIPE));
+}
+
+/// A host at whose acceptor a confirm arrives at the worst moment: when giving up is decided, and the socket not yet closed.
+#[derive(Default)]
+struct Interrupted {
+    recorder: Recorder,
+    confirm: Mutex<Option<(Stranger, Message)>>,
+    sent: Mutex<Option<Result<(), Errno>>>,
+}
+
+impl Host for Interrupted {
+    fn prepare(&self, key: u64, connection: Connection, peer: Gid) -> bool {
+        self.recorder.prepare(key, connection, peer)
+    }
+
+    fn establish(&self, key: u64) {
+        self.recorder.establish(key);
+    }
+
+    fn decline(&self, key: u64, reason: DeclineReason, by_peer: bool) {
+        self.recorder.decline(key, reason, by_peer);
+    }
+
+    fn observe(&self, _: Tuple, direction: Direction, message: &[u8]) {
+        if (direction, message[4]) == (Direction::Sent, Kind::DECLINE.0) {
+            let (stranger, message) = self.confirm.lock().unwrap().take().expect("declined once");
+            let envelope = Envelope { message, arena: None };
+            let sent = stranger.link.send(&envelope, None, &stranger.host, stranger.tuple);
+            *self.sent.lock().unwrap() = Some(sent);
+        }
+    }
+}
+
+#[test]
+fn a_confirm_that_comes_while_the_acceptor_gives_up_is_refused_to_its_sender() {
+    let host = Arc::new(Interrupted::default());
+    let acceptor = Service::start(impatient(), host.clone());
+    let tuple = new_tuple();
+    let bound = Rendezvous::new().wait_at(tuple, 1).unwrap();
+    let mut confirm_at = host.confirm.lock().unwrap();
+    assert!(acceptor.seek(1, tuple.reversed()));
+    let socket = accept_with(&bound.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK).unwrap();
+    let stranger = Stranger::new(Private::keep(socket).unwrap(), tuple);
+    stranger.propose(Gid(5));
+    let (accept, named, memory) = stranger.receive_accept();
+    let connection = join(&accept, named, memory.unwrap());
+    *confirm_at = Some((stranger, confirm(Gid(5), connection.own_token())));
+    drop(confirm_at);
+    assert_eq!(host.recorder.wait_declined(1), (DeclineReason::CONFIRM_LINK_TIMEOUT, false));
+    assert_eq!(*host.sent.lock().unwrap(), Some(Err(Errno::PIPE)));
 }
 
 #[test]

@@ -110,17 +110,14 @@ fn a_peer_that_hangs_up_has_declined_whatever_the_turn() {
 fn an_acceptor_of_another_user_is_sent_away_and_waiting_goes_on() {
     // To this connector, everybody here is another user.
     let foreign = Rendezvous::new().for_user(own_uid() + 1);
-    let connector =
-        End::with(Settings { rendezvous: foreign.clone(), offer_limit: Duration::from_millis(200), ..settings() });
+    let connector = End::with(Settings { rendezvous: foreign.clone(), ..settings() });
     let tuple = new_tuple();
     connector.service.offer(1, tuple).unwrap();
     for _ in 0..20 {
-        let socket = foreign.go_to(tuple.reversed()).unwrap();
+        let socket = foreign.go_to(tuple.reversed()).expect("somebody waits there");
         wait_for(&socket, PollFlags::HUP);
     }
-    assert_eq!(connector.host.heard_of(1), []);
-    assert_eq!(connector.host.wait_declined(1), (DeclineReason::PEER_WITHOUT_SMC, false));
-    assert_eq!(connector.host.heard().len(), 1, "no stranger was told a thing");
+    assert_eq!(connector.host.heard(), [], "no stranger was told a thing");
 }
 
 #[test]
