@@ -113,7 +113,8 @@ fn the_other_process() {
     let [role, local, peer, dies_at] = words[..] else { panic!("{words:?}") };
     let tuple = Tuple { local: local.parse().unwrap(), peer: peer.parse().unwrap() };
     let host = Arc::new(Mortal { recorder: Recorder::default(), dies_at: dies_at.to_owned() });
-    let service = Service::start(settings(), host.clone());
+    let offer_limit = if role == "robbed" { Duration::from_millis(300) } else { PATIENCE };
+    let service = Service::start(Settings { offer_limit, ..settings() }, host.clone());
     match role {
         "connector" => {
             service.offer(1, tuple).unwrap();
@@ -121,6 +122,11 @@ fn the_other_process() {
         }
         "acceptor" => {
             assert!(service.seek(1, tuple));
+        }
+        "robbed" => {
+            be_robbed(&service);
+            service.offer(1, tuple).unwrap();
+            say("offered");
         }
         "forker" => {
             fork(&service, &host.recorder, tuple);
@@ -219,6 +225,32 @@ fn a_connector_that_dies_after_it_has_confirmed_leaves_a_connection_that_has_no_
     for point in ["Sent3", "establish"] {
         assert_eq!(survive("connector", point), Survived::Established, "{point}");
     }
+}
+
+/// Closes the descriptors of the service as a program does that thinks they are its own, while an offer is under way.
+fn be_robbed(service: &Service) {
+    service.offer(9, new_tuple()).unwrap();
+    let first_gid = service.gid();
+    eventually(|| {
+        let mut next = 0;
+        while let Some(descriptor) = next_private(next) {
+            let _ = nix::unistd::close(descriptor);
+            next = descriptor + 1;
+        }
+        // Once the offer's time is over the thread looks.
+        service.gid().is_none()
+    });
+    assert!(first_gid.is_some());
+}
+
+#[test]
+fn a_program_that_closes_everything_gets_a_service_that_begins_anew() {
+    let (end, tuple) = (End::new(), new_tuple());
+    let mut other = Other::start("robbed", tuple, "never");
+    assert_eq!(other.says(), "offered");
+    assert!(end.service.seek(1, tuple.reversed()));
+    end.host.wait_established(1);
+    assert_eq!(other.says(), "established");
 }
 
 /// Agrees on `tuple`, offers another connection, and forks.
