@@ -84,7 +84,6 @@ impl Worker {
                 return Err(Refusal::Ours(DeclineReason::SYNCHRONIZATION));
             }
         }
-        self.host.establish(exchange.key);
         Ok(Progress::Agreed(first.as_ref().map(|arena| (*process, Arc::clone(arena)))))
     }
 }

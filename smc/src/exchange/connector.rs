@@ -76,7 +76,6 @@ impl Worker {
         // From here on this end is bound to what the acceptor makes of it; if it cannot be sent, the acceptor goes without.
         let confirm = Confirm { endpoint: Endpoint::Shared(ours) };
         self.send(exchange, Message::Confirm(confirm)).map_err(|_| Refusal::Theirs(DeclineReason::PEER_DECLINED))?;
-        self.host.establish(exchange.key);
         Ok(Progress::Agreed(memory.map(|_| (process, arena))))
     }
 

@@ -24,16 +24,23 @@ pub(super) struct Link {
     process: i32,
 }
 
-/// What a look at a link has brought.
-#[derive(Debug)]
-pub(super) enum Received {
-    /// Nothing yet.
-    Nothing,
-    /// Nothing, and nothing will come.
+/// Why nothing more comes from a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LinkError {
+    /// The peer has closed its end, and nothing that it sent before is left.
     HungUp,
-    /// A message, and the memory that came with it if it says so.
-    Message(Envelope, Option<OwnedFd>),
+    /// What it has sent is no message.
+    Message(MessageError),
 }
+
+impl From<MessageError> for LinkError {
+    fn from(error: MessageError) -> Self {
+        Self::Message(error)
+    }
+}
+
+/// A message, and the memory that came with it if it says so.
+pub(super) type Received = (Envelope, Option<OwnedFd>);
 
 impl Link {
     /// The other end of `socket` must be a process of user `uid`; `None` if it is not.
@@ -77,33 +84,29 @@ impl Link {
         Ok(())
     }
 
-    /// Takes the next message. Descriptors that nothing is said about are closed.
-    pub(super) fn receive(&self, host: &dyn Host, tuple: Tuple) -> Result<Received, MessageError> {
+    /// Takes the next message, if there is one. Descriptors that nothing is said about are closed.
+    pub(super) fn receive(&self, host: &dyn Host, tuple: Tuple) -> Result<Option<Received>, LinkError> {
         let mut bytes = [0; MAX_LENGTH];
         let mut descriptors = Descriptors::default();
         let (length, flags) = match self.receive_into(&mut bytes, &mut descriptors) {
-            Ok((0, _)) => return Ok(Received::HungUp),
+            Ok((0, _)) => return Err(LinkError::HungUp),
             Ok(received) => received,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(Received::Nothing),
-            Err(_) => return Ok(Received::HungUp),
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+            Err(_) => return Err(LinkError::HungUp),
         };
         if flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-            return Err(MessageError::Excess);
+            return Err(MessageError::Excess.into());
         }
         let (envelope, clc) = Envelope::parse(&bytes[..length])?;
         let expected = usize::from(envelope.arena.is_some_and(|named| named.has_memory));
         if descriptors.count != expected {
-            return Err(MessageError::Excess);
+            return Err(MessageError::Excess.into());
         }
         host.observe(tuple, Direction::Received, clc);
-        Ok(Received::Message(envelope, descriptors.first))
+        Ok(Some((envelope, descriptors.first)))
     }
 
-    fn receive_into(
-        &self,
-        bytes: &mut [u8],
-        descriptors: &mut Descriptors,
-    ) -> Result<(usize, ReturnFlags), Errno> {
+    fn receive_into(&self, bytes: &mut [u8], descriptors: &mut Descriptors) -> Result<(usize, ReturnFlags), Errno> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;

@@ -24,7 +24,7 @@
 //! - *Nobody sends into a ring that is not read.* An end prepares before it says so, and sends only once the other has said so.
 //! - *The decision is one.* The connector decides by sending Confirm, which unix sockets do not lose. An acceptor that has
 //!   waited long enough first closes its receiving half, from when on a Confirm cannot be sent any more, then reads what was sent
-//!   before, and only then gives up ([`worker`]).
+//!   before, and only then gives up.
 //! - *Two processes have one arena for the connections that one of them accepts from the other.* The acceptor makes it at the
 //!   first contact. Further connections that are found while that goes on wait until it is decided: the connector has the
 //!   arena then, or the next one is the first contact. A connector that is offered a second arena declines.

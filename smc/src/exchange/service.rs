@@ -102,7 +102,10 @@ impl Service {
         drop(desk);
         let has_thread = shared.desk_with_thread().is_ok();
         if !has_thread {
-            shared.desk().commands.retain(|command| !matches!(command, Command::Seek { key: left, .. } if *left == key));
+            shared
+                .desk()
+                .commands
+                .retain(|command| !matches!(command, Command::Seek { key: left, .. } if *left == key));
         }
         has_thread
     }
@@ -196,6 +199,15 @@ impl Shared {
         Ok(desk)
     }
 
+    /// The program has closed our descriptors behind our back. Their numbers may be the program's by now, so nothing is closed
+    /// here. The host hears nothing of what was under way; what comes next begins with a new thread.
+    fn give_up(&self) {
+        std::mem::forget(self.worker().take());
+        let mut desk = self.desk();
+        std::mem::forget(std::mem::take(&mut desk.commands));
+        desk.running = None;
+    }
+
     /// A thread that no signal of the program ever runs on.
     fn spawn(self: &Arc<Self>, bed: Bed) -> io::Result<JoinHandle<()>> {
         let shared = Arc::clone(self);
@@ -214,9 +226,7 @@ fn run(shared: &Shared, bed: Bed) {
     let mut limit = None;
     loop {
         if bed.sleep(limit, &mut ready).is_err() {
-            // The program has closed the descriptor behind our back. The numbers of the others may be the program's by now.
-            std::mem::forget(shared.worker().take());
-            return;
+            return shared.give_up();
         }
         let mut worker = shared.worker();
         let Some(working) = worker.as_mut() else { return };

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::link::{Link, Received};
-use super::message::{Envelope, MessageError};
+use super::link::{Link, LinkError};
+use super::message::Envelope;
 use super::peers::{Pair, Peers, Process};
 use super::poller::{Interest, Poller, WAKE};
 use super::{Host, Settings};
@@ -127,9 +127,12 @@ pub(super) enum Refusal {
     Gone,
 }
 
-impl From<MessageError> for Refusal {
-    fn from(error: MessageError) -> Self {
-        Self::Ours(error.decline_reason())
+impl From<LinkError> for Refusal {
+    fn from(error: LinkError) -> Self {
+        match error {
+            LinkError::HungUp => Self::Theirs(DeclineReason::PEER_DECLINED),
+            LinkError::Message(error) => Self::Ours(error.decline_reason()),
+        }
     }
 }
 
@@ -219,6 +222,7 @@ impl Worker {
     fn offer(&mut self, key: u64, tuple: Tuple, bound: Bound, slot: Slot) {
         let id = self.new_id();
         if self.poller.add(&bound.socket, id, Interest::Readable).is_err() {
+            drop((bound, slot));
             return self.host.decline(key, DeclineReason::INSUFFICIENT_MEMORY, false);
         }
         let deadline = Instant::now() + self.settings.offer_limit;
@@ -265,11 +269,15 @@ impl Worker {
                 let Offer { key, tuple, slot, .. } = self.end_offer(id, offer);
                 self.meet(key, tuple, link, slot, Turn::Accept);
             }
-            Err(_) => {
-                let offer = self.end_offer(id, offer);
-                self.host.decline(offer.key, DeclineReason::INSUFFICIENT_MEMORY, false);
-            }
+            Err(_) => self.decline_offer(id, offer, DeclineReason::INSUFFICIENT_MEMORY),
         }
+    }
+
+    fn decline_offer(&mut self, id: u64, offer: Offer, reason: DeclineReason) {
+        let key = offer.key;
+        // The name is free before the host hears of it.
+        drop(self.end_offer(id, offer));
+        self.host.decline(key, reason, false);
     }
 
     /// The offer is over; its name goes with what is returned.
@@ -297,9 +305,8 @@ impl Worker {
     /// Takes a message of an exchange and does what it asks for.
     fn listen_to(&mut self, id: u64, mut exchange: Exchange) {
         let outcome = match exchange.link.receive(&*self.host, exchange.tuple) {
-            Ok(Received::Nothing) => Ok(Progress::Waits),
-            Ok(Received::HungUp) => Err(Refusal::Theirs(DeclineReason::PEER_DECLINED)),
-            Ok(Received::Message(envelope, memory)) => self.handle_message(id, &mut exchange, envelope, memory),
+            Ok(None) => Ok(Progress::Waits),
+            Ok(Some((envelope, memory))) => self.handle_message(id, &mut exchange, envelope, memory),
             Err(error) => Err(error.into()),
         };
         self.conclude(id, exchange, outcome);
@@ -316,7 +323,9 @@ impl Worker {
         match (&exchange.turn, message, arena) {
             (_, Message::Decline(decline), _) => Err(Refusal::Theirs(decline.reason)),
             (Turn::Proposal, Message::Proposal(proposal), _) => self.handle_proposal(id, exchange, &proposal),
-            (Turn::Accept, Message::Accept(accept), Some(named)) => self.handle_accept(exchange, &accept, named, memory),
+            (Turn::Accept, Message::Accept(accept), Some(named)) => {
+                self.handle_accept(exchange, &accept, named, memory)
+            }
             (Turn::Confirm { .. }, Message::Confirm(confirm), _) => self.handle_confirm(exchange, &confirm),
             (_, Message::Proposal(_) | Message::Accept(_) | Message::Confirm(_), _) => {
                 Err(Refusal::Ours(DeclineReason::SYNCHRONIZATION))
@@ -353,22 +362,32 @@ impl Worker {
     }
 
     fn agreed(&mut self, id: u64, exchange: Exchange, first: Option<(Process, Arc<Arena>)>) {
+        let key = exchange.key;
         let (link, turn) = self.end_exchange(id, exchange);
         let Some((process, arena)) = first else {
-            return self.poller.remove(&link);
+            self.poller.remove(&link);
+            drop(link);
+            return self.host.establish(key);
         };
-        // Without being watched it would be no channel, but it hangs up at least when it is closed now.
+        let channel = self.keep_channel(id, link, process);
+        let mut pair = channel.map(|channel| Pair { arena, channel });
+        if let Turn::Accept = turn
+            && let Some(pair) = pair.take()
+        {
+            self.peers.attach(process, pair);
+        }
+        self.host.establish(key);
+        self.settle_first_contact(&turn, pair);
+    }
+
+    /// Watches the socket of a first contact from now on. If that cannot be it hangs up, and the arena is for one connection.
+    fn keep_channel(&mut self, id: u64, link: Link, process: Process) -> Option<u64> {
         if self.poller.modify(&link, id, Interest::HangUp).is_err() {
             self.poller.remove(&link);
-            return self.settle_first_contact(&turn, None);
+            return None;
         }
         self.entries.insert(id, Entry::Channel { link, process });
-        let pair = Pair { arena, channel: id };
-        match turn {
-            Turn::Accept => self.peers.attach(process, pair),
-            Turn::Confirm { .. } => self.settle_first_contact(&turn, Some(pair)),
-            Turn::Proposal | Turn::FirstContact(_) => {}
-        }
+        Some(id)
     }
 
     fn refused(&mut self, id: u64, exchange: Exchange, refusal: Refusal) {
@@ -449,10 +468,7 @@ impl Worker {
             }
             self.deadlines.remove(&(deadline, id));
             match self.entries.remove(&id) {
-                Some(Entry::Offer(offer)) => {
-                    let offer = self.end_offer(id, offer);
-                    self.host.decline(offer.key, DeclineReason::PEER_WITHOUT_SMC, false);
-                }
+                Some(Entry::Offer(offer)) => self.decline_offer(id, offer, DeclineReason::PEER_WITHOUT_SMC),
                 Some(Entry::Exchange(exchange)) => self.listen_for_the_last_time(id, exchange),
                 Some(channel @ Entry::Channel { .. }) => {
                     self.entries.insert(id, channel);

@@ -1,5 +1,8 @@
 //! Sockets with a path, in a directory that several containers have.
 
+#[cfg(test)]
+mod tests;
+
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
