@@ -2,7 +2,7 @@
 #   CONFIGURATION  none, both, client or server: which ends have the library preloaded
 #   LIBRARY        the library; SMCSS: the tool that shows what it does ('' if there is none)
 #   SCRATCH        a directory of this run, readable for other users; SHORT: not empty if less is to be done
-#   BUILT          where cargo put our own programs
+#   PYTHON         the interpreter itself, as what stands on PATH may be a script; BUILT: where cargo put our programs
 # A case starts its daemons with `server`, runs its clients with `client` and ends with `finish`.
 # shellcheck shell=bash
 set -Eeuo pipefail

@@ -118,6 +118,8 @@ if [[ -n $library && -x $tools/softrdma-smc ]]; then
 	smcss=$work/smcss
 fi
 [[ -z $json ]] || : >"$json"
+have python3 || die "no python3: most checks need it (tests/setup.sh smc)"
+python=$(python3 -c 'import sys; print(sys.executable)')
 
 # What a program started and did not end; all of it stays in the process group that `timeout` made.
 left_behind() { ps -eo pgid=,pid=,comm= | awk -v group="$1" '$1 == group { print $2, $3 }'; } # GROUP
@@ -140,7 +142,7 @@ verdict='' note=''
 run() { # PROGRAM CONFIGURATION: sets verdict and note
 	local directory=$work/$1-$2 status=0 left
 	mkdir -m 755 "$directory"
-	CONFIGURATION=$2 LIBRARY=$library SMCSS=$smcss SCRATCH=$directory SHORT=$short BUILT=$built \
+	CONFIGURATION=$2 LIBRARY=$library SMCSS=$smcss SCRATCH=$directory SHORT=$short BUILT=$built PYTHON=$python \
 		timeout --kill-after=20 "$LIMIT_SECONDS" bash "$PROGRAMS/$1.sh" </dev/null >"$directory.log" 2>&1 &
 	running=$!
 	wait "$running" || status=$?
@@ -167,7 +169,7 @@ run() { # PROGRAM CONFIGURATION: sets verdict and note
 report() { # PROGRAM CONFIGURATION SECONDS
 	printf '%-12s %-7s %-8s %6.1f s  %s\n' "$1" "$2" "$verdict" "$3" "$note"
 	[[ $verdict != skipped ]] || skip "$1 ($2)" "${note#skipped: }" 2>/dev/null
-	[[ -z $json ]] || python3 - "$@" "$verdict" "$note" >>"$json" <<'END'
+	[[ -z $json ]] || "$python" - "$@" "$verdict" "$note" >>"$json" <<'END'
 import json, sys
 names = ("program", "configuration", "seconds", "verdict", "note")
 row = dict(zip(names, sys.argv[1:]))

@@ -2,15 +2,15 @@
 # what: redis: benchmark, known data, saving under load, a replica
 # short: yes
 . "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/../case.sh"
-needs redis-server redis-cli redis-benchmark python3
+needs redis-server redis-cli redis-benchmark
 
 keys=$([[ -n $SHORT ]] && echo 500 || echo 20000)
 requests=$([[ -n $SHORT ]] && echo 5000 || echo 100000)
 port=$(free_port)
 
-redis() { server "$1" redis-server --bind 127.0.0.1 --port "$2" --dir "$SCRATCH" --save '' --dbfilename "$1.rdb" "${@:3}"; }
+redis() { server "$1" redis-server --bind 127.0.0.1 --port "$2" --dir "$SCRATCH" --save '' --dbfilename "$1.rdb" --repl-diskless-sync-delay 0; }
 cli() { client redis-cli -p "$port" "$@"; }
-data() { client python3 "$HERE/redis_data.py" "$@"; }
+data() { client "$PYTHON" "$HERE/redis_data.py" "$@"; }
 
 redis first "$port"
 wait_for_port "$port"
