@@ -79,7 +79,12 @@ wait_for_port() { # PORT
 	fail "nothing listens on port $1 after 10 s"
 }
 
-is_alive() { [[ -e /proc/$1 && $(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null) != Z ]]; } # PID
+# Neither gone nor a zombie.
+is_alive() { # PID
+	local line=''
+	{ read -r line <"/proc/$1/stat"; } 2>/dev/null || true
+	[[ -n $line && ${line##*) } != Z* ]]
+}
 
 all_alive() {
 	local at
