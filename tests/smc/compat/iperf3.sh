@@ -6,6 +6,7 @@ needs iperf3
 
 seconds=$([[ -n $SHORT ]] && echo 1 || echo 2)
 port=$(free_port)
+good_statuses="1" # so it says that it was interrupted
 server server iperf3 --server --bind 127.0.0.1 --port "$port" --forceflush
 wait_for_port "$port"
 
