@@ -77,7 +77,6 @@ if [[ -n $list ]]; then
 	exit
 fi
 
-limit_seconds=$(if [[ -n $short ]]; then echo 60; else echo 600; fi)  # of one program in one configuration
 profile=$(if [[ -n $short ]]; then echo dev; else echo release; fi)
 built=${CARGO_TARGET_DIR:-target}/$(if [[ -n $short ]]; then echo debug; else echo release; fi)
 [[ $built == /* ]] || built=$ROOT/$built
@@ -140,10 +139,12 @@ trap interrupted INT TERM
 
 verdict='' note=''
 run() { # PROGRAM CONFIGURATION: sets verdict and note
-	local directory=$work/$1-$2 status=0 left
+	local directory=$work/$1-$2 status=0 left limit
+	limit=$(header "$1" seconds)
+	limit=${limit:-$(if [[ -n $short ]]; then echo 60; else echo 600; fi)}
 	mkdir -m 755 "$directory"
 	CONFIGURATION=$2 LIBRARY=$library SMCSS=$smcss SCRATCH=$directory SHORT=$short BUILT=$built PYTHON=$python \
-		timeout --kill-after=20 "$limit_seconds" bash "$PROGRAMS/$1.sh" </dev/null >"$directory.log" 2>&1 &
+		timeout --kill-after=20 "$limit" bash "$PROGRAMS/$1.sh" </dev/null >"$directory.log" 2>&1 &
 	running=$!
 	wait "$running" || status=$?
 	left=$(left_behind "$running")
@@ -152,7 +153,7 @@ run() { # PROGRAM CONFIGURATION: sets verdict and note
 	case $status in
 	0) verdict=ok ;;
 	77) verdict=skipped note=$(tail -n 1 "$directory.log") ;;
-	124 | 137) verdict=FAILED note="not done after $limit_seconds s" ;;
+	124 | 137) verdict=FAILED note="not done after $limit s" ;;
 	*) verdict=FAILED note=$(grep '^FAILED' "$directory.log" | head -n 1) ;;
 	esac
 	if [[ $verdict == ok && ! -e $directory/finished ]]; then
