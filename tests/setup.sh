@@ -17,7 +17,8 @@ CLANG_PACKAGES=(libclang-dev clang)
 SMC_PACKAGES=(
 	redis-server:redis-server redis-cli:redis-tools nginx:nginx wrk:wrk memcached:memcached sockperf:sockperf
 	iperf3:iperf3 qperf:qperf curl:curl sshd:openssh-server ssh:openssh-client pgbench:postgresql node:nodejs
-	qemu-nbd:qemu-utils thrift:thrift-compiler /usr/include/thrift/Thrift.h:libthrift-dev c++:g++ python3:python3
+	qemu-nbd:qemu-utils thrift:thrift-compiler /usr/include/thrift/Thrift.h:libthrift-dev
+	/usr/include/boost/version.hpp:libboost-dev c++:g++ python3:python3
 	ps:procps taskset:util-linux setpriv:util-linux
 )
 

@@ -83,13 +83,12 @@ built=${CARGO_TARGET_DIR:-target}/$(if [[ -n $short ]]; then echo debug; else ec
 
 # The library, the tools and the programs of ours among those that are run.
 build() {
-	local packages=(-p softrdma-tests --bin tokio_echo)
 	if [[ $library == unset && -e bins/smc-preload/Cargo.toml ]]; then
 		cargo build --quiet --profile "$profile" -p softrdma-smc-preload
 		cargo build --quiet --profile "$profile" -p softrdma-smc-tools
 		library=$built/$LIBRARY_NAME
 	fi
-	[[ ! -e $PROGRAMS/tokio_echo.rs ]] || cargo build --quiet --profile "$profile" "${packages[@]}"
+	[[ -n $only ]] && ! is_among tokio "$only" || cargo build --quiet --profile "$profile" -p softrdma-tests --bin tokio_echo
 }
 
 build
