@@ -1,0 +1,3 @@
+// Every table of scenarios, for whoever defines TABLE.
+TABLE(stream)
+TABLE(call)
