@@ -172,6 +172,22 @@ void receive_exactly(int socket, void *bytes, size_t length) {
     }
 }
 
+size_t fill_up(int socket) {
+    static const unsigned char bytes[65536];
+    size_t total = 0;
+    struct pollfd entry = {.fd = socket, .events = POLLOUT};
+    set_nonblocking(socket, true);
+    do {
+        for (ssize_t sent; (sent = write(socket, bytes, sizeof bytes)) != -1;)
+            total += sent;
+        if (errno != EAGAIN)
+            die("write after %zu bytes: %s", total, error_name(errno));
+        // Acknowledgements, which may take 40 ms, make room.
+    } while (poll(&entry, 1, 60) == 1);
+    set_nonblocking(socket, false);
+    return total;
+}
+
 static size_t round_size(int round) { return 1 + round * 37 % 300; }
 
 static void round_send(int socket, int round) {
@@ -255,6 +271,8 @@ void play(const struct scenario *scenario) {
         socket = connect_to(role.port);
     }
     if (scenario->start == CONNECTED) {
+        // Nagle's algorithm would hold back for 40 ms what the other end is waiting for beside the connection.
+        MUST(setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)));
         warm(socket, role.is_near);
         remark_shared_mappings();
     }

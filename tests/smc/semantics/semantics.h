@@ -105,6 +105,8 @@ int connect_to_far(void);
 void send_all(int socket, const void *bytes, size_t length);
 // Ends the process if the stream ends first.
 void receive_exactly(int socket, void *bytes, size_t length);
+// Sends zeros until the socket takes no more; how many. It must not be non-blocking otherwise.
+size_t fill_up(int socket);
 // `rounds` messages of several sizes to and fro, every byte checked; the end with `first` begins.
 void rounds(int socket, bool first, int rounds);
 // Rounds enough for a connection that is to be moved to have been moved.

@@ -120,7 +120,6 @@ static void split_near(int s) {
     SHOW(write(s, bytes, sizeof bytes));
     for (size_t i = 0; i < sizeof bytes; i++)
         send_all(s, bytes + i, 1);
-    meet();
     talk(s);
 }
 
@@ -129,7 +128,7 @@ static void split_far(int s) {
     for (size_t i = 0; i < sizeof bytes; i++)
         receive_exactly(s, bytes + i, 1);
     say_bytes("one write", bytes, sizeof bytes);
-    meet();
+    wait_bytes(s, sizeof bytes);
     SHOW(read(s, bytes, sizeof bytes));
     say_bytes("many writes", bytes, sizeof bytes);
     talk(s);

@@ -1,3 +1,7 @@
 // Every table of scenarios, for whoever defines TABLE.
 TABLE(stream)
 TABLE(call)
+TABLE(flag)
+TABLE(urgent)
+TABLE(ready)
+TABLE(epoll)
