@@ -182,7 +182,7 @@ static void inherited_far(int listener) {
     MUST(getsockopt(accepted, SOL_SOCKET, SO_RCVTIMEO, &limit, &(socklen_t){sizeof limit}));
     say("no delay %d, keep alive %d, limit %ld", option(accepted, IPPROTO_TCP, TCP_NODELAY),
         option(accepted, SOL_SOCKET, SO_KEEPALIVE), (long)limit.tv_sec);
-    say("of the one that connected: no delay %d", option(client, IPPROTO_TCP, TCP_NODELAY));
+    say("of the one that connected: keep alive %d", option(client, SOL_SOCKET, SO_KEEPALIVE));
 }
 
 // Data and the end of the stream, all before accept.
@@ -240,6 +240,7 @@ static void to_itself(int unused) {
     (void)unused;
     struct sockaddr_storage address;
     int s = new_socket(0);
+    MUST(setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)));
     MUST(bind(s, (struct sockaddr *)&address, address_of_port(&address, 0)));
     SHOW(connect(s, (struct sockaddr *)&address, address_of_port(&address, port_of(s))));
     for (int i = 0; i < 100; i++) {

@@ -54,6 +54,7 @@ static void echo_far(int listener) {
             struct echo *echo = events[i].data.ptr;
             int s;
             while (!echo && (s = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
+                MUST(setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)));
                 echoes[accepted].socket = s;
                 watch(epoll, EPOLL_CTL_ADD, s, EPOLLIN, &echoes[accepted++]);
             }

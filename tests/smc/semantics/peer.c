@@ -99,6 +99,7 @@ int new_listener(int backlog) {
 int connect_to(uint16_t port) {
     struct sockaddr_storage address;
     int socket = new_socket(0);
+    MUST(setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)));
     MUST(connect(socket, (struct sockaddr *)&address, address_of_port(&address, port)));
     return socket;
 }
@@ -172,18 +173,28 @@ void receive_exactly(int socket, void *bytes, size_t length) {
     }
 }
 
-size_t fill_up(int socket) {
+// Smaller and smaller: where a large write is refused, the last segment may have room for a byte.
+static size_t fill_for_now(int socket) {
     static const unsigned char bytes[65536];
     size_t total = 0;
-    struct pollfd entry = {.fd = socket, .events = POLLOUT};
-    set_nonblocking(socket, true);
-    do {
-        for (ssize_t sent; (sent = write(socket, bytes, sizeof bytes)) != -1;)
+    for (size_t size = sizeof bytes; size > 0; size /= 16) {
+        for (ssize_t sent; (sent = write(socket, bytes, size)) != -1;)
             total += sent;
         if (errno != EAGAIN)
             die("write after %zu bytes: %s", total, error_name(errno));
+    }
+    return total;
+}
+
+size_t fill_up(int socket) {
+    struct pollfd entry = {.fd = socket, .events = POLLOUT};
+    size_t total = 0, more;
+    set_nonblocking(socket, true);
+    do {
+        more = fill_for_now(socket);
+        total += more;
         // Acknowledgements, which may take 40 ms, make room.
-    } while (poll(&entry, 1, 60) == 1);
+    } while (poll(&entry, 1, 60) == 1 || more > 0);
     set_nonblocking(socket, false);
     return total;
 }

@@ -97,7 +97,7 @@ int new_socket(int flags);
 int new_listener(int backlog);
 uint16_t port_of(int socket);
 socklen_t address_of_port(struct sockaddr_storage *address, uint16_t port);
-// A connection to a port of this host.
+// A connection to a port of this host, without Nagle's algorithm.
 int connect_to(uint16_t port);
 uint16_t far_port(void);
 int connect_to_far(void);

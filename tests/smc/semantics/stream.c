@@ -184,9 +184,6 @@ static void full_near(int s) {
             die("the stream takes everything");
     }
     say("full: %s, after at least 64 KiB: %d", error_name(errno), at >= 65536);
-    SHOW(send(s, bytes, 1, MSG_DONTWAIT));
-    struct pollfd entry = {.fd = s, .events = POLLOUT | POLLIN};
-    say("poll of the full socket: %d %s", poll(&entry, 1, 0), event_names(entry.revents));
     meet();
     size_t total = at + (16 << 20);
     while (at < total) {
