@@ -229,6 +229,36 @@ void rounds(int socket, bool first, int rounds) {
 
 void warm(int socket, bool first) { rounds(socket, first, role.warm); }
 
+// Memory that this process shares with others for their connections.
+static int arenas(void) {
+    int count = 0;
+    char line[512];
+    FILE *maps = fopen("/proc/self/maps", "re");
+    while (maps && fgets(line, sizeof line, maps))
+        count += strstr(line, "memfd:softrdma-smc-arena") != NULL;
+    if (maps)
+        fclose(maps);
+    return count;
+}
+
+// A connection is moved beside its traffic, which takes a moment. What follows is to happen after that, if both ends
+// can be moved at all; without it, the plain run and the others are the same up to here but for their length.
+static void settle(int socket) {
+    enum { TRIES = 50 };
+    bool preloaded = getenv("LD_PRELOAD") != NULL;
+    if (trade(preloaded) == 1 && preloaded) {
+        bool moved = false;
+        for (int i = 0; i < TRIES && !moved; i++) {
+            nap_ms(1);
+            rounds(socket, role.is_near, 16);
+            bool mine = arenas() > 0;
+            moved = trade(mine) == 1 && mine;
+        }
+        rounds(socket, role.is_near, 16);
+    }
+    remark("arenas: %d", arenas());
+}
+
 void talk(int socket) {
     // Nothing of it may get into what the other end still reads.
     meet();
@@ -257,18 +287,6 @@ static void announce(int listener) {
     role.port = port;
 }
 
-// How much of this process is shared with others through memory without a name: tells whether anything was accelerated.
-static void remark_shared_mappings(void) {
-    int count = 0;
-    char line[512];
-    FILE *maps = fopen("/proc/self/maps", "re");
-    while (maps && fgets(line, sizeof line, maps))
-        count += strstr(line, "memfd:") != NULL;
-    if (maps)
-        fclose(maps);
-    remark("shared mappings: %d", count);
-}
-
 void play(const struct scenario *scenario) {
     int socket = -1;
     if (scenario->start != ALONE && role.accepts) {
@@ -285,7 +303,9 @@ void play(const struct scenario *scenario) {
         // Nagle's algorithm would hold back for 40 ms what the other end is waiting for beside the connection.
         MUST(setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)));
         warm(socket, role.is_near);
-        remark_shared_mappings();
+        // Without a warm-up the move is to come in the middle of the scenario.
+        if (role.warm > 0)
+            settle(socket);
     }
     (role.is_near ? scenario->near : scenario->far)(socket);
     say("done");

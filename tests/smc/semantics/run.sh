@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # usage: tests/smc/semantics/run.sh [-l LIBRARY] [-s SCENARIO] [-e NAME=VALUE]... [-w ROUNDS] [-6] [-r] [-1 near|far]
-#                                   [-n TIMES] [-t] [-L]
+#                                   [-n TIMES] [-T SECONDS] [-t] [-L]
 # Runs scenarios (all, or those whose name matches the pattern SCENARIO) plain and under LIBRARY and shows where their
 # transcripts differ. Without a library: plain twice, which shows whether a scenario is steady.
 #   -e  sets a variable of the environment for the run under the library (SOFTRDMA_SMC_UPGRADE_AFTER=4)
 #   -w  round trips before the scenario begins (32)     -6  over ::1         -r  `near` accepts and `far` connects
 #   -1  preloads in that end only                       -n  repeats          -t  traces the run under the library
-#   -L  lists the scenarios
+#   -T  when a run has taken too long (20)             -L  lists the scenarios
 # Exit status: 0 if all are equal.
 set -euo pipefail
 . "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/../../common.sh"
@@ -14,7 +14,7 @@ set -euo pipefail
 HERE=tests/smc/semantics
 library='' pattern='*' times=1 only='' list=''
 settings=(env) options=() traced=()
-while getopts l:s:e:w:6r1:n:tLh option; do
+while getopts l:s:e:w:6r1:n:T:tLh option; do
 	case $option in
 	l) library=$(cd "$OLDPWD" && readlink -f -- "$OPTARG") ;;
 	s) pattern=$OPTARG ;;
@@ -24,6 +24,7 @@ while getopts l:s:e:w:6r1:n:tLh option; do
 	r) options+=(--swap) ;;
 	1) only=$OPTARG ;;
 	n) times=$OPTARG ;;
+	T) options+=(--limit "$OPTARG") ;;
 	t) traced=(--trace) ;;
 	L) list=1 ;;
 	*) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
@@ -49,7 +50,7 @@ compare() { # SCENARIO
 	"${settings[@]}" "$program" run "$1" "${options[@]}" "${traced[@]}" "${preload[@]}" >"$work/other" || true
 	if diff -u --label plain --label "${library:-plain again}" \
 		<(transcript "$work/plain") <(transcript "$work/other") >"$work/diff"; then
-		printf 'same       %s %s\n' "$1" "$(sed -n 's/^# \(.*\): shared mappings: /\1 /p' "$work/other" | paste -sd ' ')"
+		printf 'same       %s%s\n' "$1" "$(sed -n 's/^# \(.*\): arenas: 1$/, moved in \1/p' "$work/other" | paste -sd '')"
 		return
 	fi
 	printf 'DIFFERENT  %s\n' "$1"
