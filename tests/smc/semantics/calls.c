@@ -132,22 +132,39 @@ static void misuse_far(int s) {
     talk(s);
 }
 
-// --- bad descriptors and bad memory
+// --- bad descriptors
 
-static int pipe_end(void) {
-    int ends[2];
-    MUST(pipe(ends));
-    return ends[0];
-}
-
-static void bad_arguments_near(int s) {
+static void bad_descriptors(int s) {
     char bytes[16] = "0123456789abcdef";
-    void *volatile nowhere = (void *)8;
+    struct iovec part = {bytes, 16};
+    int ends[2], closed = MUST(dup(s));
+    MUST(pipe(ends));
+    MUST(close(closed));
+    SHOW(read(closed, bytes, 1));
+    SHOW(write(closed, bytes, 1));
     SHOW(read(777, bytes, 1));
     SHOW(write(777, bytes, 1));
+    SHOW(readv(777, &part, 1));
+    SHOW(writev(777, &part, 1));
     SHOW(recv(-1, bytes, 1, 0));
     SHOW(send(777, bytes, 1, 0));
-    SHOW(recv(pipe_end(), bytes, 1, 0));
+    SHOW(send(1 << 30, bytes, 1, 0));
+    SHOW(fcntl(777, F_GETFL));
+    SHOW(close(777));
+    SHOW(close(-1));
+    SHOW(recv(ends[0], bytes, 1, 0));
+    SHOW(send(ends[1], bytes, 1, 0));
+    SHOW(read(ends[1], bytes, 1));
+    SHOW(write(ends[0], bytes, 1));
+    talk(s);
+}
+
+// --- bad memory, with every call that takes any
+
+static void bad_memory_near(int s) {
+    char bytes[16];
+    void *volatile nowhere = (void *)8;
+    int epoll = MUST(epoll_create1(0));
     SHOW(send(s, nowhere, 16, 0));
     SHOW(write(s, nowhere, 16));
     SHOW(readv(s, nowhere, 1));
@@ -155,6 +172,8 @@ static void bad_arguments_near(int s) {
     SHOW(sendmsg(s, nowhere, 0));
     SHOW(recvmsg(s, nowhere, MSG_DONTWAIT));
     SHOW(getpeername(s, nowhere, nowhere));
+    SHOW(epoll_ctl(epoll, EPOLL_CTL_ADD, s, nowhere));
+    SHOW(poll(nowhere, 1, 0));
     meet();
     wait_bytes(s, 16);
     SHOW(recv(s, nowhere, 16, 0));
@@ -165,7 +184,7 @@ static void bad_arguments_near(int s) {
     talk(s);
 }
 
-static void bad_arguments_far(int s) {
+static void bad_memory_far(int s) {
     meet();
     send_all(s, "the reply bytes.", 16);
     talk(s);
@@ -405,7 +424,8 @@ const struct scenario call_scenarios[] = {
     {"every-send", CONNECTED, every_send_near, every_send_far},
     {"every-receive", CONNECTED, every_receive_near, every_receive_far},
     {"misuse", CONNECTED, misuse_near, misuse_far},
-    {"bad-arguments", CONNECTED, bad_arguments_near, bad_arguments_far},
+    {"bad-descriptors", CONNECTED, bad_descriptors, bad_descriptors},
+    {"bad-memory", CONNECTED, bad_memory_near, bad_memory_far},
     {"many-parts", CONNECTED, vectors_near, vectors_far},
     {"zero-length", CONNECTED, zero_near, zero_far},
     {"control-messages", CONNECTED, control_near, control_far},

@@ -61,9 +61,6 @@ static void say_post_mortem(int s) {
         say("SIGPIPE: %d", pipe_signals);
         say_error(s);
     }
-    struct sockaddr_storage address;
-    SHOW(getpeername(s, (struct sockaddr *)&address, &(socklen_t){sizeof address}));
-    SHOW(shutdown(s, SHUT_WR));
     SHOW(close(s));
 }
 
@@ -79,7 +76,6 @@ static void half_near(int s) {
     // The other direction goes on.
     read_to_the_end(s, 2);
     say_state("after the end", s);
-    SHOW(shutdown(s, SHUT_WR));
     SHOW(close(s));
 }
 
@@ -272,6 +268,41 @@ static void reset_far(int s) {
     say_post_mortem(s);
 }
 
+// A connection that is over has no peer any more.
+static void say_peer(int s) {
+    struct sockaddr_storage address;
+    SHOW(getsockname(s, (struct sockaddr *)&address, &(socklen_t){sizeof address}));
+    SHOW(getpeername(s, (struct sockaddr *)&address, &(socklen_t){sizeof address}));
+    SHOW(shutdown(s, SHUT_WR));
+}
+
+static void no_peer_near(int s) {
+    SHOW(shutdown(s, SHUT_WR));
+    char byte;
+    SHOW(read(s, &byte, 1));
+    meet();
+    await(s, POLLHUP);
+    // Ended in good order by both.
+    say_peer(s);
+}
+
+static void no_peer_far(int s) {
+    char byte;
+    SHOW(read(s, &byte, 1));
+    SHOW(shutdown(s, SHUT_WR));
+    meet();
+    await(s, POLLHUP);
+    say_peer(s);
+}
+
+static void no_peer_after_reset_far(int s) {
+    await(s, POLLERR | POLLHUP);
+    say_peer(s);
+    char byte;
+    SHOW(read(s, &byte, 1));
+    say_peer(s);
+}
+
 // A reset is noticed by whoever sleeps.
 static void reset_sleeper_near(int s) {
     pid_t peer = trade(0);
@@ -453,6 +484,8 @@ const struct scenario closing_scenarios[] = {
     {"close-unread", CONNECTED, unread_near, unread_far},
     {"close-unread-both", CONNECTED, unread_both_near, unread_both_far},
     {"reset", CONNECTED, reset_near, reset_far},
+    {"no-peer", CONNECTED, no_peer_near, no_peer_far},
+    {"no-peer-after-reset", CONNECTED, close_abruptly, no_peer_after_reset_far},
     {"reset-reader", CONNECTED, reset_sleeper_near, reset_reader_far},
     {"reset-poller", CONNECTED, reset_sleeper_near, reset_poller_far},
     {"reset-epoller", CONNECTED, reset_sleeper_near, reset_epoller_far},
