@@ -52,6 +52,8 @@ pub(crate) struct Epoll {
     is_watched: AtomicBool,
     /// Something in it is ready or not by what is known here: worth spinning for.
     has_ours: AtomicBool,
+    /// There was no room for events of the kernel's last time.
+    was_full: AtomicBool,
     spin_ns: AtomicU32,
 }
 
@@ -98,6 +100,7 @@ fn instance(fd: RawFd) -> Arc<Epoll> {
         sleepers: AtomicUsize::new(0),
         is_watched: AtomicBool::new(false),
         has_ours: AtomicBool::new(false),
+        was_full: AtomicBool::new(false),
         spin_ns: AtomicU32::new(0),
     });
     table::insert(fd, Arc::new(Entry::Epoll(epoll.clone())));
@@ -274,8 +277,16 @@ impl Epoll {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut last_asked = None::<Instant>;
         loop {
-            let mut found = self.collect(events);
+            // After a full house of ours it is the kernel's turn.
+            let is_kernels_turn = self.was_full.swap(false, Ordering::AcqRel);
+            let mut found = if is_kernels_turn {
+                self.ask_kernel(events, Some(Duration::ZERO), &mut ask)?
+            } else {
+                0
+            };
+            found += self.collect(&mut events[found..]);
             let is_full = found == events.len();
+            self.was_full.store(is_full && !is_kernels_turn, Ordering::Release);
             if !is_full && (found == 0 || last_asked.is_none_or(|asked| asked.elapsed() > KERNEL_PATIENCE)) {
                 found += self.ask_kernel(&mut events[found..], Some(Duration::ZERO), &mut ask)?;
                 last_asked = Some(Instant::now());
@@ -407,7 +418,8 @@ impl Registration {
                 self.interest.load(Ordering::Acquire) & !(EPOLLEXCLUSIVE as u32)
             }
             // With writability, which TCP has: so that somebody who sleeps in the kernel wakes up and looks.
-            _ if epoll.sleepers.load(Ordering::SeqCst) > 0 => EDGES | WRITABLE,
+            // Whoever has slept there since before anything of ours was in it is in no count.
+            _ if operation == EPOLL_CTL_ADD || epoll.sleepers.load(Ordering::SeqCst) > 0 => EDGES | WRITABLE,
             _ => EDGES,
         };
         kernel::epoll_control(epoll.fd, operation, self.fd, wanted, *TOKENS | self.fd as u64)

@@ -295,8 +295,9 @@ static void reuse_far(int s) {
         int connection = MUST(accept(listener, NULL, NULL));
         rounds(connection, false, 8);
         char byte;
-        if (read(connection, &byte, 1) != 0)
-            die("no end in round %d", i);
+        ssize_t end = read(connection, &byte, 1);
+        if (end != 0)
+            die("no end in round %d: %zd %s", i, end, end < 0 ? error_name(errno) : "");
         MUST(close(connection));
     }
     talk(s);
