@@ -164,21 +164,33 @@ impl Epoll {
             is_removed: AtomicBool::new(false),
         });
         let Target::Socket(socket) = &registration.target else {
-            kernel::epoll_control(self.fd, EPOLL_CTL_ADD, fd, EDGES, *TOKENS | fd as u64)?;
-            self.registrations().insert(fd, registration.clone());
+            self.enter(&registration, || {
+                kernel::epoll_control(self.fd, EPOLL_CTL_ADD, fd, EDGES, *TOKENS | fd as u64)
+            })?;
             registration.queue();
             return Ok(());
         };
         // With the watchers locked the socket does not change over to its ring meanwhile.
         let mut watchers = socket.watchers();
-        registration.register(EPOLL_CTL_ADD)?;
+        self.enter(&registration, || registration.register(EPOLL_CTL_ADD))?;
         watchers.retain(|watcher| watcher.strong_count() > 0);
         watchers.push(Arc::downgrade(&registration));
         drop(watchers);
-        self.registrations().insert(fd, registration.clone());
         socket.tell_waiter();
         registration.queue_if_ours();
         Ok(())
+    }
+
+    /// Knows `registration` from before the kernel does, which may have events of it at once.
+    fn enter(&self, registration: &Arc<Registration>, register: impl Fn() -> Result<(), Errno>) -> Result<(), Errno> {
+        let before = self.registrations().insert(registration.fd, registration.clone());
+        register().inspect_err(|_| {
+            let mut registrations = self.registrations();
+            match before {
+                Some(before) => registrations.insert(registration.fd, before),
+                None => registrations.remove(&registration.fd),
+            };
+        })
     }
 
     fn change(&self, fd: RawFd, events: u32, data: u64) -> Option<Result<(), Errno>> {
@@ -372,8 +384,15 @@ impl Epoll {
             events[..kept.len()].copy_from_slice(&kept);
             return Ok(kept.len());
         }
-        let asked = ask(events, timeout)?;
-        Ok(self.translate_all(&mut events[..asked]))
+        let mut asked = ask(events, timeout)?;
+        loop {
+            let found = self.translate_all(&mut events[..asked]);
+            if found > 0 || asked < events.len() {
+                return Ok(found);
+            }
+            // All of them were for us alone, and edges: others may wait behind them.
+            asked = ask(events, Some(Duration::ZERO))?;
+        }
     }
 
     /// The same events as the program knows them, at the beginning: how many.
