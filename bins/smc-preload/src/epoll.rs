@@ -39,7 +39,8 @@ static TOKENS: LazyLock<u64> = LazyLock::new(|| (rand::random::<u64>() | 1 << 63
 /// An epoll instance.
 #[derive(Debug)]
 pub(crate) struct Epoll {
-    fd: RawFd,
+    /// By which the kernel knows it: one, or copies of it.
+    descriptors: Mutex<Vec<RawFd>>,
     /// What peers know it by.
     waiter: usize,
     registrations: Mutex<HashMap<RawFd, Arc<Registration>>>,
@@ -84,14 +85,14 @@ enum Target {
 }
 
 /// The instance that `fd` is; from now on it is known as one.
-fn instance(fd: RawFd) -> Arc<Epoll> {
+pub(crate) fn instance(fd: RawFd) -> Arc<Epoll> {
     static WAITER: AtomicUsize = AtomicUsize::new(0);
     if let Some(epoll) = table::epoll(fd) {
         return epoll;
     }
     let waiter = WAITER.fetch_add(1, Ordering::Relaxed).min(WAITERS);
     let epoll = Arc::new(Epoll {
-        fd,
+        descriptors: Mutex::new(vec![fd]),
         waiter,
         registrations: Mutex::default(),
         ready: Mutex::default(),
@@ -138,6 +139,25 @@ pub(crate) fn control(
 }
 
 impl Epoll {
+    fn descriptors(&self) -> MutexGuard<'_, Vec<RawFd>> {
+        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A descriptor of it; none once all are closed.
+    fn fd(&self) -> RawFd {
+        self.descriptors().first().copied().unwrap_or(-1)
+    }
+
+    /// `fd` is it as well.
+    pub(crate) fn add_descriptor(&self, fd: RawFd) {
+        self.descriptors().push(fd);
+    }
+
+    /// `fd` is it no more.
+    pub(crate) fn remove_descriptor(&self, fd: RawFd) {
+        self.descriptors().retain(|known| *known != fd);
+    }
+
     fn registrations(&self) -> MutexGuard<'_, HashMap<RawFd, Arc<Registration>>> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,7 +185,7 @@ impl Epoll {
         });
         let Target::Socket(socket) = &registration.target else {
             self.enter(&registration, || {
-                kernel::epoll_control(self.fd, EPOLL_CTL_ADD, fd, EDGES, *TOKENS | fd as u64)
+                kernel::epoll_control(self.fd(), EPOLL_CTL_ADD, fd, EDGES, *TOKENS | fd as u64)
             })?;
             registration.queue();
             return Ok(());
@@ -237,7 +257,7 @@ impl Epoll {
 
     /// Whether it has anything to report, for those who watch it.
     pub(crate) fn has_events(self: &Arc<Self>) -> bool {
-        if kernel::poll(self.fd, libc::POLLIN, 0).is_ok_and(|found| found != 0) {
+        if kernel::poll(self.fd(), libc::POLLIN, 0).is_ok_and(|found| found != 0) {
             self.take_kernel_events();
         }
         readiness::distribute();
@@ -248,7 +268,7 @@ impl Epoll {
     /// Sorts the kernel's events: doorbells are taken note of, the program's are kept until it asks.
     fn take_kernel_events(self: &Arc<Self>) {
         let mut events = [epoll_event { events: 0, u64: 0 }; 16];
-        let found = kernel::epoll_look(self.fd, &mut events);
+        let found = kernel::epoll_look(self.fd(), &mut events);
         let kept: Vec<_> = events[..found].iter().filter_map(|event| self.translate(*event)).collect();
         self.kept().extend(kept);
     }
@@ -286,6 +306,16 @@ impl Epoll {
         timeout: Option<Duration>,
         mut ask: impl FnMut(&mut [epoll_event], Option<Duration>) -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
+        if !self.has_ours.load(Ordering::SeqCst) {
+            // Nothing of ours has ever been ready: the kernel's call it is. What changes meanwhile wakes it.
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            let asked = ask(events, timeout);
+            self.sleepers.fetch_sub(1, Ordering::SeqCst);
+            let (asked, found) = asked.map(|asked| (asked, self.translate_all(&mut events[..asked])))?;
+            if found > 0 || asked == 0 {
+                return Ok(found);
+            }
+        }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut last_asked = None::<Instant>;
         loop {
@@ -441,7 +471,7 @@ impl Registration {
             _ if operation == EPOLL_CTL_ADD || epoll.sleepers.load(Ordering::SeqCst) > 0 => EDGES | WRITABLE,
             _ => EDGES,
         };
-        kernel::epoll_control(epoll.fd, operation, self.fd, wanted, *TOKENS | self.fd as u64)
+        kernel::epoll_control(epoll.fd(), operation, self.fd, wanted, *TOKENS | self.fd as u64)
     }
 
     /// Its socket sends through the ring from now on: whether it is still of use.
@@ -449,7 +479,7 @@ impl Registration {
         if let Some(epoll) = self.epoll.upgrade() {
             // With writability, so that somebody who sleeps in the kernel wakes up and looks.
             let once = EDGES | self.interest.load(Ordering::Acquire) & WRITABLE;
-            let _ = kernel::epoll_control(epoll.fd, EPOLL_CTL_MOD, self.fd, once, *TOKENS | self.fd as u64);
+            let _ = kernel::epoll_control(epoll.fd(), EPOLL_CTL_MOD, self.fd, once, *TOKENS | self.fd as u64);
         }
         self.queue();
         !self.is_removed.load(Ordering::Acquire)
