@@ -170,9 +170,5 @@ async fn compare(mut reader: OwnedReadHalf, seed: u64, bytes: u64) -> io::Result
         }
         at += length as u64;
     }
-    if at == bytes {
-        Ok(())
-    } else {
-        Err(io::Error::other(format!("seed {seed}: {at} of {bytes} bytes came back")))
-    }
+    if at == bytes { Ok(()) } else { Err(io::Error::other(format!("seed {seed}: {at} of {bytes} bytes came back"))) }
 }
