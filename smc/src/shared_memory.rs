@@ -12,6 +12,7 @@
 
 use std::ffi::c_void;
 use std::io;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
@@ -123,6 +124,50 @@ impl Region {
         unsafe { &*self.base.as_ptr().add(offset).cast::<AtomicU64>() }
     }
 
+    /// The words from `offset` on, in which anything may stand.
+    ///
+    /// # Panics
+    ///
+    /// As [`Self::word`].
+    #[inline]
+    pub fn words<const N: usize>(&self, offset: usize) -> &[AtomicU64; N] {
+        assert!(offset.is_multiple_of(8), "no word at {offset}");
+        self.check(offset, 8 * N);
+        // SAFETY: in the mapping and aligned, as `word`, all of them.
+        unsafe { &*self.base.as_ptr().add(offset).cast::<[AtomicU64; N]>() }
+    }
+
+    /// Copies `length` bytes of `source`, from its byte `from` on, to `offset`. Whoever sees a word that is stored afterwards
+    /// (release) sees them.
+    ///
+    /// # Panics
+    ///
+    /// If they do not lie in the memory or in the source, or the memory is mapped to read.
+    #[inline]
+    pub fn copy_from(&self, offset: usize, source: &Source<'_>, from: usize, length: usize) {
+        self.check(offset, length);
+        assert!(self.is_writable, "memory mapped to read is not written");
+        assert!(
+            from <= source.0.iov_len && length <= source.0.iov_len - from,
+            "{length} bytes from {from} of a source"
+        );
+        // SAFETY: checked above to lie in the mapping, and in what the maker of the source has vouched for.
+        unsafe { copy(self.base.as_ptr().add(offset), source.0.iov_base.cast::<u8>().add(from), length) }
+    }
+
+    /// Copies `length` bytes at `offset` to `target`, from its byte `to` on.
+    ///
+    /// # Panics
+    ///
+    /// If they do not lie in the memory or in the target.
+    #[inline]
+    pub fn copy_to(&self, offset: usize, target: &Target<'_>, to: usize, length: usize) {
+        self.check(offset, length);
+        assert!(to <= target.0.iov_len && length <= target.0.iov_len - to, "{length} bytes to {to} of a target");
+        // SAFETY: as in `copy_from`.
+        unsafe { copy(target.0.iov_base.cast::<u8>().add(to), self.base.as_ptr().add(offset), length) }
+    }
+
     /// Copies `bytes` to `offset`. Whoever sees a word that is stored afterwards (release) sees them.
     ///
     /// # Panics
@@ -153,7 +198,8 @@ impl Region {
         let (start, end) = (range.start.next_multiple_of(PAGE), range.end.min(self.length) / PAGE * PAGE);
         if start < end && self.is_writable {
             // SAFETY: the range lies in the mapping, and its bytes may change at any time as far as anybody knows.
-            let _ = unsafe { madvise(self.base.as_ptr().add(start).cast::<c_void>(), end - start, Advice::LinuxRemove) };
+            let _ =
+                unsafe { madvise(self.base.as_ptr().add(start).cast::<c_void>(), end - start, Advice::LinuxRemove) };
         }
     }
 
@@ -161,6 +207,74 @@ impl Region {
     fn check(&self, offset: usize, length: usize) {
         let end = offset.checked_add(length);
         assert!(end.is_some_and(|end| end <= self.length), "{length} bytes at {offset} of {}", self.length);
+    }
+}
+
+/// Bytes of a program, to be sent: as the kernel would, we copy what is there, whoever changes it meanwhile.
+#[repr(transparent)]
+pub struct Source<'a>(libc::iovec, PhantomData<&'a [u8]>);
+
+/// Memory of a program, to be filled.
+#[repr(transparent)]
+pub struct Target<'a>(libc::iovec, PhantomData<&'a mut [u8]>);
+
+impl<'a> Source<'a> {
+    /// These bytes.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self(libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }, PhantomData)
+    }
+
+    /// The parts that `parts` of a program's call names.
+    ///
+    /// # Safety
+    ///
+    /// `parts` must point to `count` iovecs, or `count` be 0, and each of them to memory that can be read for `'a`.
+    pub const unsafe fn from_iovecs(parts: *const libc::iovec, count: usize) -> &'a [Self] {
+        if count == 0 {
+            return &[];
+        }
+        // SAFETY: a source is an iovec, and the caller vouches for these.
+        unsafe { std::slice::from_raw_parts(parts.cast(), count) }
+    }
+
+    /// Bytes of it.
+    pub const fn length(&self) -> usize {
+        self.0.iov_len
+    }
+
+    /// Where it is, and its bytes: for a call that hands it on.
+    pub const fn as_raw(&self) -> (*mut c_void, usize) {
+        (self.0.iov_base, self.0.iov_len)
+    }
+}
+
+impl<'a> Target<'a> {
+    /// This memory.
+    pub fn new(bytes: &'a mut [MaybeUninit<u8>]) -> Self {
+        Self(libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }, PhantomData)
+    }
+
+    /// The parts that `parts` of a program's call names.
+    ///
+    /// # Safety
+    ///
+    /// `parts` must point to `count` iovecs, or `count` be 0, and each of them to memory that can be written for `'a`.
+    pub const unsafe fn from_iovecs(parts: *const libc::iovec, count: usize) -> &'a [Self] {
+        if count == 0 {
+            return &[];
+        }
+        // SAFETY: a target is an iovec, and the caller vouches for these.
+        unsafe { std::slice::from_raw_parts(parts.cast(), count) }
+    }
+
+    /// Bytes of it.
+    pub const fn length(&self) -> usize {
+        self.0.iov_len
+    }
+
+    /// Where it is, and its bytes: for a call that hands it on.
+    pub const fn as_raw(&self) -> (*mut c_void, usize) {
+        (self.0.iov_base, self.0.iov_len)
     }
 }
 

@@ -14,7 +14,24 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("softrdma-bins-common", &["softrdma-verbs"]),
     ("softrdma-perf", BINARY),
     ("softrdma", BINARY),
+    ("softrdma-smc-preload", &["softrdma-smc"]),
+    ("softrdma-smc-tools", &["softrdma-bins-common", "softrdma-smc"]),
+    (
+        "softrdma",
+        &[
+            "softrdma-stack",
+            "softrdma-mpa-ddp-rdmap",
+            "softrdma-dpdk-glue?",
+            "softrdma-verbs",
+            "softrdma-bins-common",
+            "softrdma-smc-tools",
+        ],
+    ),
     ("softrdma-tests", APPLICATION),
+    (
+        "softrdma-tests",
+        &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs", "softrdma-smc"],
+    ),
     ("softrdma-bench", APPLICATION),
 ];
 

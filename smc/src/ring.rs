@@ -1,0 +1,338 @@
+//! How bytes get through the two rings of a connection, with the CDC messages of SMC-D as they stand at the beginning of
+//! each buffer: what an end has sent and consumed stands in the buffer that the *other* end receives in.
+//!
+//! A word of the peer's is loaded once and checked against what it said before: cursors only go forward, and never by more than
+//! there is. Everything else ends the connection ([`Violation`]). Our own place is kept where the peer cannot reach it
+//! ([`Progress`]).
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::arena::Connection;
+use crate::shared_memory::{Source, Target};
+
+/// Bytes of a CDC message at the beginning of a buffer; the ring lies behind it.
+const CDC_BYTES: usize = 32;
+/// Where a CDC message has the cursor of its sender as producer, and as consumer.
+const PRODUCER: usize = 8;
+const CONSUMER: usize = 16;
+
+/// The flags of a producer: RFC 7609 appendix A.4.
+mod flags {
+    pub(super) const WRITER_BLOCKED: u8 = 0x80;
+}
+
+/// What an end says about itself: RFC 7609 appendix A.4, connection state flags.
+pub mod state {
+    /// It will send no more.
+    pub const SENDING_DONE: u8 = 0x80;
+    /// It has closed.
+    pub const CLOSED: u8 = 0x40;
+    /// It has closed, and something that was sent to it is lost.
+    pub const ABORTED: u8 = 0x20;
+}
+
+/// The peer wrote a cursor that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the peer's cursor cannot be: it went back, or further than there is")]
+pub struct Violation;
+
+/// How far one end has come, in words that only processes of its own program have mapped.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a>(&'a [AtomicU64; 4]);
+
+impl<'a> Progress<'a> {
+    /// In these words: all 0 for a new connection.
+    pub const fn new(words: &'a [AtomicU64; 4]) -> Self {
+        Self(words)
+    }
+
+    /// Bytes put into the ring.
+    #[inline]
+    pub fn produced(self) -> u64 {
+        self.0[0].load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the peer has said it took out of it.
+    #[inline]
+    pub fn acknowledged(self) -> u64 {
+        self.0[1].load(Ordering::Relaxed)
+    }
+
+    /// Bytes taken out of the other ring.
+    #[inline]
+    pub fn consumed(self) -> u64 {
+        self.0[2].load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the peer knows of.
+    #[inline]
+    pub fn announced(self) -> u64 {
+        self.0[3].load(Ordering::Relaxed)
+    }
+}
+
+/// The value of a word: a cursor, and what stands behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct CursorWord {
+    wrap: u16,
+    count: u32,
+    flags: u8,
+    state: u8,
+}
+
+impl CursorWord {
+    fn at(position: u64, size: u32, flags: u8, state: u8) -> Self {
+        Self { wrap: (position / u64::from(size)) as u16, count: (position % u64::from(size)) as u32, flags, state }
+    }
+
+    /// Big-endian fields, in order.
+    fn to_word(self) -> u64 {
+        let value = u64::from(self.wrap) << 48
+            | u64::from(self.count) << 16
+            | u64::from(self.flags) << 8
+            | u64::from(self.state);
+        value.to_be()
+    }
+
+    fn from_word(word: u64) -> Self {
+        let value = u64::from_be(word);
+        Self { wrap: (value >> 48) as u16, count: (value >> 16) as u32, flags: (value >> 8) as u8, state: value as u8 }
+    }
+
+    /// How far it is ahead of `position`: RFC 7609 §4.5.1's difference of cursors, or nothing that a ring of `size` can have.
+    fn ahead_of(self, position: u64, size: u32) -> Result<u64, Violation> {
+        let size = u64::from(size);
+        let (wrap, count) = ((position / size) as u16, position % size);
+        let new = u64::from(self.count);
+        let ahead = match self.wrap.wrapping_sub(wrap) {
+            0 => new.checked_sub(count),
+            1 => Some(size - count + new),
+            _ => None,
+        };
+        ahead.filter(|ahead| new < size && *ahead <= size).ok_or(Violation)
+    }
+}
+
+/// The two rings of a connection, as one end sees them. One thread at a time sends, one receives; others may look.
+#[derive(Clone, Copy, Debug)]
+pub struct Rings<'a> {
+    connection: &'a Connection,
+    progress: Progress<'a>,
+}
+
+impl<'a> Rings<'a> {
+    /// Those of `connection`, where `progress` says.
+    pub const fn new(connection: &'a Connection, progress: Progress<'a>) -> Self {
+        Self { connection, progress }
+    }
+
+    fn size(&self) -> u32 {
+        self.connection.ring_bytes()
+    }
+
+    /// Says what the first byte of every CDC message says; both ends do before anything is sent.
+    pub fn begin(&self) {
+        self.connection
+            .region()
+            .word(self.connection.peer_buffer())
+            .store(u64::from_ne_bytes([0xfe, 0, 0, 0, 0, 0, 0, 0]), Ordering::Relaxed);
+    }
+
+    /// Bytes that the peer has not taken yet.
+    #[inline]
+    pub fn in_flight(&self) -> Result<u64, Violation> {
+        let word = self.connection.region().word(self.connection.own_buffer() + CONSUMER).load(Ordering::Acquire);
+        let known = self.progress.acknowledged();
+        let acknowledged = known + CursorWord::from_word(word).ahead_of(known, self.size())?;
+        let in_flight = self.progress.produced().checked_sub(acknowledged).ok_or(Violation)?;
+        if acknowledged != known {
+            self.progress.0[1].fetch_max(acknowledged, Ordering::Relaxed);
+        }
+        Ok(in_flight)
+    }
+
+    /// Whether a peer that has died left bytes unread: it acknowledges late, but knows to the byte what it took.
+    pub fn has_lost(&self) -> bool {
+        self.unread_by_peer() > 0
+    }
+
+    /// Bytes that the peer says it has not taken yet, to the byte.
+    pub fn unread_by_peer(&self) -> u64 {
+        self.progress.produced().saturating_sub(self.connection.peer_consumed())
+    }
+
+    /// Bytes that fit in.
+    #[inline]
+    pub fn room(&self) -> Result<usize, Violation> {
+        Ok((u64::from(self.size()) - self.in_flight()?.min(self.size().into())) as usize)
+    }
+
+    /// Whether a writer that was refused should be told that it may write: enough fits in to be worth it.
+    #[inline]
+    pub fn is_writable(&self) -> Result<bool, Violation> {
+        Ok(self.room()? >= self.size() as usize / 4)
+    }
+
+    /// Puts as much of `parts`, `skip` bytes left out at their beginning, into the ring as fits: how much. If not all of it does, the
+    /// peer is told that somebody waits. Whoever called then says so with [`Connection::notify`].
+    #[inline]
+    pub fn send(&self, parts: &[Source<'_>], skip: usize) -> Result<usize, Violation> {
+        let total = parts.iter().map(Source::length).sum::<usize>() - skip;
+        let mut room = self.known_room();
+        if room < total {
+            room = self.room()?;
+        }
+        let length = room.min(total);
+        self.put(parts, skip, length);
+        let flags = if length < total { flags::WRITER_BLOCKED } else { 0 };
+        let produced = self.progress.produced() + length as u64;
+        self.progress.0[0].store(produced, Ordering::Relaxed);
+        self.publish(CursorWord::at(produced, self.size(), flags, self.own_state()));
+        Ok(length)
+    }
+
+    /// What fits in as far as is known without another look.
+    fn known_room(&self) -> usize {
+        let in_flight = self.progress.produced().saturating_sub(self.progress.acknowledged());
+        (u64::from(self.size()) - in_flight.min(self.size().into())) as usize
+    }
+
+    fn put(&self, parts: &[Source<'_>], mut skip: usize, mut length: usize) {
+        let ring = self.connection.peer_buffer() + CDC_BYTES;
+        let size = self.size() as usize;
+        let mut at = (self.progress.produced() % size as u64) as usize;
+        for part in parts {
+            let from = skip.min(part.length());
+            skip -= from;
+            let taken = (part.length() - from).min(length);
+            // In two pieces where the ring begins anew.
+            let first = taken.min(size - at);
+            self.connection.region().copy_from(ring + at, part, from, first);
+            if taken > first {
+                self.connection.region().copy_from(ring, part, from + first, taken - first);
+            }
+            at = (at + taken) % size;
+            length -= taken;
+            if length == 0 {
+                break;
+            }
+        }
+    }
+
+    fn publish(&self, cursor: CursorWord) {
+        let word = self.connection.region().word(self.connection.peer_buffer() + PRODUCER);
+        word.store(cursor.to_word(), Ordering::Release);
+    }
+
+    /// What we have said about ourselves. It stands in memory of the peer's, which harms only itself by changing it.
+    fn own_state(&self) -> u8 {
+        let word = self.connection.region().word(self.connection.peer_buffer() + PRODUCER).load(Ordering::Relaxed);
+        CursorWord::from_word(word).state
+    }
+
+    /// Says `states` about ourselves. Nobody may be sending.
+    pub fn say(&self, states: u8) {
+        let cursor = CursorWord::at(self.progress.produced(), self.size(), 0, self.own_state() | states);
+        self.publish(cursor);
+    }
+
+    fn peer_word(&self) -> CursorWord {
+        let word = self.connection.region().word(self.connection.own_buffer() + PRODUCER).load(Ordering::Acquire);
+        CursorWord::from_word(word)
+    }
+
+    /// What the peer says about itself, see [`state`]. What it sent before it said so is in the ring.
+    #[inline]
+    pub fn peer_state(&self) -> u8 {
+        self.peer_word().state
+    }
+
+    /// Bytes that can be received.
+    #[inline]
+    pub fn readable(&self) -> Result<usize, Violation> {
+        Ok(self.peer_word().ahead_of(self.progress.consumed(), self.size())? as usize)
+    }
+
+    /// Takes what there is into `parts`, `skip` bytes left out at their beginning: how much. Whether the peer must be told of the
+    /// room ([`Connection::notify`]) is the second value.
+    #[inline]
+    pub fn receive(&self, parts: &[Target<'_>], skip: usize) -> Result<(usize, bool), Violation> {
+        let word = self.peer_word();
+        let readable = word.ahead_of(self.progress.consumed(), self.size())? as usize;
+        let length = self.get(parts, skip, readable);
+        let consumed = self.progress.consumed() + length as u64;
+        self.progress.0[2].store(consumed, Ordering::Relaxed);
+        self.connection.note_consumed(consumed);
+        Ok((length, length > 0 && self.acknowledge(consumed, readable - length)))
+    }
+
+    /// As [`Self::receive`], but leaves the bytes where they are.
+    pub fn peek(&self, parts: &[Target<'_>], skip: usize) -> Result<usize, Violation> {
+        let readable = self.readable()?;
+        Ok(self.get(parts, skip, readable))
+    }
+
+    /// As [`Self::receive`], but throws away at most `length` bytes.
+    pub fn skip(&self, length: usize) -> Result<(usize, bool), Violation> {
+        let readable = self.readable()?;
+        let length = length.min(readable);
+        let consumed = self.progress.consumed() + length as u64;
+        self.progress.0[2].store(consumed, Ordering::Relaxed);
+        self.connection.note_consumed(consumed);
+        Ok((length, length > 0 && self.acknowledge(consumed, readable - length)))
+    }
+
+    /// Changes whenever the peer has sent, or said something about itself.
+    #[inline]
+    pub fn peer_mark(&self) -> u64 {
+        self.connection.region().word(self.connection.own_buffer() + PRODUCER).load(Ordering::Acquire)
+    }
+
+    fn get(&self, parts: &[Target<'_>], mut skip: usize, available: usize) -> usize {
+        let ring = self.connection.own_buffer() + CDC_BYTES;
+        let size = self.size() as usize;
+        let mut at = (self.progress.consumed() % size as u64) as usize;
+        let mut left = available;
+        for part in parts {
+            let to = skip.min(part.length());
+            skip -= to;
+            let taken = (part.length() - to).min(left);
+            let first = taken.min(size - at);
+            self.connection.region().copy_to(ring + at, part, to, first);
+            if taken > first {
+                self.connection.region().copy_to(ring, part, to + first, taken - first);
+            }
+            at = (at + taken) % size;
+            left -= taken;
+            if left == 0 {
+                break;
+            }
+        }
+        available - left
+    }
+
+    /// Tells the peer how much was taken, when it matters: RFC 7609 §4.5.1 leaves the when to us, Linux does so from a tenth of
+    /// the buffer and 2 KiB on. A writer that waits is woken when there is room for more than crumbs.
+    fn acknowledge(&self, consumed: u64, left: usize) -> bool {
+        // Looked at behind the copy: a writer that finds the ring full says so, and then looks once more itself.
+        fence(Ordering::SeqCst);
+        let is_waited_for = self.peer_word().flags & flags::WRITER_BLOCKED != 0 || self.connection.peer_wants_room();
+        let unannounced = consumed - self.progress.announced();
+        let size = self.size() as usize;
+        let is_due = unannounced >= (size as u64 / 10).max(2048);
+        let has_room = size - left >= size / 4;
+        if !is_due && !(is_waited_for && has_room) {
+            return false;
+        }
+        let cursor = CursorWord::at(consumed, self.size(), 0, 0);
+        self.connection
+            .region()
+            .word(self.connection.peer_buffer() + CONSUMER)
+            .store(cursor.to_word(), Ordering::Release);
+        self.progress.0[3].store(consumed, Ordering::Relaxed);
+        is_waited_for && has_room
+    }
+}
+
+#[cfg(test)]
+mod tests;
