@@ -8,7 +8,7 @@ server server "$BUILT/tokio_echo" server "$port"
 wait_for_port "$port"
 
 if [[ -n $SHORT ]]; then
-	client "$BUILT/tokio_echo" client "$port" --connections 50 --bytes 200000 --round-trips 100
+	client "$BUILT/tokio_echo" client "$port" --connections 100 --bytes 1000000
 else
 	client "$BUILT/tokio_echo" client "$port" --connections 100 --bytes 2000000 --seed 1
 	client "$BUILT/tokio_echo" client "$port" --connections 1 --bytes 200000000 --round-trips 10000 --seed 2
