@@ -229,8 +229,7 @@ void rounds(int socket, bool first, int rounds) {
 
 void warm(int socket, bool first) { rounds(socket, first, role.warm); }
 
-// Memory that this process shares with others for their connections.
-static int arenas(void) {
+int arenas(void) {
     int count = 0;
     char line[512];
     FILE *maps = fopen("/proc/self/maps", "re");
@@ -308,6 +307,8 @@ void play(const struct scenario *scenario) {
             settle(socket);
     }
     (role.is_near ? scenario->near : scenario->far)(socket);
+    if (scenario->start != CONNECTED)
+        remark("arenas: %d", arenas());
     say("done");
     exit(0);
 }
