@@ -240,9 +240,7 @@ int arenas(void) {
     return count;
 }
 
-// A connection is moved beside its traffic, which takes a moment. What follows is to happen after that, if both ends
-// can be moved at all; without it, the plain run and the others are the same up to here but for their length.
-static void settle(int socket) {
+void settle(int socket) {
     enum { TRIES = 50 };
     bool preloaded = getenv("LD_PRELOAD") != NULL;
     if (trade(preloaded) == 1 && preloaded) {

@@ -139,7 +139,8 @@ ssize_t receive_some(struct stream *stream) {
     size_t left = stream->total - stream->at, size = draw_size(&stream->draws, LARGEST);
     bool checked = true;
     ssize_t got;
-    switch (draw(&stream->draws, 12)) {
+    uint32_t how = draw(&stream->draws, 12);
+    switch (how) {
     case 0: case 1: case 2: got = read(stream->socket, bytes, size); break;
     case 3: got = recv(stream->socket, bytes, size, 0); break;
     case 4: got = recv(stream->socket, bytes, size, MSG_DONTWAIT); break;
@@ -157,7 +158,8 @@ ssize_t receive_some(struct stream *stream) {
     if (got > 0 && checked) {
         size_t good = pattern_holds(bytes, got, stream->at, stream->seed);
         if (good != (size_t)got)
-            die("seed %llu: byte %zu of a stream is wrong", (unsigned long long)stress_seed(), stream->at + good);
+            die("seed %llu: byte %zu of a stream is wrong: byte %zu of the %zd of call %u", (unsigned long long)stress_seed(),
+                stream->at + good, good, got, how);
     }
     return got;
 }
@@ -321,8 +323,12 @@ static void stress(int listener) {
     size_t sent = 0, received = 0;
     int most_arenas = 0;
     say("seed %llu", (unsigned long long)stress_seed());
-    for (int i = 0; i < CONNECTIONS; i++)
+    for (int i = 0; i < CONNECTIONS; i++) {
         set_up(connections + i, is_near() ? connect_to_far() : MUST(accept(listener, NULL, NULL)), i);
+        // The others are moved on the way.
+        if (i % 2)
+            settle(connections[i].out.socket);
+    }
     maybe_storm(&draws);
     for (int i = 0; i < CONNECTIONS; i++)
         pthread_create(threads + i, NULL, connection_thread, connections + i);
