@@ -153,7 +153,8 @@ impl Region {
         let (start, end) = (range.start.next_multiple_of(PAGE), range.end.min(self.length) / PAGE * PAGE);
         if start < end && self.is_writable {
             // SAFETY: the range lies in the mapping, and its bytes may change at any time as far as anybody knows.
-            let _ = unsafe { madvise(self.base.as_ptr().add(start).cast::<c_void>(), end - start, Advice::LinuxRemove) };
+            let _ =
+                unsafe { madvise(self.base.as_ptr().add(start).cast::<c_void>(), end - start, Advice::LinuxRemove) };
         }
     }
 

@@ -20,10 +20,15 @@ use std::{fs, thread};
 const DIRECTORY: &str = "tests/smc/semantics";
 
 /// Scenarios spend most of their time asleep.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
+
+/// Seeds of each kind of stress, and how many peers are killed for each.
+const STRESS_SEEDS: u64 = 16;
+const KILL_SEEDS: u64 = 8;
+const KILL_ROUNDS: u64 = 50;
 
 /// Scenarios that make their connections themselves and keep them long enough: these must have been moved, too.
-const ALSO_MOVED: &[&str] = &["connect-nonblocking", "connect-bound", "many-connections", "thread-each"];
+const ALSO_MOVED: &[&str] = &["connect-nonblocking", "connect-bound", "stress"];
 
 /// What a run is like.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +87,8 @@ static SCENARIOS: LazyLock<Scenarios> = LazyLock::new(|| {
         .map(|(name, start)| Scenario { name: name.to_owned(), connected: start == "connected" })
         .collect();
     assert!(list.len() > 100, "only {} scenarios", list.len());
-    let plain = over_all(&list, |scenario| run(&program, scenario, &PLAIN, None).transcript);
+    let transcripts = over_all(&list, |scenario| run(&program, &scenario.name, &PLAIN, None, &[]).transcript);
+    let plain = list.iter().map(|scenario| scenario.name.clone()).zip(transcripts).collect();
     Scenarios { program, list, plain, _scratch: scratch }
 });
 
@@ -92,32 +98,36 @@ fn take_turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `function` of every scenario, by name, several at once.
-fn over_all<R: Send>(list: &[Scenario], function: impl Fn(&Scenario) -> R + Sync) -> BTreeMap<String, R> {
+/// `function` of each of `items`, several at once.
+fn over_all<T: Sync, R: Send>(items: &[T], function: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                while let Some(scenario) = list.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let result = function(scenario);
-                    results.lock().unwrap_or_else(PoisonError::into_inner).insert(scenario.name.clone(), result);
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(index) else { return };
+                    let result = function(item);
+                    results.lock().unwrap_or_else(PoisonError::into_inner).insert(index, result);
                 }
             });
         }
     });
-    results.into_inner().unwrap_or_else(PoisonError::into_inner)
+    results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
-fn run(program: &Path, scenario: &Scenario, setting: &Setting, library: Option<&Path>) -> Run {
+/// Runs `scenario`; `more` are further variables of its environment.
+fn run(program: &Path, scenario: &str, setting: &Setting, library: Option<&Path>, more: &[(&str, u64)]) -> Run {
     let mut command = Command::new(program);
-    command.args(["run", &scenario.name]).args(setting.options);
+    command.args(["run", scenario]).args(setting.options);
     for (variable, _) in std::env::vars_os() {
         if variable == "LD_PRELOAD" || variable.to_string_lossy().starts_with("SOFTRDMA_SMC_") {
             command.env_remove(variable);
         }
     }
     command.envs(setting.variables.iter().copied());
+    command.envs(more.iter().map(|(name, value)| (name, value.to_string())));
     if let Some(library) = library {
         for (option, has_it) in [("--near-library", setting.near), ("--far-library", setting.far)] {
             if has_it {
@@ -181,23 +191,24 @@ fn complaint(scenario: &Scenario, setting: &Setting, run: &Run, plain: &str) -> 
         .then(|| format!("{}: its connection was not moved (only {:?})", scenario.name, run.moved))
 }
 
+fn skip_library() {
+    skip("socket programs with the library preloaded", "this tree has none (SOFTRDMA_SMC_LIBRARY)");
+}
+
 /// Runs every scenario in `setting` and fails with all that differ.
 fn check(setting: &Setting) {
     let _turn = take_turn();
-    let library = if setting.near || setting.far {
-        let Some(library) = smc_library() else {
-            return skip("socket programs with the library preloaded", "this tree has none (SOFTRDMA_SMC_LIBRARY)");
-        };
-        Some(library)
-    } else {
-        None
+    let library = match (setting.near || setting.far, smc_library()) {
+        (true, None) => return skip_library(),
+        (true, library) => library,
+        (false, _) => None,
     };
     let scenarios = &*SCENARIOS;
     let complaints = over_all(&scenarios.list, |scenario| {
-        let run = run(&scenarios.program, scenario, setting, library.as_deref());
+        let run = run(&scenarios.program, &scenario.name, setting, library.as_deref(), &[]);
         complaint(scenario, setting, &run, &scenarios.plain[&scenario.name])
     });
-    let complaints: Vec<_> = complaints.into_values().flatten().collect();
+    let complaints: Vec<_> = complaints.into_iter().flatten().collect();
     assert!(
         complaints.is_empty(),
         "{} of {} scenarios with {setting:?}:\n{}",
@@ -259,6 +270,33 @@ fn preloaded_where_it_connects_only() {
 fn preloaded_where_it_accepts_only() {
     let variables = &[("SOFTRDMA_SMC_UPGRADE_AFTER", "4")];
     check(&Setting { variables, far: true, ..PLAIN });
+}
+
+/// Runs `scenario` with each seed from 1 to `seeds`, both ends moved, and fails with all that went wrong.
+fn check_seeds(scenario: &str, seeds: u64, more: &[(&str, u64)]) {
+    let _turn = take_turn();
+    let Some(library) = smc_library() else { return skip_library() };
+    let setting = Setting { variables: &[("SOFTRDMA_SMC_UPGRADE_AFTER", "4")], options: &["--limit", "60"], ..BOTH };
+    let seeds: Vec<_> = (1..=seeds).collect();
+    let complaints = over_all(&seeds, |&seed| {
+        let variables = [&[("SEMANTICS_SEED", seed)], more].concat();
+        let run = run(&SCENARIOS.program, scenario, &setting, Some(&library), &variables);
+        let ends = run.transcript.lines().filter(|line| line.ends_with(" ended with 0")).count();
+        let good = ends == SCENARIOS.plain[scenario].matches(" ended with 0").count() && !run.moved.is_empty();
+        (!good).then(|| format!("seed {seed}, moved in {:?}:\n{}{}", run.moved, run.transcript, run.errors))
+    });
+    let complaints: Vec<_> = complaints.into_iter().flatten().collect();
+    assert!(complaints.is_empty(), "{} of {} seeds:\n{}", complaints.len(), seeds.len(), complaints.join("\n"));
+}
+
+#[test]
+fn any_mixture_of_operations_by_seed() {
+    check_seeds("stress", STRESS_SEEDS, &[]);
+}
+
+#[test]
+fn peers_killed_at_any_moment_by_seed() {
+    check_seeds("kill-rounds", KILL_SEEDS, &[("SEMANTICS_ROUNDS", KILL_ROUNDS)]);
 }
 
 #[test]
