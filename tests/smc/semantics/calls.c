@@ -174,6 +174,7 @@ static void bad_memory_near(int s) {
     SHOW(getpeername(s, nowhere, nowhere));
     SHOW(epoll_ctl(epoll, EPOLL_CTL_ADD, s, nowhere));
     SHOW(poll(nowhere, 1, 0));
+    SHOW(ioctl(s, FIONREAD, nowhere));
     meet();
     wait_bytes(s, 16);
     SHOW(recv(s, nowhere, 16, 0));

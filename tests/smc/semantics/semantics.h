@@ -111,6 +111,11 @@ size_t fill_up(int socket);
 void rounds(int socket, bool first, int rounds);
 // Rounds enough for a connection that is to be moved to have been moved.
 void warm(int socket, bool first);
+// How often this process shares memory with another for their connections: shown, never compared.
+int arenas(void);
+// A connection is moved beside its traffic, which takes a moment. What follows is to happen after that, if both ends can
+// be moved at all.
+void settle(int socket);
 // Meets, then some more rounds, `near` first, and says that they went well.
 void talk(int socket);
 // Both ends of a connection in one process, by one thread.
