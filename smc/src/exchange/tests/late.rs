@@ -78,7 +78,7 @@ impl Still {
     fn work(&mut self) -> Next {
         let mut ready = Vec::new();
         self.bed.sleep(Some(PATIENCE), &mut ready).unwrap();
-        assert_ne!(ready, [], "nothing happens");
+        assert_ne!(ready, [0_u64; 0], "nothing happens");
         self.worker.turn(&ready, Vec::new)
     }
 
