@@ -149,7 +149,19 @@ end_all() {
 	done
 }
 trap end_all EXIT
-trap 'exit 143' TERM
+trap 'echo "FAILED: ended from outside in line $LINENO of ${BASH_SOURCE[0]##*/}: $BASH_COMMAND"; exit 143' TERM
+
+# Runs COMMAND and counts meanwhile, for servers whose processes end with the connection.
+counting() { # COMMAND...
+	local job
+	"$@" &
+	job=$!
+	while is_alive "$job"; do
+		count_accelerated_so_far
+		sleep 0.1
+	done
+	wait "$job"
+}
 
 . "$HERE/../accelerated.sh"
 
