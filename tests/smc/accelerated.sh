@@ -15,27 +15,34 @@ family() {
 		}'
 }
 
-# Connections that the daemons have accelerated since they began, as the tool has it.
+# Connections that the daemons have accelerated since they began, those that are gone included, as the tool has it.
 accelerated_connections() {
-	fail "there is no way yet to count accelerated connections"
+	local pid pids=()
+	for pid in $(family); do pids+=(--pid "$pid"); done
+	# Not all of them have something to tell, which it complains about.
+	{ "$SMCD" stats --json --absolute "${pids[@]}" 2>smcd.log || true; } | "$PYTHON" -c '
+import json, sys
+counters = json.loads(sys.stdin.readline() or "{}").get("counters", {})
+print(max(counters.get("accelerated_as_client", 0), counters.get("accelerated_as_server", 0)))'
 }
 
 # Keeps the greatest number seen, for what ends before its last line is reached.
 count_accelerated_so_far() {
 	local now seen=0
-	[[ -n $SMCSS && $CONFIGURATION != none ]] || return 0
+	[[ -n $SMCD && $CONFIGURATION != none ]] || return 0
 	now=$(accelerated_connections)
 	[[ ! -s accelerated ]] || seen=$(<accelerated)
 	((now <= seen)) || echo "$now" >accelerated
 }
 
-# With both ends preloaded some connection must have been accelerated by now; with one of them none can have been.
+# With both ends preloaded some connection must have been accelerated by now; with one of them none can have been, unless
+# servers talk to each other.
 count_accelerated() {
-	[[ -n $SMCSS && $CONFIGURATION != none ]] || return 0
+	[[ -n $SMCD && $CONFIGURATION != none ]] || return 0
 	count_accelerated_so_far
 	if [[ $CONFIGURATION == both ]]; then
 		[[ -s accelerated ]] || fail "no connection was accelerated"
-	else
+	elif [[ $CONFIGURATION == client || -z $servers_talk ]]; then
 		[[ ! -s accelerated ]] || fail "$(<accelerated) connections were accelerated with one end only"
 	fi
 }

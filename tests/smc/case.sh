@@ -1,6 +1,6 @@
 # Shared by the programs under compat/, which compat.sh runs with these in their environment; sourced, never run.
 #   CONFIGURATION  none, both, client or server: which ends have the library preloaded
-#   LIBRARY        the library; SMCSS: the tool that shows what it does ('' if there is none)
+#   LIBRARY        the library; SMCD: the tool that shows what it does ('' if there is none)
 #   SCRATCH        a directory of this run, readable for other users; SHORT: not empty if less is to be done
 #   PYTHON         the interpreter itself, as what stands on PATH may be a script; BUILT: where cargo put our programs
 # A case starts its daemons with `server`, runs its clients with `client` and ends with `finish`.
@@ -12,6 +12,7 @@ HERE=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/compat
 cd "$SCRATCH"
 daemons=()      # process ids
 daemon_names=() # of the same length
+servers_talk='' # not empty where servers are each other's clients
 good_statuses="0 143" # with which daemons end when they are asked to
 
 fail() {
@@ -148,7 +149,19 @@ end_all() {
 	done
 }
 trap end_all EXIT
-trap 'exit 143' TERM
+trap 'echo "FAILED: ended from outside in line $LINENO of ${BASH_SOURCE[0]##*/}: $BASH_COMMAND"; exit 143' TERM
+
+# Runs COMMAND and counts meanwhile, for servers whose processes end with the connection.
+counting() { # COMMAND...
+	local job
+	"$@" &
+	job=$!
+	while is_alive "$job"; do
+		count_accelerated_so_far
+		sleep 0.1
+	done
+	wait "$job"
+}
 
 . "$HERE/../accelerated.sh"
 

@@ -4,7 +4,7 @@
 # Runs unmodified programs over loopback, their data checked, with the preload library in both ends, in one of them and
 # in neither: one line each (make smc-compat). Exit status 1: something failed.
 #   --library PATH         the library to preload; '' for plain runs only; built from this tree if not given
-#   --tools DIRECTORY      where smcss is; beside the library if not given
+#   --tools DIRECTORY      where softrdma-smc is; beside the library if not given
 #   --only NAME,...        these programs only (--list shows the names)
 #   --configurations LIST  of none,both,client,server; all if not given
 #   --short                less of each program, and only those that take a few seconds then
@@ -110,10 +110,12 @@ if [[ -n $library ]]; then
 	install -m 755 "$library" "$work/$LIBRARY_NAME"
 	library=$work/$LIBRARY_NAME
 fi
-smcss=''
-if [[ -n $library && -x $tools/softrdma-smc ]]; then
-	install -m 755 "$tools/softrdma-smc" "$work/smcss"
-	smcss=$work/smcss
+smcd=''
+if [[ -n $library && ! -x $tools/softrdma-smc ]]; then
+	say "no softrdma-smc in $tools: nobody checks that connections are accelerated"
+elif [[ -n $library ]]; then
+	install -m 755 "$tools/softrdma-smc" "$work/smcd"
+	smcd=$work/smcd
 fi
 [[ -z $json ]] || : >"$json"
 have python3 || die "no python3: most checks need it (tests/setup.sh smc)"
@@ -142,7 +144,7 @@ run() { # PROGRAM CONFIGURATION: sets verdict and note
 	limit=$(header "$1" seconds)
 	limit=${limit:-$(if [[ -n $short ]]; then echo 60; else echo 600; fi)}
 	mkdir -m 755 "$directory"
-	CONFIGURATION=$2 LIBRARY=$library SMCSS=$smcss SCRATCH=$directory SHORT=$short BUILT=$built PYTHON=$python \
+	CONFIGURATION=$2 LIBRARY=$library SMCD=$smcd SCRATCH=$directory SHORT=$short BUILT=$built PYTHON=$python \
 		timeout --kill-after=20 "$limit" bash "$PROGRAMS/$1.sh" </dev/null >"$directory.log" 2>&1 &
 	running=$!
 	wait "$running" || status=$?

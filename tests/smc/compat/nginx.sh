@@ -49,6 +49,7 @@ all_answered() { # FILE: what wrk printed
 	lacks "$1" 'Socket errors|Non-2xx'
 }
 
+servers_talk=yes
 server nginx nginx -p "$SCRATCH" -e stderr -c "$SCRATCH/nginx.conf"
 wait_for_port "$port"
 
@@ -78,6 +79,9 @@ if [[ -z $SHORT ]]; then
 fi
 load proxied.log proxied/small
 all_answered proxied.log
+
+# The workers that did all this are about to go.
+count_accelerated
 
 # New workers take over while old ones finish what they have begun. A connection that is kept alive may be closed by an old
 # worker just as the next request is sent: http_load.py tries again then, as browsers do, and counts anything else.

@@ -16,11 +16,11 @@ measure() { # FILE OPTIONS...
 }
 
 if [[ -n $SHORT ]]; then
-	measure short --time 1 --msg_size 1000 tcp_bw tcp_lat
+	counting measure short --time 1 --msg_size 1000 tcp_bw tcp_lat
 	same "lines of results" "$(grep -cE '^ +(bw|latency) ' short)" 2
 else
-	measure bandwidth --time 1 --loop msg_size:1:256K:*16 tcp_bw
-	measure latency --time 1 --loop msg_size:1:64K:*16 tcp_lat
+	counting measure bandwidth --time 1 --loop msg_size:1:256K:*16 tcp_bw
+	counting measure latency --time 1 --loop msg_size:1:64K:*16 tcp_lat
 	same "lines of results" "$(cat bandwidth latency | grep -cE '^ +(bw|latency) ')" 10
 fi
 

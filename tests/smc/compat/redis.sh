@@ -12,6 +12,7 @@ redis() { server "$1" redis-server --bind 127.0.0.1 --port "$2" --dir "$SCRATCH"
 cli() { client redis-cli -p "$port" "$@"; }
 data() { client "$PYTHON" "$HERE/redis_data.py" "$@"; }
 
+servers_talk=yes
 redis first "$port"
 wait_for_port "$port"
 

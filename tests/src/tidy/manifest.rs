@@ -30,7 +30,10 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         "softrdma-tests",
         &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs", "softrdma-smc"],
     ),
-    ("softrdma-bench", APPLICATION),
+    (
+        "softrdma-bench",
+        &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs", "softrdma-smc"],
+    ),
 ];
 
 /// A trailing `?` means: only as an optional dependency, so that everything builds without DPDK.

@@ -30,12 +30,13 @@ impl Visit {
         let port = rig.free_port();
         let text = port.to_string();
         let server = rig.serve(rig.own_end(Role::Server, side, &["crowd", &text]), port)?;
-        let [seconds, busy, idle, trips] =
-            [seconds.to_string(), busy.to_string(), idle.to_string(), ROUND_TRIPS.to_string()];
-        let arguments =
-            ["visit", &text, "--seconds", &seconds, "--busy", &busy, "--idle", &idle, "--round-trips", &trips];
+        let numbers = [seconds.to_string(), busy.to_string(), idle.to_string(), ROUND_TRIPS.to_string()];
+        let options = ["--seconds", "--busy", "--idle", "--round-trips"];
+        let mut arguments = vec!["visit", text.as_str()];
+        arguments.extend(options.into_iter().zip(&numbers).flat_map(|(option, number)| [option, number.as_str()]));
         let mut client = rig.start(rig.own_end(Role::Client, side, &arguments))?;
         let line = rig.first_line(&mut client)?;
+        rig.check(side, &server, busy as u64 + idle)?;
         let printed = serde_json::from_str(&line).map_err(|error| format!("the client printed '{line}': {error}"))?;
         Ok(Visit { client, server, printed })
     }

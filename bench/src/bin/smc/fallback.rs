@@ -18,7 +18,7 @@ pub(crate) fn slowdown(rig: &Rig, pairs: u64) -> Result<Vec<Line>, Trouble> {
             let mut halves = Vec::new();
             for index in 0..pairs {
                 eprint!("\r{what}: pair {} of {pairs} ", index + 1);
-                let run = |side| pair(rig, side, server, client, rig.seconds * SHARE);
+                let run = |side| pair(rig, side, server, client, rig.seconds * SHARE, 0);
                 // Who is first changes, as whatever follows finds the machine warmer.
                 halves.push(if index % 2 == 0 {
                     let plain = run(Side::Plain)?;

@@ -64,12 +64,14 @@ fn sockperf(rig: &Rig, side: Side, what: &str, bytes: &str, label: &str) -> Resu
     let place = ["--tcp", "-i", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned);
     let mut server = rig.command(Role::Server, side, "sockperf");
     server.arg("server").args(&place);
-    let _server = rig.serve(server, port)?;
+    let server = rig.serve(server, port)?;
     let mut client = rig.command(Role::Client, side, "sockperf");
     // It counts in whole seconds.
     let seconds = rig.seconds.ceil().max(1.0).to_string();
     client.arg(what).args(&place).args(["--msg-size", bytes, "--time", &seconds]);
-    number_behind(&rig.run(client)?, label)
+    let printed = rig.run(client)?;
+    rig.check(side, &server, 1)?;
+    number_behind(&printed, label)
 }
 
 /// SET and GET a second; `pace` is about how many there are of each in a second of plain TCP.
@@ -78,11 +80,12 @@ fn redis(rig: &Rig, side: Side, clients: &str, bytes: &str, pace: f64) -> Result
     let text = port.to_string();
     let mut server = rig.command(Role::Server, side, "redis-server");
     server.args(["--bind", "127.0.0.1", "--port", &text, "--save", "", "--dir"]).arg(&rig.scratch);
-    let _server = rig.serve(server, port)?;
+    let server = rig.serve(server, port)?;
     let mut client = rig.command(Role::Client, side, "redis-benchmark");
     let requests = (pace * rig.seconds).round().to_string();
     client.args(["-p", &text, "-t", "set,get", "-c", clients, "-d", bytes, "-n", &requests, "--csv"]);
     let printed = rig.run(client)?;
+    rig.check(side, &server, clients.parse().unwrap_or(1))?;
     let rate = |test: &str| number_behind(&printed.replace(['"', ','], " "), &format!("\n {test} "));
     Ok(vec![rate("SET")?, rate("GET")?])
 }
@@ -108,11 +111,12 @@ fn nginx(rig: &Rig, side: Side) -> Result<f64, Trouble> {
     write("page", &[b'x'; PAGE])?;
     let mut server = rig.command(Role::Server, side, "nginx");
     server.args(["-e", "stderr", "-p"]).arg(&rig.scratch).arg("-c").arg(rig.scratch.join("nginx.conf"));
-    let _server = rig.serve(server, port)?;
+    let server = rig.serve(server, port)?;
     let mut client = rig.command(Role::Client, side, "wrk");
     let seconds = format!("{}s", rig.seconds.ceil().max(1.0));
     client.args(["-t", "1", "-c", "100", "-d", &seconds, &format!("http://127.0.0.1:{port}/page")]);
     let printed = rig.run(client)?;
+    rig.check(side, &server, 100)?;
     if printed.contains("Socket errors") || printed.contains("Non-2xx") {
         return Err(format!("wrk met errors: {}", printed.trim()));
     }
@@ -123,10 +127,11 @@ fn thrift(rig: &Rig, side: Side) -> Result<f64, Trouble> {
     let port = rig.free_port();
     let mut server = rig.command(Role::Server, side, rig.thrift("thrift_server")?);
     server.arg(port.to_string());
-    let _server = rig.serve(server, port)?;
+    let server = rig.serve(server, port)?;
     let mut client = rig.command(Role::Client, side, rig.thrift("thrift_client")?);
     client.args([&port.to_string(), "measure", &rig.seconds.to_string()]);
     let printed = rig.run(client)?;
+    rig.check(side, &server, 1)?;
     printed.trim().parse().map_err(|_| format!("thrift_client printed '{}'", printed.trim()))
 }
 
@@ -151,7 +156,7 @@ fn blocks(rig: &Rig, side: Side) -> Result<Vec<f64>, Trouble> {
         &port.to_string(),
     ]);
     server.arg(&disk);
-    let _server = rig.serve(server, port)?;
+    let server = rig.serve(server, port)?;
     let measure = |(depth, pace): (&str, f64)| -> Result<f64, Trouble> {
         let count = (pace * rig.seconds).round();
         let mut client: Command = rig.command(Role::Client, side, "qemu-img");
@@ -159,5 +164,7 @@ fn blocks(rig: &Rig, side: Side) -> Result<Vec<f64>, Trouble> {
         client.arg(format!("nbd://127.0.0.1:{port}"));
         Ok(count / number_behind(&rig.run(client)?, "Run completed in")?)
     };
-    PACE.into_iter().map(measure).collect()
+    let rates = PACE.into_iter().map(measure).collect();
+    rig.check(side, &server, 2)?;
+    rates
 }

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use softrdma_smc::statistics::{Counter, process};
 
 /// What went wrong, for a person to read.
 pub(crate) type Trouble = String;
@@ -174,6 +175,20 @@ impl Rig {
         }
     }
 
+    /// Fails if `side` is the accelerated one and its server has accelerated fewer connections: then two plain halves would be
+    /// measured.
+    pub(crate) fn check(&self, side: Side, server: &Daemon, at_least: u64) -> Result<(), Trouble> {
+        if side != Side::Accelerated || self.library.is_none() {
+            return Ok(());
+        }
+        match server.accelerated() {
+            count if count < at_least => {
+                Err(format!("{} has accelerated {count} of at least {at_least} connections", server.name))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn spawn(&self, command: &mut Command, log: &str) -> Result<(Child, String), Trouble> {
         let arguments: Vec<_> = command.get_args().skip(2).map(|word| word.to_string_lossy().into_owned()).collect();
         let name = arguments.join(" ");
@@ -208,6 +223,15 @@ impl Daemon {
     /// Its process, which `taskset` became.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Connections that it and its children have accelerated so far.
+    fn accelerated(&self) -> u64 {
+        let id = self.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        let ids = children.split_whitespace().filter_map(|child| child.parse().ok()).chain([id]);
+        let pages = ids.filter_map(|id| process(id).ok().flatten());
+        pages.map(|process| process.snapshot.counters.get(Counter::AcceleratedAsServer)).sum()
     }
 }
 
