@@ -1,8 +1,8 @@
 //! What a socket program sees does not depend on what carries its bytes: the scenarios of `tests/smc/semantics`, each
 //! with two processes, write the same transcript over plain TCP and with the library preloaded.
 //!
-//! Where the library knowingly differs, `tests/smc/semantics/deviations/SCENARIO.txt` has the reason, in lines that begin
-//! with `#`, and the transcript that is right for a connection that has been moved.
+//! Where the library knowingly differs, `tests/smc/semantics/deviations/SCENARIO.txt` has the reason, in lines that
+//! begin with `#`, and the transcript that is right for a connection that has been moved.
 
 #![forbid(unsafe_code)]
 

@@ -236,8 +236,8 @@ void kill_rounds(int unused) {
             nap_ms(100);
     }
     if (grew)
-        die("%d descriptors and %d mappings after round %d, %d and %d after the last", first_descriptors, first_mappings,
-            FIRST, descriptors(), mappings());
+        die("%d descriptors and %d mappings after round %d, %d and %d after the last", first_descriptors,
+            first_mappings, FIRST, descriptors(), mappings());
     remark("arenas: %d", most_arenas);
     say("every outcome was allowed, and nothing remains");
 }

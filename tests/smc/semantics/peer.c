@@ -29,13 +29,6 @@ long trade(long mine) {
 
 void meet(void) { trade(0); }
 
-void leave(void) {
-    close(MEET_READ_FD);
-    close(MEET_WRITE_FD);
-}
-
-pid_t this_thread(void) { return gettid(); }
-
 static char thread_state(pid_t process, pid_t thread) {
     char path[64], text[256];
     snprintf(path, sizeof path, "/proc/%d/task/%d/stat", process, thread);

@@ -1,7 +1,7 @@
 // Any mixture of operations on both ends, drawn by seed; every byte is checked by where it stands in its stream.
 //
-// What a process sends is settled by the seed alone, so that the transcript is; which calls carry it and how they meet is
-// not. SEMANTICS_SEED sets the seed, which a complaint names.
+// What a process sends is settled by the seed alone, so that the transcript is; which calls carry it and how they meet
+// is not. SEMANTICS_SEED sets the seed, which a complaint names.
 #include "stress.h"
 
 #include <sys/mman.h>
@@ -71,7 +71,7 @@ static ssize_t send_through_pipe(struct stream *stream, const unsigned char *byt
         if (moved < 0 && (errno == EAGAIN || errno == EINTR))
             nap_ms(1);
         else if (moved <= 0)
-            die("seed %llu: splice into the socket: %zd %s", (unsigned long long)stress_seed(), moved, error_name(errno));
+            die("seed %llu: splice: %zd %s", (unsigned long long)stress_seed(), moved, error_name(errno));
         else
             sent += moved;
     }
@@ -158,8 +158,8 @@ ssize_t receive_some(struct stream *stream) {
     if (got > 0 && checked) {
         size_t good = pattern_holds(bytes, got, stream->at, stream->seed);
         if (good != (size_t)got)
-            die("seed %llu: byte %zu of a stream is wrong: byte %zu of the %zd of call %u", (unsigned long long)stress_seed(),
-                stream->at + good, good, got, how);
+            die("seed %llu: byte %zu of a stream is wrong: byte %zu of the %zd of call %u",
+                (unsigned long long)stress_seed(), stream->at + good, good, got, how);
     }
     return got;
 }

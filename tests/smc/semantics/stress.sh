@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # usage: tests/smc/semantics/stress.sh [-l LIBRARY] [-s stress|kill-rounds] [-n SEEDS] [-f FIRST] [-k ROUNDS] [-j JOBS]
 #                                      [-e NAME=VALUE]...
-# The stress of both kinds with many seeds, both ends under LIBRARY: operations drawn by seed on twelve connections, every
-# byte checked; and peers that are killed at random moments, ROUNDS (50) for each seed. A finding prints its seed.
+# The stress of both kinds with many seeds, both ends under LIBRARY: operations drawn by seed on twelve connections,
+# every byte checked; and peers that are killed at random moments, ROUNDS (50) for each seed. A finding prints its seed.
 # Without -e connections are moved after 4 transfers.
 set -euo pipefail
 . "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/../../common.sh"
