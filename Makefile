@@ -3,10 +3,10 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench interop soak fuzz lint
+.PHONY: help demo test bench interop soak fuzz lint smc-compat smc-bench
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Write and Send, 64 B to 1 MiB: softrdma, sequential and kernel-socket side by side, with the raw limits
 	@tests/setup.sh dpdk
@@ -23,6 +23,14 @@ bench: ## The speed table and the baselines, both halves of each ratio: raw fram
 interop: ## Against the Linux kernel's siw in a virtual machine, both ways (root; builds the guest once)
 	@tests/setup.sh dpdk network
 	@tests/interop.sh
+
+smc-compat: ## Unmodified programs over shared memory (redis, nginx, PostgreSQL, ssh, ...), their data checked
+	@tests/setup.sh smc
+	@tests/smc/compat.sh
+
+smc-bench: ## What shared memory brings unmodified programs beside TCP loopback, both halves of each ratio
+	@tests/setup.sh smc
+	@bench/smc.sh
 
 soak: ## The simulation with 20,000 seeds and more (SOFTRDMA_SEEDS)
 	@tests/setup.sh

@@ -5,7 +5,7 @@
 //! header            magic, id, geometry
 //! sleepers          an end, a waiter: a word of its own cache line, not 0 while that waiter sleeps
 //! summary, ready    an end: a bit a connection (and one for 64 of those) that something happened to
-//! control           a connection, an end: two cache lines, see [`control`]
+//! control           a connection, an end: three cache lines, see [`control`]
 //! buffers           a connection, an end: SMC-D's DMB, CDC message first; what that end receives
 //! ```
 //!
@@ -30,8 +30,9 @@ pub const RING_BYTES: std::ops::RangeInclusive<u32> = 16_384..=524_288;
 
 const MAGIC: u64 = u64::from_be_bytes(*b"SRDMAsmc");
 const LINE: usize = 64;
-/// Two cache lines an end.
-const CONTROL: usize = 2 * 2 * LINE;
+/// Cache lines of a connection's control block, an end.
+const CONTROL_LINES: usize = 3;
+const CONTROL: usize = 2 * CONTROL_LINES * LINE;
 
 /// How large an arena is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,13 +202,13 @@ impl Arena {
         let index = self.free_index().ok_or(ArenaError::Full(self.geometry.capacity))?;
         let tokens = [Side::Acceptor, Side::Connector].map(|side| token(index, side, random));
         for side in [Side::Acceptor, Side::Connector] {
-            for word in self.control::<16>(index, side) {
+            for word in self.control::<24>(index, side) {
                 word.store(0, Ordering::Relaxed);
             }
             for word in self.region.words::<4>(self.buffer(index, side)) {
                 word.store(0, Ordering::Relaxed);
             }
-            self.control::<16>(index, side)[control::TOKEN].store(tokens[side as usize], Ordering::Release);
+            self.control::<24>(index, side)[control::TOKEN].store(tokens[side as usize], Ordering::Release);
         }
         Ok(Connection::new(self, index, tokens))
     }
@@ -220,8 +221,8 @@ impl Arena {
             return Err(unknown);
         }
         let tokens = [Side::Acceptor, Side::Connector]
-            .map(|side| self.control::<16>(index, side)[control::TOKEN].load(Ordering::Acquire));
-        let mine = &self.control::<16>(index, Side::Connector)[control::JOINED];
+            .map(|side| self.control::<24>(index, side)[control::TOKEN].load(Ordering::Acquire));
+        let mine = &self.control::<24>(index, Side::Connector)[control::JOINED];
         if tokens[0] != peer_token || tokens[1] == 0 || mine.swap(1, Ordering::AcqRel) != 0 {
             return Err(unknown);
         }
@@ -235,7 +236,7 @@ impl Arena {
         for _ in 0..looks {
             let index = indices.next % indices.used;
             indices.next = indices.next.wrapping_add(1);
-            let is_left = |side| self.control::<16>(index, side)[control::RELEASED].load(Ordering::Acquire) != 0;
+            let is_left = |side| self.control::<24>(index, side)[control::RELEASED].load(Ordering::Acquire) != 0;
             if is_left(Side::Acceptor) && is_left(Side::Connector) {
                 return Some(index);
             }
@@ -248,8 +249,8 @@ impl Arena {
     }
 
     fn control<const N: usize>(&self, index: u32, side: Side) -> &[AtomicU64; N] {
-        const { assert!(8 * N <= 2 * LINE) }
-        self.region.words(self.layout.control + CONTROL * index as usize + 2 * LINE * side as usize)
+        const { assert!(8 * N <= CONTROL_LINES * LINE) }
+        self.region.words(self.layout.control + CONTROL * index as usize + CONTROL_LINES * LINE * side as usize)
     }
 
     fn buffer(&self, index: u32, side: Side) -> usize {
@@ -341,6 +342,11 @@ pub mod control {
     pub const ASLEEP: usize = 8;
     /// The waiter that the end has for the connection, plus one; 0 for none, [`MANY`] for several.
     pub const WAITER: usize = 9;
+    /// The end waits for room to send.
+    pub const WANTS_ROOM: usize = 10;
+    /// How many bytes the end has taken out of its ring, to the byte. The peer looks only when the end has died: a word of
+    /// a cache line of its own costs the end nothing.
+    pub const CONSUMED: usize = 16;
     /// Several waiters: the peer wakes always.
     pub const MANY: u64 = u64::MAX;
 }
@@ -402,11 +408,11 @@ impl Connection {
         self.arena.buffer(self.index, self.arena.side.peer())
     }
 
-    fn own(&self) -> &[AtomicU64; 16] {
+    fn own(&self) -> &[AtomicU64; 24] {
         self.arena.control(self.index, self.arena.side)
     }
 
-    fn peer(&self) -> &[AtomicU64; 16] {
+    fn peer(&self) -> &[AtomicU64; 24] {
         self.arena.control(self.index, self.arena.side.peer())
     }
 
@@ -440,6 +446,28 @@ impl Connection {
     /// Nobody sleeps for this connection alone.
     pub fn wake_up(&self) {
         self.own()[control::ASLEEP].store(0, Ordering::Relaxed);
+    }
+
+    /// Says whether somebody waits for room to send. Who begins to must look once more afterwards.
+    pub fn want_room(&self, wants: bool) {
+        self.own()[control::WANTS_ROOM].store(wants.into(), Ordering::SeqCst);
+    }
+
+    /// Whether the peer has said so.
+    #[inline]
+    pub(crate) fn peer_wants_room(&self) -> bool {
+        self.peer()[control::WANTS_ROOM].load(Ordering::Relaxed) != 0
+    }
+
+    /// Says how many bytes we have taken out of our ring so far.
+    #[inline]
+    pub(crate) fn note_consumed(&self, consumed: u64) {
+        self.own()[control::CONSUMED].store(consumed, Ordering::Release);
+    }
+
+    /// How many bytes the peer says it has taken out of its ring.
+    pub(crate) fn peer_consumed(&self) -> u64 {
+        self.peer()[control::CONSUMED].load(Ordering::Acquire)
     }
 
     /// Tells the peer that something happened: what it reads next, words and bytes, was stored before. Whether it must be

@@ -36,5 +36,13 @@
 #![deny(unsafe_code)]
 
 pub mod arena;
+pub mod capture;
+pub mod connection;
+pub mod descriptors;
+pub mod exchange;
+pub mod names;
+pub mod policy;
 pub mod ring;
 pub mod shared_memory;
+pub mod statistics;
+pub mod wire;

@@ -151,6 +151,16 @@ impl<'a> Rings<'a> {
         Ok(in_flight)
     }
 
+    /// Whether a peer that has died left bytes unread: it acknowledges late, but knows to the byte what it took.
+    pub fn has_lost(&self) -> bool {
+        self.unread_by_peer() > 0
+    }
+
+    /// Bytes that the peer says it has not taken yet, to the byte.
+    pub fn unread_by_peer(&self) -> u64 {
+        self.progress.produced().saturating_sub(self.connection.peer_consumed())
+    }
+
     /// Bytes that fit in.
     #[inline]
     pub fn room(&self) -> Result<usize, Violation> {
@@ -160,10 +170,17 @@ impl<'a> Rings<'a> {
     /// Whether a writer that was refused should be told that it may write: enough fits in to be worth it.
     #[inline]
     pub fn is_writable(&self) -> Result<bool, Violation> {
-        Ok(self.room()? >= self.size() as usize / 4)
+        Ok(self.room()? >= self.worthwhile())
     }
 
-    /// Puts as much of `parts`, `skip` bytes left out at their beginning, into the ring as fits: how much. If not all of it does, the
+    /// The room that a writer is told of, half of the ring: one that does not wait then gets its usual block in as a whole, as it does
+    /// with the kernel's buffers, which are larger.
+    fn worthwhile(&self) -> usize {
+        self.size() as usize / 2
+    }
+
+    /// Puts as much of `parts`, `skip` bytes left out at their beginning, into the ring as fits: how much. Up to half of the ring it
+    /// is all or nothing. If not all of it fits, the
     /// peer is told that somebody waits. Whoever called then says so with [`Connection::notify`].
     #[inline]
     pub fn send(&self, parts: &[Source<'_>], skip: usize) -> Result<usize, Violation> {
@@ -172,7 +189,9 @@ impl<'a> Rings<'a> {
         if room < total {
             room = self.room()?;
         }
-        let length = room.min(total);
+        // In one piece, if it may fit at all: two writers, or two readers, do not tear it, and a program that does not wait is
+        // rarely told of half a block, for which many are not prepared.
+        let length = if room < total && total <= self.worthwhile() { 0 } else { room.min(total) };
         self.put(parts, skip, length);
         let flags = if length < total { flags::WRITER_BLOCKED } else { 0 };
         let produced = self.progress.produced() + length as u64;
@@ -249,31 +268,39 @@ impl<'a> Rings<'a> {
     pub fn receive(&self, parts: &[Target<'_>], skip: usize) -> Result<(usize, bool), Violation> {
         let word = self.peer_word();
         let readable = word.ahead_of(self.progress.consumed(), self.size())? as usize;
-        let length = self.get(parts, skip, 0, readable);
+        let length = self.get(parts, skip, readable);
         let consumed = self.progress.consumed() + length as u64;
         self.progress.0[2].store(consumed, Ordering::Relaxed);
+        self.connection.note_consumed(consumed);
         Ok((length, length > 0 && self.acknowledge(consumed, readable - length)))
     }
 
-    /// As [`Self::receive`], but leaves the bytes where they are; `offset` of them are not looked at.
-    pub fn peek(&self, parts: &[Target<'_>], offset: usize) -> Result<usize, Violation> {
+    /// As [`Self::receive`], but leaves the bytes where they are.
+    pub fn peek(&self, parts: &[Target<'_>], skip: usize) -> Result<usize, Violation> {
         let readable = self.readable()?;
-        Ok(self.get(parts, 0, offset.min(readable), readable - offset.min(readable)))
+        Ok(self.get(parts, skip, readable))
     }
 
-    /// Throws `length` bytes away that are readable.
-    pub fn skip(&self, length: usize) -> Result<bool, Violation> {
+    /// As [`Self::receive`], but throws away at most `length` bytes.
+    pub fn skip(&self, length: usize) -> Result<(usize, bool), Violation> {
         let readable = self.readable()?;
         let length = length.min(readable);
         let consumed = self.progress.consumed() + length as u64;
         self.progress.0[2].store(consumed, Ordering::Relaxed);
-        Ok(length > 0 && self.acknowledge(consumed, readable - length))
+        self.connection.note_consumed(consumed);
+        Ok((length, length > 0 && self.acknowledge(consumed, readable - length)))
     }
 
-    fn get(&self, parts: &[Target<'_>], mut skip: usize, offset: usize, available: usize) -> usize {
+    /// Changes whenever the peer has sent, or said something about itself.
+    #[inline]
+    pub fn peer_mark(&self) -> u64 {
+        self.connection.region().word(self.connection.own_buffer() + PRODUCER).load(Ordering::Acquire)
+    }
+
+    fn get(&self, parts: &[Target<'_>], mut skip: usize, available: usize) -> usize {
         let ring = self.connection.own_buffer() + CDC_BYTES;
         let size = self.size() as usize;
-        let mut at = ((self.progress.consumed() + offset as u64) % size as u64) as usize;
+        let mut at = (self.progress.consumed() % size as u64) as usize;
         let mut left = available;
         for part in parts {
             let to = skip.min(part.length());
@@ -298,11 +325,11 @@ impl<'a> Rings<'a> {
     fn acknowledge(&self, consumed: u64, left: usize) -> bool {
         // Looked at behind the copy: a writer that finds the ring full says so, and then looks once more itself.
         fence(Ordering::SeqCst);
-        let is_waited_for = self.peer_word().flags & flags::WRITER_BLOCKED != 0;
+        let is_waited_for = self.peer_word().flags & flags::WRITER_BLOCKED != 0 || self.connection.peer_wants_room();
         let unannounced = consumed - self.progress.announced();
         let size = self.size() as usize;
         let is_due = unannounced >= (size as u64 / 10).max(2048);
-        let has_room = size - left >= size / 4;
+        let has_room = size - left >= self.worthwhile();
         if !is_due && !(is_waited_for && has_room) {
             return false;
         }

@@ -241,6 +241,11 @@ impl<'a> Source<'a> {
     pub const fn length(&self) -> usize {
         self.0.iov_len
     }
+
+    /// Where it is, and its bytes: for a call that hands it on.
+    pub const fn as_raw(&self) -> (*mut c_void, usize) {
+        (self.0.iov_base, self.0.iov_len)
+    }
 }
 
 impl<'a> Target<'a> {
@@ -265,6 +270,11 @@ impl<'a> Target<'a> {
     /// Bytes of it.
     pub const fn length(&self) -> usize {
         self.0.iov_len
+    }
+
+    /// Where it is, and its bytes: for a call that hands it on.
+    pub const fn as_raw(&self) -> (*mut c_void, usize) {
+        (self.0.iov_base, self.0.iov_len)
     }
 }
 

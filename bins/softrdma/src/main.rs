@@ -5,6 +5,7 @@
 mod devices;
 mod doctor;
 mod ping;
+mod run;
 mod stat;
 
 use std::process::ExitCode;
@@ -19,6 +20,8 @@ Examples:
     softrdma ping 10.0.0.1
   What is a running softrdma-perf doing?
     softrdma stat --json
+  TCP connections of an unmodified program through shared memory (the other end too; then look with smcss):
+    softrdma run --smc -- redis-server --port 6379
 
 Logs go to standard error: -v shows more, RUST_LOG decides in detail. Exit status: 0 if all went well, 1 if something
 failed, 2 for a wrong command line.";
@@ -41,6 +44,8 @@ enum Command {
     Devices(devices::DevicesArguments),
     /// Shows the counters of running processes: per queue pair, port and device.
     Stat(stat::StatArguments),
+    /// Runs an unmodified program over softrdma: the same process, its exit status.
+    Run(run::RunArguments),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +54,7 @@ fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Devices(arguments) => devices::run(&arguments),
         Command::Stat(arguments) => stat::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
     }
 }
 

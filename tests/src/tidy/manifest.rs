@@ -13,9 +13,27 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("softrdma-smc", &[]),
     ("softrdma-bins-common", &["softrdma-verbs"]),
     ("softrdma-perf", BINARY),
-    ("softrdma", BINARY),
-    ("softrdma-tests", APPLICATION),
-    ("softrdma-bench", APPLICATION),
+    ("softrdma-smc-preload", &["softrdma-smc"]),
+    ("softrdma-smc-tools", &["softrdma-bins-common", "softrdma-smc"]),
+    (
+        "softrdma",
+        &[
+            "softrdma-stack",
+            "softrdma-mpa-ddp-rdmap",
+            "softrdma-dpdk-glue?",
+            "softrdma-verbs",
+            "softrdma-bins-common",
+            "softrdma-smc-tools",
+        ],
+    ),
+    (
+        "softrdma-tests",
+        &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs", "softrdma-smc"],
+    ),
+    (
+        "softrdma-bench",
+        &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs", "softrdma-smc"],
+    ),
 ];
 
 /// A trailing `?` means: only as an optional dependency, so that everything builds without DPDK.

@@ -1,0 +1,148 @@
+//! What connections cost while nothing happens on them.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::report::{Against, Bar, Line, median};
+use crate::rig::{Daemon, Rig, Role, Side, Trouble};
+
+/// Connections that stay busy beside the idle ones.
+const BUSY: usize = 16;
+/// Round trips after which a connection has proven to last.
+const ROUND_TRIPS: u32 = 100;
+/// How long memory is given to be handed back before it is measured.
+const SETTLE: Duration = Duration::from_secs(3);
+/// How long an idle process is watched.
+const WATCH: Duration = Duration::from_secs(10);
+
+/// A server that waits by epoll and the client that visits it, once the client has done what it came for.
+struct Visit {
+    client: Daemon,
+    server: Daemon,
+    printed: Value,
+}
+
+impl Visit {
+    fn begin(rig: &Rig, side: Side, busy: usize, idle: u64, seconds: f64) -> Result<Self, Trouble> {
+        let port = rig.free_port();
+        let text = port.to_string();
+        let server = rig.serve(rig.own_end(Role::Server, side, &["crowd", &text]), port)?;
+        let numbers = [seconds.to_string(), busy.to_string(), idle.to_string(), ROUND_TRIPS.to_string()];
+        let options = ["--seconds", "--busy", "--idle", "--round-trips"];
+        let mut arguments = vec!["visit", text.as_str()];
+        arguments.extend(options.into_iter().zip(&numbers).flat_map(|(option, number)| [option, number.as_str()]));
+        let mut client = rig.start(rig.own_end(Role::Client, side, &arguments))?;
+        let line = rig.first_line(&mut client)?;
+        rig.check(side, &server, busy as u64 + idle)?;
+        let printed = serde_json::from_str(&line).map_err(|error| format!("the client printed '{line}': {error}"))?;
+        Ok(Visit { client, server, printed })
+    }
+
+    fn rate(&self, when: &str) -> f64 {
+        let rates = self.printed[when].as_array().map(Vec::as_slice).unwrap_or_default();
+        median(&rates.iter().filter_map(Value::as_f64).collect::<Vec<_>>())
+    }
+
+    /// Of both processes, client first.
+    fn ids(&self) -> [u32; 2] {
+        [self.client.id(), self.server.id()]
+    }
+
+    /// Fails unless the idle connections work still.
+    fn end(self, rig: &Rig) -> Result<(), Trouble> {
+        rig.finish(self.client)
+    }
+}
+
+/// Memory of many idle connections, and what they cost the busy ones.
+pub(crate) fn memory(rig: &Rig, idle: u64) -> Result<Vec<Line>, Trouble> {
+    let (plain, plain_kept, _) = measure_memory(rig, Side::Plain, idle)?;
+    let (accelerated, _, rates) = measure_memory(rig, Side::Accelerated, idle)?;
+    let each = |pss_kib: u64| pss_kib as f64 / idle as f64;
+    let line = |end: &str, at: usize| {
+        let what = format!("{idle} idle connections, memory of each, {end}");
+        let halves = [(each(accelerated[at]), each(plain[at]))];
+        Line::of_rounds(&what, "KiB", Bar::AtMost(40.0), Against::Difference, &halves)
+    };
+    let what = format!("{BUSY} busy connections beside {idle} idle / alone");
+    let mut kept = Line::of_rounds(&what, "round trips a second", Bar::AtLeast(0.95), Against::Ratio, &[rates]);
+    kept.remark = format!("plain: {plain_kept:.3}");
+    Ok(vec![line("client", 0), line("server", 1), kept])
+}
+
+/// Proportional set sizes in KiB of both processes; the busy ones' speed beside the idle ones over that alone; both.
+fn measure_memory(rig: &Rig, side: Side, idle: u64) -> Result<([u64; 2], f64, (f64, f64)), Trouble> {
+    eprint!("\ridle connections: {side:?}   ");
+    let visit = Visit::begin(rig, side, BUSY, idle, rig.seconds / 2.0)?;
+    thread::sleep(SETTLE);
+    let [client, server] = visit.ids();
+    let sizes = [proportional_set_size(client)?, proportional_set_size(server)?];
+    let rates = (visit.rate("beside"), visit.rate("alone"));
+    visit.end(rig)?;
+    eprintln!();
+    Ok((sizes, rates.0 / rates.1, rates))
+}
+
+fn proportional_set_size(id: u32) -> Result<u64, Trouble> {
+    let text = read(&format!("/proc/{id}/smaps_rollup"))?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse().ok())
+        .ok_or_else(|| format!("no Pss of process {id}"))
+}
+
+fn read(path: &str) -> Result<String, Trouble> {
+    fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))
+}
+
+/// What two processes with some accelerated connections do while nothing happens.
+pub(crate) fn idle_process(rig: &Rig) -> Result<Vec<Line>, Trouble> {
+    const CONNECTIONS: u64 = 10;
+    let visit = Visit::begin(rig, Side::Accelerated, 0, CONNECTIONS, 0.0)?;
+    thread::sleep(SETTLE);
+    let before = visit.ids().map(Activity::of);
+    thread::sleep(WATCH);
+    let after = visit.ids().map(Activity::of);
+    visit.end(rig)?;
+    let mut lines = Vec::new();
+    for (name, (before, after)) in ["client", "server"].into_iter().zip(before.into_iter().zip(after)) {
+        let (before, after) = (before?, after?);
+        let mut line = |what: &str, bar, more: u64| {
+            let what = format!("idle for {} s, {what}, {name}", WATCH.as_secs());
+            lines.push(Line::of_rounds(&what, "", Bar::AtMost(bar), Against::Nothing, &[(more as f64, 0.0)]));
+        };
+        line("ticks", 1.0, after.ticks - before.ticks);
+        line("wake-ups", 10.0, after.wake_ups - before.wake_ups);
+    }
+    Ok(lines)
+}
+
+/// What a process has done so far.
+struct Activity {
+    /// Of CPU time, in the application and in the kernel.
+    ticks: u64,
+    /// Times that one of its threads went to sleep by itself.
+    wake_ups: u64,
+}
+
+impl Activity {
+    fn of(id: u32) -> Result<Self, Trouble> {
+        let stat = read(&format!("/proc/{id}/stat"))?;
+        // proc(5): utime and stime are the 14th and 15th fields; the second is a name in parentheses that may hold anything.
+        let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+        let ticks = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        let tasks = fs::read_dir(format!("/proc/{id}/task")).map_err(|error| error.to_string())?;
+        let wake_ups = tasks
+            .flatten()
+            .filter_map(|task| fs::read_to_string(task.path().join("status")).ok())
+            .filter_map(|status| {
+                status
+                    .lines()
+                    .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
+            })
+            .sum();
+        Ok(Activity { ticks, wake_ups })
+    }
+}

@@ -1,0 +1,248 @@
+//! What the library itself asks of the kernel about the program's descriptors.
+
+use std::ffi::{c_int, c_void};
+use std::net::SocketAddr;
+use std::os::fd::{BorrowedFd, RawFd};
+
+use libc::{iovec, msghdr};
+use rustix::io::Errno;
+use softrdma_smc::shared_memory::{Source, Target};
+
+use super::real;
+
+/// Parts that one call hands to the kernel; more of them take another.
+const MAX_PARTS: usize = 1024;
+
+/// A descriptor of the program's, for a call that is made at once.
+pub(crate) fn borrowed(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the program has passed the number in the call that is being made, or it is a socket in our table. If it is closed
+    // meanwhile by another thread the kernel says so, as it would without us; nothing here keeps it.
+    unsafe { BorrowedFd::borrow_raw(fd.max(0)) }
+}
+
+/// The parts of a call to the kernel: `skip` bytes left out, and no more than `limit`.
+struct Parts {
+    parts: [iovec; MAX_PARTS],
+    count: usize,
+}
+
+impl Parts {
+    fn new(given: impl Iterator<Item = (*mut c_void, usize)>, mut skip: usize, mut limit: usize) -> Self {
+        let mut parts = [iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_PARTS];
+        let mut count = 0;
+        for (base, length) in given {
+            let from = skip.min(length);
+            skip -= from;
+            let taken = (length - from).min(limit);
+            limit -= taken;
+            if taken == 0 {
+                continue;
+            }
+            parts[count] = iovec { iov_base: base.cast::<u8>().wrapping_add(from).cast(), iov_len: taken };
+            count += 1;
+            if count == MAX_PARTS {
+                break;
+            }
+        }
+        Self { parts, count }
+    }
+
+    fn message(&mut self) -> msghdr {
+        // SAFETY: all of a msghdr may be 0: no address, no parts, no control data.
+        let mut message: msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = self.parts.as_mut_ptr();
+        message.msg_iovlen = self.count;
+        message
+    }
+}
+
+fn result(returned: isize) -> Result<usize, Errno> {
+    usize::try_from(returned).map_err(|_| last_error())
+}
+
+/// What the call that just failed left behind.
+pub(crate) fn last_error() -> Errno {
+    // SAFETY: the address is the thread's own errno, always valid.
+    let number = unsafe { *libc::__errno_location() };
+    if number > 0 { Errno::from_raw_os_error(number) } else { Errno::IO }
+}
+
+/// Receives over TCP, at most `limit` bytes, into `parts` without their first `skip` bytes.
+pub(crate) fn receive(
+    fd: RawFd,
+    parts: &[Target<'_>],
+    skip: usize,
+    limit: usize,
+    flags: c_int,
+) -> Result<usize, Errno> {
+    let mut parts = Parts::new(parts.iter().map(Target::as_raw), skip, limit);
+    let mut message = parts.message();
+    // SAFETY: the parts lie within those that the program vouched for.
+    result(unsafe { real::recvmsg(fd, &raw mut message, flags) })
+}
+
+/// Sends over TCP what `parts` hold without their first `skip` bytes.
+pub(crate) fn send(fd: RawFd, parts: &[Source<'_>], skip: usize, flags: c_int) -> Result<usize, Errno> {
+    let mut parts = Parts::new(parts.iter().map(Source::as_raw), skip, usize::MAX);
+    let message = parts.message();
+    // SAFETY: as above.
+    result(unsafe { real::sendmsg(fd, &raw const message, flags) })
+}
+
+/// Sleeps until TCP has something, the way a receiving call of the program's would: its time limit, its signals, its cancellation.
+/// 0 at the end of the stream.
+pub(crate) fn sleep(fd: RawFd) -> Result<usize, Errno> {
+    let mut byte = 0_u8;
+    // SAFETY: one byte of ours.
+    result(unsafe { real::recv(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) })
+}
+
+/// Waits for `events` at most `timeout_ms`: those that there are.
+pub(crate) fn poll(fd: RawFd, events: i16, timeout_ms: c_int) -> Result<i16, Errno> {
+    let mut descriptor = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: one record of ours.
+    result(unsafe { real::poll(&raw mut descriptor, 1, timeout_ms) } as isize)?;
+    Ok(descriptor.revents)
+}
+
+/// Takes doorbells off the stream: whether it is still open.
+pub(crate) fn take_doorbells(fd: RawFd) -> Result<bool, Errno> {
+    let mut bytes = [0_u8; 256];
+    loop {
+        // SAFETY: memory of ours.
+        let taken = result(unsafe { real::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) });
+        match taken {
+            Ok(0) => return Ok(false),
+            Ok(taken) if taken < bytes.len() => return Ok(true),
+            Ok(_) => {}
+            Err(Errno::AGAIN) => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Wakes whoever sleeps at the other end. If the stream is full of doorbells, nobody sleeps there.
+pub(crate) fn ring_doorbell(fd: RawFd) {
+    let bell = [0_u8];
+    // SAFETY: one byte of ours.
+    let _ = unsafe { real::send(fd, bell.as_ptr().cast(), 1, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+}
+
+/// Whether calls on `fd` do not wait.
+pub(crate) fn is_nonblocking(fd: RawFd) -> bool {
+    // SAFETY: takes no argument and touches no memory.
+    unsafe { real::fcntl(fd, libc::F_GETFL, 0) & libc::O_NONBLOCK != 0 }
+}
+
+/// A socket option that is a number.
+pub(crate) fn option(fd: RawFd, level: c_int, name: c_int) -> Option<c_int> {
+    let (mut value, mut size) = (0_i32, 4);
+    // SAFETY: four bytes of ours.
+    let returned = unsafe { real::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut size) };
+    (returned == 0 && size == 4).then_some(value)
+}
+
+/// Sets a socket option that is a number.
+pub(crate) fn set_option(fd: RawFd, level: c_int, name: c_int, value: c_int) {
+    // SAFETY: four bytes of ours.
+    let _ = unsafe { real::setsockopt(fd, level, name, (&raw const value).cast(), 4) };
+}
+
+/// The time limit that `name` (SO_RCVTIMEO, SO_SNDTIMEO) sets, in milliseconds; -1 without.
+pub(crate) fn time_limit_ms(fd: RawFd, name: c_int) -> c_int {
+    let mut value = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let mut size = size_of::<libc::timeval>() as u32;
+    // SAFETY: a record of ours and its size.
+    unsafe { real::getsockopt(fd, libc::SOL_SOCKET, name, (&raw mut value).cast(), &raw mut size) };
+    let milliseconds = value.tv_sec.saturating_mul(1000).saturating_add((value.tv_usec + 999) / 1000);
+    if milliseconds == 0 { -1 } else { c_int::try_from(milliseconds).unwrap_or(c_int::MAX) }
+}
+
+/// Whether closing `fd` throws away what is not sent yet (SO_LINGER without a time).
+pub(crate) fn lingers_not(fd: RawFd) -> bool {
+    rustix::net::sockopt::socket_linger(borrowed(fd)) == Ok(Some(std::time::Duration::ZERO))
+}
+
+/// Both ends of a connection: ours, the peer's.
+pub(crate) fn ends(fd: RawFd) -> Option<(SocketAddr, SocketAddr)> {
+    let local = rustix::net::getsockname(borrowed(fd)).ok()?;
+    let peer = rustix::net::getpeername(borrowed(fd)).ok()??;
+    Some((SocketAddr::try_from(local).ok()?, SocketAddr::try_from(peer).ok()?))
+}
+
+/// The signal for whoever writes to a connection that is gone, to this thread.
+pub(crate) fn raise_broken_pipe() {
+    // SAFETY: raises a signal for this very thread.
+    unsafe { libc::raise(libc::SIGPIPE) };
+}
+
+/// Says to the kernel that the receiving end of `fd` is shut, which wakes who sleeps there.
+pub(crate) fn shut_receiving(fd: RawFd) {
+    // SAFETY: touches no memory.
+    let _ = unsafe { real::shutdown(fd, libc::SHUT_RD) };
+}
+
+/// Adds, changes or removes what an epoll instance watches.
+pub(crate) fn epoll_control(epoll: RawFd, operation: c_int, fd: RawFd, events: u32, data: u64) -> Result<(), Errno> {
+    let mut event = libc::epoll_event { events, u64: data };
+    // SAFETY: a record of ours.
+    result(unsafe { real::epoll_ctl(epoll, operation, fd, &raw mut event) } as isize).map(drop)
+}
+
+/// Our end of a connection, or where a socket listens.
+pub(crate) fn local(fd: RawFd) -> Option<SocketAddr> {
+    SocketAddr::try_from(rustix::net::getsockname(borrowed(fd)).ok()?).ok()
+}
+
+/// An internet address that the program has passed.
+///
+/// # Safety
+///
+/// `address` must be null or have `size` bytes.
+pub(crate) unsafe fn read_address(address: *const libc::sockaddr, size: libc::socklen_t) -> Option<SocketAddr> {
+    if address.is_null() || (size as usize) < size_of::<libc::sockaddr_in>() {
+        return None;
+    }
+    // SAFETY: as many bytes as the family of an address that has them says, whose size was looked at.
+    unsafe {
+        match c_int::from((*address).sa_family) {
+            libc::AF_INET => {
+                let address = address.cast::<libc::sockaddr_in>().read_unaligned();
+                let ip = std::net::Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr));
+                Some(SocketAddr::new(ip.into(), u16::from_be(address.sin_port)))
+            }
+            libc::AF_INET6 if size as usize >= size_of::<libc::sockaddr_in6>() => {
+                let address = address.cast::<libc::sockaddr_in6>().read_unaligned();
+                let ip = std::net::Ipv6Addr::from(address.sin6_addr.s6_addr);
+                Some(SocketAddr::new(ip.into(), u16::from_be(address.sin6_port)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What the process's file is called.
+pub(crate) fn program_name() -> String {
+    let path = rustix::fs::readlink("/proc/self/exe", Vec::new()).unwrap_or_default();
+    let path = path.to_string_lossy().into_owned();
+    path.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// Says something that the user must know, once, where errors go.
+pub(crate) fn complain(what: &str) {
+    let line = format!("softrdma-smc: {what}\n");
+    // SAFETY: a string of ours.
+    let _ = unsafe { real::write(2, line.as_ptr().cast(), line.len()) };
+}
+
+/// Does nothing for a while.
+pub(crate) fn pause(time: std::time::Duration) {
+    std::thread::sleep(time);
+}
+
+/// The events that an epoll instance has just now: how many.
+pub(crate) fn epoll_look(epoll: RawFd, events: &mut [libc::epoll_event]) -> usize {
+    // SAFETY: a slice of records.
+    let found = unsafe { real::epoll_wait(epoll, events.as_mut_ptr(), events.len() as c_int, 0) };
+    usize::try_from(found).unwrap_or(0)
+}

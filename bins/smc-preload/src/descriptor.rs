@@ -1,0 +1,155 @@
+//! Making, copying and closing the program's descriptors.
+
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use softrdma_smc::policy::Action;
+
+use crate::abi::kernel;
+use crate::epoll;
+use crate::fork;
+use crate::socket::{Mode, Role, Socket, flag};
+use crate::table::{self, Entry};
+use crate::upgrade;
+
+/// `fd` is a new TCP socket.
+pub(crate) fn opened(fd: RawFd) {
+    closing(fd);
+    if upgrade::is_enabled()
+        && let Some(socket) = Socket::new()
+    {
+        socket.add_descriptor(fd);
+    }
+}
+
+/// `fd` is a new epoll instance.
+pub(crate) fn opened_epoll(fd: RawFd) {
+    closing(fd);
+    if fd >= 0 && upgrade::is_enabled() {
+        epoll::instance(fd);
+    }
+}
+
+/// `fd` listens.
+pub(crate) fn listening(fd: RawFd) {
+    if let Some(socket) = table::socket(fd)
+        && socket.mode() == Mode::Idle
+        && let Some(announcement) = kernel::local(fd).and_then(upgrade::announce)
+    {
+        socket.keep(announcement);
+    }
+}
+
+/// `fd` was accepted from `listener`.
+pub(crate) fn accepted(listener: RawFd, fd: RawFd) {
+    closing(fd);
+    if table::is_known(listener)
+        && let Some(address) = kernel::local(fd)
+    {
+        begin(fd, address, Role::Acceptor);
+    }
+}
+
+fn begin(fd: RawFd, service: SocketAddr, role: Role) {
+    let action = upgrade::action(service, role);
+    if action == Action::Tcp {
+        return;
+    }
+    let Some(socket) = table::socket(fd).or_else(Socket::new) else {
+        return;
+    };
+    if action == Action::Require {
+        socket.require();
+    }
+    socket.begin(role);
+    if role == Role::Acceptor {
+        socket.add_descriptor(fd);
+    }
+    upgrade::begin_connection(&socket, fd);
+}
+
+/// `fd` is being connected to `service`.
+pub(crate) fn connecting(fd: RawFd, service: Option<SocketAddr>) {
+    if let Some(socket) = table::socket(fd)
+        && socket.mode() == Mode::Idle
+    {
+        match service {
+            Some(service) if upgrade::action(service, Role::Connector) != Action::Tcp => {
+                begin(fd, service, Role::Connector);
+            }
+            _ => {
+                socket.stay_plain();
+            }
+        }
+    }
+}
+
+/// `to` is a copy of `from`.
+pub(crate) fn copied(from: RawFd, to: RawFd) {
+    if from == to || !fork::is_own_process() {
+        return;
+    }
+    forget(to);
+    if let Some(entry) = table::entry(from) {
+        match entry.as_ref() {
+            Entry::Socket(socket) => socket.add_descriptor(to),
+            Entry::Epoll(epoll) => {
+                epoll.add_descriptor(to);
+                table::insert(to, entry.clone());
+            }
+        }
+    }
+}
+
+/// `fd` is about to be closed, or replaced.
+pub(crate) fn closing(fd: RawFd) {
+    if table::is_known(fd) && fork::is_own_process() {
+        forget(fd);
+    }
+}
+
+fn forget(fd: RawFd) {
+    match table::remove(fd).as_deref() {
+        Some(Entry::Socket(socket)) => {
+            epoll::forget(socket, fd);
+            socket.remove_descriptor(fd);
+        }
+        Some(Entry::Epoll(epoll)) => epoll.remove_descriptor(fd),
+        None => {}
+    }
+}
+
+/// The program's calls on `fd` wait from now on, or do not.
+pub(crate) fn set_nonblocking(fd: RawFd, is_nonblocking: bool) {
+    if let Some(socket) = table::active_socket(fd) {
+        note_nonblocking(&socket, is_nonblocking);
+    }
+}
+
+/// The program wants signals for what happens to `fd`, or does not.
+pub(crate) fn set_signals(fd: RawFd, wants_signals: bool) {
+    if let Some(socket) = table::active_socket(fd) {
+        if wants_signals {
+            socket.set_flag(flag::SIGNALS);
+        } else {
+            socket.clear_flag(flag::SIGNALS);
+        }
+        socket.tell_waiter();
+    }
+}
+
+fn note_nonblocking(socket: &Arc<Socket>, is_nonblocking: bool) {
+    if is_nonblocking {
+        socket.set_flag(flag::NONBLOCKING);
+    } else {
+        socket.clear_flag(flag::NONBLOCKING);
+    }
+}
+
+/// Looks up whether the program's calls on `socket` wait.
+pub(crate) fn look_up_nonblocking(socket: &Arc<Socket>) {
+    if let Some(fd) = socket.descriptor() {
+        note_nonblocking(socket, kernel::is_nonblocking(fd));
+    }
+}

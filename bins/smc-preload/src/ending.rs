@@ -1,0 +1,69 @@
+//! shutdown, for connections that have rings.
+
+use std::ffi::c_int;
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use softrdma_smc::ring::state;
+
+use crate::abi::kernel;
+use crate::socket::{Mode, Socket, flag};
+use crate::transfer;
+
+/// How long a connection that is just getting its rings is waited for.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// `shutdown`, unless the kernel's will do.
+pub(crate) fn shut_down(socket: &Socket, fd: RawFd, how: c_int) -> Option<Result<(), Errno>> {
+    if socket.stay_plain() {
+        return None;
+    }
+    if !matches!(how, libc::SHUT_RD | libc::SHUT_WR | libc::SHUT_RDWR) {
+        return Some(Err(Errno::INVAL));
+    }
+    if is_over(socket) {
+        return Some(Err(Errno::NOTCONN));
+    }
+    if how != libc::SHUT_RD && !wait_for_switch(socket) {
+        socket.set_flag(flag::SENDING_SHUT);
+        // It goes on over TCP, and so does its end.
+        return None;
+    }
+    if how != libc::SHUT_WR {
+        socket.set_flag(flag::RECEIVING_SHUT);
+        kernel::shut_receiving(fd);
+    }
+    if how != libc::SHUT_RD && socket.set_flag(flag::SENDING_SHUT) {
+        let lock = socket.lock_sending();
+        if let Some((_, rings)) = socket.rings() {
+            rings.say(state::SENDING_DONE);
+        }
+        drop(lock);
+        socket.notify();
+    }
+    socket.wake_watchers();
+    Some(Ok(()))
+}
+
+/// Whether nothing is left of the connection: both ends have finished, or it was reset and the program has heard of it.
+pub(crate) fn is_over(socket: &Socket) -> bool {
+    let Some((_, rings)) = socket.rings() else {
+        return false;
+    };
+    let has_finished = socket.has_flag(flag::SENDING_SHUT)
+        && rings.peer_state() & (state::SENDING_DONE | state::CLOSED) != 0
+        && transfer::end(socket, &rings).is_some();
+    has_finished || socket.has_flag(flag::RESET_TOLD)
+}
+
+fn wait_for_switch(socket: &Socket) -> bool {
+    let started = Instant::now();
+    while !socket.has_switched() && matches!(socket.mode(), Mode::Prepared | Mode::Ring) {
+        if started.elapsed() > PATIENCE {
+            return false;
+        }
+        std::thread::yield_now();
+    }
+    socket.has_switched()
+}

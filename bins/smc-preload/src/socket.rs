@@ -1,0 +1,560 @@
+//! A TCP connection of the program's, and how far it has come on its way into shared memory.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use rustix::io::Errno;
+use softrdma_smc::arena::{Connection, WAITERS};
+use softrdma_smc::names::Announcement;
+use softrdma_smc::ring::{Progress, Rings, state};
+use softrdma_smc::statistics;
+
+use crate::abi::kernel;
+use crate::epoll::Registration;
+use crate::fork;
+use crate::lock::Lock;
+use crate::show;
+use crate::shared_words::{SharedWords, WORDS};
+use crate::table::{self, Entry};
+use crate::upgrade;
+
+/// What the words of a connection are; the first counts its holders.
+mod word {
+    pub(super) const MODE: usize = 1;
+    /// How many threads are sending over TCP just now; at the top, where sending goes.
+    pub(super) const SEND_GATE: usize = 2;
+    pub(super) const SENT: usize = 3;
+    pub(super) const RECEIVED: usize = 4;
+    pub(super) const TRANSFERS: usize = 5;
+    /// How many threads are receiving over TCP just now.
+    pub(super) const READERS: usize = 6;
+    pub(super) const FLAGS: usize = 7;
+    pub(super) const SEND_LOCK: usize = 8;
+    pub(super) const RECEIVE_LOCK: usize = 9;
+    pub(super) const PROGRESS: usize = 10;
+}
+
+/// Sending goes into the ring as soon as the peer knows from which byte on.
+const SWITCHING: u64 = 1 << 32;
+/// Sending goes into the ring.
+const SWITCHED: u64 = 1 << 33;
+
+/// Where a connection is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u64)]
+pub(crate) enum Mode {
+    /// Not connected, or somebody else's business.
+    Idle = 0,
+    /// Over TCP, for now.
+    Undecided = 1,
+    /// The peer may begin to send through the ring.
+    Prepared = 2,
+    /// So may we.
+    Ring = 3,
+    /// Over TCP, for good.
+    Plain = 4,
+}
+
+/// What has happened to a connection, in bits.
+pub(crate) mod flag {
+    /// The program's calls do not wait.
+    pub(crate) const NONBLOCKING: u64 = 1;
+    /// The program receives no more.
+    pub(crate) const RECEIVING_SHUT: u64 = 2;
+    /// The program sends no more.
+    pub(crate) const SENDING_SHUT: u64 = 4;
+    /// TCP has come to its end.
+    pub(crate) const TCP_ENDED: u64 = 8;
+    /// TCP was reset.
+    pub(crate) const TCP_RESET: u64 = 16;
+    /// The program was told of the reset.
+    pub(crate) const RESET_TOLD: u64 = 32;
+    /// Something was sent to a peer that had closed.
+    pub(crate) const SENT_TO_CLOSED: u64 = 64;
+    /// The peer has broken the rules.
+    pub(crate) const VIOLATED: u64 = 128;
+    /// The program wants a signal whenever something happens (O_ASYNC): the kernel sends it, with a doorbell.
+    pub(crate) const SIGNALS: u64 = 4096;
+    /// The program wants an abort for a close.
+    pub(crate) const ABRUPT: u64 = 1024;
+    /// The peer was told that this end is closed.
+    pub(crate) const GOODBYE_SAID: u64 = 2048;
+    /// The program wants its small segments sent at once, as far as it knows.
+    pub(crate) const NO_DELAY: u64 = 256;
+    /// The program holds its segments back, as far as it knows.
+    pub(crate) const CORKED: u64 = 512;
+}
+
+/// Which end of a connection a socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Role {
+    Connector = 1,
+    Acceptor = 2,
+}
+
+impl Role {
+    /// As the tools call it.
+    pub(crate) const fn shown(self) -> statistics::Role {
+        match self {
+            Self::Connector => statistics::Role::Client,
+            Self::Acceptor => statistics::Role::Server,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    words: SharedWords,
+    key: u64,
+    role: AtomicU8,
+    connection: OnceLock<Connection>,
+    descriptors: Mutex<Vec<RawFd>>,
+    watchers: Mutex<Vec<Weak<Registration>>>,
+    /// How long it has been worth spinning, in nanoseconds.
+    pub(crate) spin_ns: AtomicU32,
+    /// What the tools see of it.
+    entry: OnceLock<statistics::Entry>,
+    /// That it listens, and has SMC.
+    announcement: OnceLock<Announcement>,
+    /// Without rings it is not used.
+    is_required: AtomicBool,
+    /// How often the program was refused room, or was told that there is none.
+    pub(crate) refusals: AtomicU32,
+    /// Threads that sleep until something happens to it, and those of them that sleep to receive.
+    pub(crate) sleepers: AtomicU32,
+    pub(crate) sleeping_receivers: AtomicU32,
+}
+
+impl Socket {
+    /// A socket that is connected to nothing yet.
+    pub(crate) fn new() -> Option<Arc<Self>> {
+        static KEYS: AtomicU64 = AtomicU64::new(1);
+        Some(Arc::new(Self {
+            words: SharedWords::new()?,
+            key: KEYS.fetch_add(1, Ordering::Relaxed),
+            role: AtomicU8::new(0),
+            connection: OnceLock::new(),
+            descriptors: Mutex::default(),
+            watchers: Mutex::default(),
+            spin_ns: AtomicU32::new(0),
+            entry: OnceLock::new(),
+            announcement: OnceLock::new(),
+            is_required: AtomicBool::new(false),
+            refusals: AtomicU32::new(0),
+            sleepers: AtomicU32::new(0),
+            sleeping_receivers: AtomicU32::new(0),
+        }))
+    }
+
+    fn words(&self) -> &[AtomicU64; WORDS] {
+        self.words.get()
+    }
+
+    /// What the exchange calls it.
+    pub(crate) const fn key(&self) -> u64 {
+        self.key
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        match self.words()[word::MODE].load(Ordering::Acquire) {
+            1 => Mode::Undecided,
+            2 => Mode::Prepared,
+            3 => Mode::Ring,
+            4 => Mode::Plain,
+            _ => Mode::Idle,
+        }
+    }
+
+    fn change_mode(&self, from: Mode, to: Mode) -> bool {
+        let word = &self.words()[word::MODE];
+        word.compare_exchange(from as u64, to as u64, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Whether its bytes go over TCP for good.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.mode() == Mode::Plain
+    }
+
+    /// The tools see it there.
+    pub(crate) fn set_entry(&self, entry: statistics::Entry) {
+        let _ = self.entry.set(entry);
+    }
+
+    /// Shows something of it to the tools.
+    #[inline]
+    pub(crate) fn show(&self, with: impl FnOnce(&statistics::Entry)) {
+        if let Some(entry) = self.entry.get() {
+            with(entry);
+        }
+    }
+
+    /// It listens, which `announcement` says as long as it does.
+    pub(crate) fn keep(&self, announcement: Announcement) {
+        let _ = self.announcement.set(announcement);
+    }
+
+    /// It is of no use without rings.
+    pub(crate) fn require(&self) {
+        self.is_required.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_required(&self) -> bool {
+        self.is_required.load(Ordering::Acquire)
+    }
+
+    /// It is being connected, or was accepted.
+    pub(crate) fn begin(&self, role: Role) {
+        self.role.store(role as u8, Ordering::Release);
+        self.change_mode(Mode::Idle, Mode::Undecided);
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        if self.role.load(Ordering::Acquire) == Role::Connector as u8 { Role::Connector } else { Role::Acceptor }
+    }
+
+    /// Decides that its bytes go over TCP for good, if nothing else is decided yet: whether they do.
+    pub(crate) fn stay_plain(&self) -> bool {
+        let is_new = [Mode::Undecided, Mode::Idle].into_iter().any(|mode| self.change_mode(mode, Mode::Plain));
+        if is_new {
+            upgrade::withdraw(self);
+            self.let_through();
+        }
+        self.mode() == Mode::Plain
+    }
+
+    /// The peer has declined: it has not sent through the ring, and will not.
+    pub(crate) fn give_up_rings(&self) -> bool {
+        if self.change_mode(Mode::Prepared, Mode::Plain) {
+            self.let_through();
+        }
+        self.stay_plain()
+    }
+
+    fn let_through(&self) {
+        for fd in self.descriptors().iter() {
+            table::let_through(*fd, self);
+        }
+    }
+
+    pub(crate) fn descriptors(&self) -> MutexGuard<'_, Vec<RawFd>> {
+        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn watchers(&self) -> MutexGuard<'_, Vec<Weak<Registration>>> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A descriptor of it, any.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        self.descriptors().first().copied()
+    }
+
+    /// `fd` is it as well.
+    pub(crate) fn add_descriptor(self: &Arc<Self>, fd: RawFd) {
+        self.descriptors().push(fd);
+        table::insert(fd, Arc::new(Entry::Socket(self.clone())));
+    }
+
+    pub(crate) fn has_flag(&self, flag: u64) -> bool {
+        self.words()[word::FLAGS].load(Ordering::Acquire) & flag != 0
+    }
+
+    /// Sets it: whether it was not set before.
+    pub(crate) fn set_flag(&self, flag: u64) -> bool {
+        self.words()[word::FLAGS].fetch_or(flag, Ordering::AcqRel) & flag == 0
+    }
+
+    /// TCP has no more bytes: the peer has closed or died, unless we asked for no more ourselves.
+    pub(crate) fn note_tcp_end(&self) {
+        if !self.has_flag(flag::RECEIVING_SHUT) {
+            self.set_flag(flag::TCP_ENDED);
+        }
+    }
+
+    pub(crate) fn clear_flag(&self, flag: u64) {
+        self.words()[word::FLAGS].fetch_and(!flag, Ordering::AcqRel);
+    }
+
+    /// Its rings, once it has some.
+    #[inline]
+    pub(crate) fn rings(&self) -> Option<(&Connection, Rings<'_>)> {
+        let connection = self.connection.get()?;
+        let progress = self.words()[word::PROGRESS..].first_chunk().map(Progress::new)?;
+        Some((connection, Rings::new(connection, progress)))
+    }
+
+    /// Whether it can have rings: only one process may have the connection while it gets them.
+    pub(crate) fn may_upgrade(&self) -> bool {
+        self.mode() == Mode::Undecided && self.words.holders() == 1
+    }
+
+    /// From now on the peer may send through the ring.
+    pub(crate) fn prepare(&self, connection: Connection) -> bool {
+        if !self.may_upgrade() || self.connection.set(connection).is_err() {
+            return false;
+        }
+        if let Some((connection, rings)) = self.rings() {
+            rings.begin();
+            // Some thread may be asleep in the kernel already, which nobody could be told of.
+            connection.fall_asleep();
+            show::take_room(connection);
+        }
+        self.tell_waiter();
+        self.change_mode(Mode::Undecided, Mode::Prepared)
+    }
+
+    /// From now on we may send through the ring.
+    pub(crate) fn establish(&self) {
+        if !self.change_mode(Mode::Prepared, Mode::Ring) {
+            return;
+        }
+        if let Some(&fd) = self.descriptors().first() {
+            // Doorbells are single bytes: they wait for nothing. What the program has asked for is remembered.
+            if kernel::option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY) == Some(1) {
+                self.set_flag(flag::NO_DELAY);
+            }
+            if kernel::option(fd, libc::IPPROTO_TCP, libc::TCP_CORK) == Some(1) {
+                self.set_flag(flag::CORKED);
+                kernel::set_option(fd, libc::IPPROTO_TCP, libc::TCP_CORK, 0);
+            }
+            kernel::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+        }
+        self.try_switch();
+    }
+
+    /// Whether calls for it go over TCP just now, one of which is counted until [`Self::end_tcp_sending`].
+    pub(crate) fn begin_tcp_sending(&self) -> bool {
+        let gate = &self.words()[word::SEND_GATE];
+        if gate.fetch_add(1, Ordering::SeqCst) & (SWITCHING | SWITCHED) == 0 {
+            return true;
+        }
+        gate.fetch_sub(1, Ordering::SeqCst);
+        // Nobody may send through the ring before the peer knows that somebody does.
+        while gate.load(Ordering::Acquire) & SWITCHED == 0 {
+            std::thread::yield_now();
+        }
+        false
+    }
+
+    /// A call that sent `sent` bytes over TCP is over.
+    pub(crate) fn end_tcp_sending(&self, sent: usize) {
+        self.words()[word::SENT].fetch_add(sent as u64, Ordering::SeqCst);
+        self.words()[word::SEND_GATE].fetch_sub(1, Ordering::SeqCst);
+        if self.mode() == Mode::Ring {
+            self.try_switch();
+        }
+    }
+
+    /// Moves sending into the ring, if nobody sends over TCP just now.
+    fn try_switch(&self) {
+        let gate = &self.words()[word::SEND_GATE];
+        if gate.compare_exchange(0, SWITCHING, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            return;
+        }
+        let Some((connection, rings)) = self.rings() else {
+            return;
+        };
+        let mut watchers = self.watchers();
+        if self.has_flag(flag::SENDING_SHUT) {
+            rings.say(state::SENDING_DONE);
+        }
+        connection.switch_sending(self.words()[word::SENT].load(Ordering::SeqCst));
+        gate.fetch_or(SWITCHED, Ordering::SeqCst);
+        watchers.retain(|watcher| watcher.upgrade().is_some_and(|watcher| watcher.take_over()));
+        drop(watchers);
+        self.notify();
+    }
+
+    /// Whether sending goes into the ring.
+    pub(crate) fn has_switched(&self) -> bool {
+        self.words()[word::SEND_GATE].load(Ordering::Acquire) & SWITCHED != 0
+    }
+
+    /// Whether receiving goes over TCP alone, one call of which is counted until [`Self::end_tcp_receiving`].
+    pub(crate) fn begin_tcp_receiving(&self) -> bool {
+        let others = self.words()[word::READERS].fetch_add(1, Ordering::SeqCst);
+        let is_alone = others == 0 || self.stay_plain();
+        if self.mode() < Mode::Prepared && is_alone || self.is_plain() {
+            return true;
+        }
+        self.words()[word::READERS].fetch_sub(1, Ordering::SeqCst);
+        false
+    }
+
+    pub(crate) fn end_tcp_receiving(&self) {
+        self.words()[word::READERS].fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether a call that began to receive over TCP before there were rings is still at it.
+    pub(crate) fn is_receiving_over_tcp(&self) -> bool {
+        self.words()[word::READERS].load(Ordering::SeqCst) != 0
+    }
+
+    /// Of `count` bytes that TCP has brought, how many are the program's; the others are doorbells.
+    pub(crate) fn count_received(&self, count: usize, is_peek: bool) -> usize {
+        let received = self.received();
+        let limit = self.connection.get().and_then(Connection::peer_switch);
+        let kept = limit.map_or(count as u64, |limit| limit.saturating_sub(received).min(count as u64));
+        if !is_peek {
+            self.words()[word::RECEIVED].fetch_add(kept, Ordering::SeqCst);
+        }
+        kept as usize
+    }
+
+    /// Bytes of the program's that TCP has brought.
+    #[inline]
+    pub(crate) fn received(&self) -> u64 {
+        self.words()[word::RECEIVED].load(Ordering::Acquire)
+    }
+
+    /// Another transfer over TCP is done: how many there were.
+    pub(crate) fn count_transfer(&self) -> u64 {
+        self.words()[word::TRANSFERS].fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn lock_sending(&self) -> Lock<'_> {
+        Lock::take(&self.words()[word::SEND_LOCK], fork::process())
+    }
+
+    pub(crate) fn lock_receiving(&self) -> Lock<'_> {
+        Lock::take(&self.words()[word::RECEIVE_LOCK], fork::process())
+    }
+
+    pub(crate) fn try_lock_receiving(&self) -> Option<Lock<'_>> {
+        Lock::try_take(&self.words()[word::RECEIVE_LOCK], fork::process())
+    }
+
+    /// Tells the peer that something has changed for it, with a doorbell if it sleeps. As long as we send over TCP a doorbell
+    /// would be one of the program's bytes: the peer is told with the switch.
+    #[inline]
+    pub(crate) fn notify(&self) {
+        if self.has_switched()
+            && let Some(connection) = self.connection.get()
+            && connection.notify()
+            // With the lock held: a number that is closed meanwhile may become another connection's.
+            && let Some(fd) = self.descriptors().first()
+        {
+            kernel::ring_doorbell(*fd);
+            self.show(statistics::Entry::doorbell_rung);
+        }
+    }
+
+    /// Something has happened to it by our own doing: whoever watches it looks.
+    pub(crate) fn wake_watchers(&self) {
+        for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
+            watcher.take_over();
+        }
+    }
+
+    /// A thread is about to sleep until something happens to the connection.
+    pub(crate) fn fall_asleep(&self) {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        if let Some(connection) = self.connection.get() {
+            connection.fall_asleep();
+        }
+    }
+
+    /// It is awake; others may sleep still.
+    pub(crate) fn wake_up(&self) {
+        let is_last = self.sleepers.fetch_sub(1, Ordering::SeqCst) == 1;
+        if let Some(connection) = self.connection.get() {
+            if is_last { connection.wake_up() } else { connection.fall_asleep() }
+        }
+    }
+
+    /// Tells the peer whom to wake for us. The watchers have changed, or the connection is new.
+    pub(crate) fn tell_waiter(&self) {
+        if let Some(connection) = self.connection.get() {
+            connection.set_waiter(self.waiter(&self.watchers()));
+        }
+    }
+
+    fn waiter(&self, watchers: &[Weak<Registration>]) -> Option<usize> {
+        if self.has_flag(flag::SIGNALS) {
+            return Some(WAITERS);
+        }
+        let mut waiters = watchers.iter().filter_map(Weak::upgrade).map(|watcher| watcher.waiter());
+        let first = waiters.next()?;
+        Some(if waiters.all(|waiter| waiter == first) { first } else { WAITERS })
+    }
+
+    /// The peer has written what cannot be: the connection ends, for it too.
+    pub(crate) fn punish(&self) -> Errno {
+        if self.set_flag(flag::VIOLATED) {
+            show::count_violation();
+            if let Some((_, rings)) = self.rings() {
+                rings.say(state::ABORTED | state::CLOSED);
+            }
+            self.notify();
+        }
+        Errno::CONNRESET
+    }
+
+    /// The program has closed `fd`, which was it: says to the peer what the kernel would, if it was the last, and nobody
+    /// uses it just now.
+    pub(crate) fn remove_descriptor(self: &Arc<Self>, fd: RawFd) {
+        let mut descriptors = self.descriptors();
+        descriptors.retain(|known| *known != fd);
+        let is_last = descriptors.is_empty();
+        drop(descriptors);
+        if !is_last {
+            return;
+        }
+        upgrade::withdraw(self);
+        // RFC 9293 §3.10.4 has an abort beside the close; this is how a program asks for it.
+        if kernel::lingers_not(fd) {
+            self.set_flag(flag::ABRUPT);
+        }
+        let Some((connection, _)) = self.rings() else {
+            return;
+        };
+        if connection.peer_switch().is_some_and(|switch| self.received() >= switch) {
+            // Left in TCP they would make a reset of the close.
+            let _ = kernel::take_doorbells(fd);
+        }
+        // But for the one in the table, which is just being removed, each is of a thread that uses it.
+        if Arc::strong_count(self) == 1 && self.words.holders() == 1 && self.say_goodbye() {
+            kernel::ring_doorbell(fd);
+        }
+    }
+
+    /// Tells the peer that this end is closed: whether it must be woken.
+    fn say_goodbye(&self) -> bool {
+        let Some((connection, rings)) = self.rings() else {
+            return false;
+        };
+        if !self.set_flag(flag::GOODBYE_SAID) {
+            return false;
+        }
+        let is_tcp_read = connection.peer_switch().is_none_or(|switch| self.received() >= switch);
+        let is_read = is_tcp_read && rings.readable() == Ok(0) && !self.has_flag(flag::ABRUPT);
+        // RFC 9293 §3.10.4: who closes with data unread says so.
+        rings.say(state::CLOSED | if is_read { state::SENDING_DONE } else { state::ABORTED });
+        self.has_switched() && connection.notify()
+    }
+
+    /// A child has it too.
+    pub(crate) fn add_holder(&self) {
+        self.words.add_holder();
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let is_last = self.words.holders() == 1;
+        if is_last {
+            // Somebody was still using it when it was closed. The end of TCP wakes the peer.
+            self.say_goodbye();
+        }
+        let was_last = self.words.leave();
+        if let Some(connection) = self.connection.take() {
+            show::give_room(&connection);
+            if !was_last {
+                connection.leave();
+            }
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! Sending and receiving, over TCP or through the rings.
+
+use std::ffi::c_int;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
+use rustix::io::Errno;
+use softrdma_smc::ring::{Rings, state};
+use softrdma_smc::shared_memory::{Source, Target};
+
+use crate::abi::kernel;
+use crate::socket::{Mode, Socket, flag};
+use crate::upgrade;
+use crate::wait::{self, Waiting};
+
+/// Sends `parts`: what `sendmsg` with them does.
+pub(crate) fn send(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags: c_int) -> Result<usize, Errno> {
+    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || flags & MSG_OOB != 0 {
+        return send_aside(socket, fd, parts, flags);
+    }
+    if socket.is_required() {
+        upgrade::wait_for_rings(socket, fd)?;
+    }
+    if !socket.begin_tcp_sending() {
+        return send_into_ring(socket, fd, parts, flags);
+    }
+    let sent = kernel::send(fd, parts, 0, flags);
+    socket.end_tcp_sending(*sent.as_ref().unwrap_or(&0));
+    if sent.is_ok() {
+        upgrade::count_transfer(socket, fd);
+    }
+    sent
+}
+
+/// What is not counted: urgent bytes are no part of the stream's count, so a connection with such stays TCP.
+fn send_aside(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int) -> Result<usize, Errno> {
+    if flags & MSG_OOB != 0 && !socket.stay_plain() {
+        return Err(Errno::OPNOTSUPP);
+    }
+    kernel::send(fd, parts, 0, flags)
+}
+
+fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int) -> Result<usize, Errno> {
+    let total = parts.iter().map(Source::length).sum();
+    let Some((_, rings)) = socket.rings() else {
+        return Err(Errno::NOTCONN);
+    };
+    let mut sent = 0;
+    loop {
+        match may_send(socket, &rings) {
+            Ok(true) => {}
+            Ok(false) => return Ok(total),
+            Err(_) if sent > 0 => return Ok(sent),
+            Err(error) => {
+                if error == Errno::PIPE && flags & MSG_NOSIGNAL == 0 {
+                    kernel::raise_broken_pipe();
+                }
+                return Err(error);
+            }
+        }
+        let lock = socket.lock_sending();
+        let taken = rings.send(parts, sent).map_err(|_| socket.punish());
+        drop(lock);
+        let taken = taken?;
+        sent += taken;
+        socket.notify();
+        socket.show(|entry| {
+            if taken > 0 {
+                entry.sent(taken as u64);
+            } else {
+                entry.ring_was_full();
+            }
+        });
+        if sent == total {
+            return Ok(sent);
+        }
+        socket.refusals.fetch_add(1, Ordering::AcqRel);
+        if flags & MSG_DONTWAIT != 0 || socket.has_flag(flag::NONBLOCKING) {
+            return if sent > 0 { Ok(sent) } else { Err(Errno::AGAIN) };
+        }
+        if let Err(error) = wait::wait(socket, fd, Waiting::ToSend, sent > 0) {
+            return if sent > 0 { Ok(sent) } else { Err(error) };
+        }
+    }
+}
+
+/// Whether the peer takes what is sent; what is sent right after it has closed is lost, as it is over TCP, and says nothing.
+fn may_send(socket: &Socket, rings: &Rings<'_>) -> Result<bool, Errno> {
+    if socket.has_flag(flag::SENDING_SHUT) {
+        return Err(Errno::PIPE);
+    }
+    if socket.has_flag(flag::VIOLATED) {
+        return Err(Errno::CONNRESET);
+    }
+    let peer = rings.peer_state();
+    if was_reset(socket, rings) {
+        return Err(if socket.set_flag(flag::RESET_TOLD) { Errno::CONNRESET } else { Errno::PIPE });
+    }
+    let is_gone = has_vanished(socket);
+    if peer & state::CLOSED != 0 || is_gone {
+        if socket.set_flag(flag::SENT_TO_CLOSED) {
+            return Ok(false);
+        }
+        socket.set_flag(flag::RESET_TOLD);
+        return Err(Errno::PIPE);
+    }
+    Ok(true)
+}
+
+/// Whether TCP has come to its end without a word of the peer's. Its end of TCP is the peer's only if the peer no longer sends
+/// there: before, it may have closed one direction.
+fn has_vanished(socket: &Socket) -> bool {
+    let has_peer_switched = socket.rings().is_some_and(|(connection, _)| connection.peer_switch().is_some());
+    socket.has_flag(flag::TCP_RESET) || socket.has_flag(flag::TCP_ENDED) && has_peer_switched
+}
+
+/// Whether something is lost: the peer said so, or has died before it read everything. That TCP was reset says little: a doorbell
+/// that was not heard is enough.
+pub(crate) fn was_reset(socket: &Socket, rings: &Rings<'_>) -> bool {
+    let peer = rings.peer_state();
+    if peer & state::CLOSED != 0 || socket.has_flag(flag::VIOLATED) {
+        return peer & state::ABORTED != 0 || socket.has_flag(flag::VIOLATED);
+    }
+    let is_of_tcp = socket.has_flag(flag::TCP_RESET) && !socket.has_switched();
+    is_of_tcp || has_vanished(socket) && rings.has_lost()
+}
+
+/// Receives into `parts`: what `recvmsg` with them does.
+pub(crate) fn receive(socket: &Arc<Socket>, fd: RawFd, parts: &[Target<'_>], flags: c_int) -> Result<usize, Errno> {
+    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || flags & (MSG_OOB | MSG_ERRQUEUE) != 0 {
+        return kernel::receive(fd, parts, 0, usize::MAX, flags);
+    }
+    if socket.is_required() {
+        upgrade::wait_for_rings(socket, fd)?;
+    }
+    let mut received = 0;
+    let total: usize = parts.iter().map(Target::length).sum();
+    while socket.begin_tcp_receiving() {
+        // Waiting for all of it is done here: the kernel would take a doorbell for one of the bytes and wait on.
+        let taken = kernel::receive(fd, parts, received, usize::MAX, flags & !MSG_WAITALL);
+        let kept = taken.map(|taken| socket.count_received(taken, flags & MSG_PEEK != 0));
+        socket.end_tcp_receiving();
+        if kept.is_ok() {
+            upgrade::count_transfer(socket, fd);
+        }
+        if let Some(result) = judge(socket, taken, kept, &mut received, total, flags) {
+            return result;
+        }
+    }
+    receive_from_ring(socket, fd, parts, flags, received)
+}
+
+/// What comes of a call that received over TCP; nothing yet if there is more to wait for, or the rings have the rest.
+fn judge(
+    socket: &Socket,
+    taken: Result<usize, Errno>,
+    kept: Result<usize, Errno>,
+    received: &mut usize,
+    total: usize,
+    flags: c_int,
+) -> Option<Result<usize, Errno>> {
+    let has_rings = socket.mode() == Mode::Prepared || socket.mode() == Mode::Ring;
+    match (taken, kept) {
+        (Ok(0), _) if total > *received => {
+            if !has_rings {
+                return Some(Ok(*received));
+            }
+            socket.note_tcp_end();
+            None
+        }
+        (Ok(taken), Ok(kept)) => {
+            *received += kept;
+            // Doorbells among it: the program's bytes go on in the ring.
+            let is_over = kept == taken && (flags & (MSG_WAITALL | MSG_PEEK) != MSG_WAITALL || *received == total);
+            is_over.then_some(Ok(*received))
+        }
+        (Err(error), _) | (_, Err(error)) => {
+            if has_rings && error == Errno::CONNRESET {
+                socket.set_flag(flag::TCP_RESET);
+                return None;
+            }
+            Some(if *received > 0 { Ok(*received) } else { Err(error) })
+        }
+    }
+}
+
+fn receive_from_ring(
+    socket: &Socket,
+    fd: RawFd,
+    parts: &[Target<'_>],
+    flags: c_int,
+    mut received: usize,
+) -> Result<usize, Errno> {
+    let total: usize = parts.iter().map(Target::length).sum();
+    let Some((_, rings)) = socket.rings() else {
+        return Err(Errno::NOTCONN);
+    };
+    let is_peek = flags & MSG_PEEK != 0;
+    loop {
+        let taken = take(socket, &rings, fd, parts, flags, if is_peek { 0 } else { received })?;
+        received = if is_peek { taken } else { received + taken };
+        let is_enough = received > 0 && (flags & MSG_WAITALL == 0 || received == total);
+        if is_enough || total == 0 && wait::is_over(socket, Waiting::ToReceive) {
+            return Ok(received);
+        }
+        if let Some(end) = end(socket, &rings) {
+            return if received > 0 { Ok(received) } else { end.tell(socket) };
+        }
+        if flags & MSG_DONTWAIT != 0 || socket.has_flag(flag::NONBLOCKING) {
+            return if received > 0 { Ok(received) } else { Err(Errno::AGAIN) };
+        }
+        if is_peek && received > 0 {
+            // What is there stays there, so nothing wakes us for more of it.
+            kernel::pause(LOOK_AGAIN);
+        } else if let Err(error) = wait::wait(socket, fd, Waiting::ToReceive, received > 0) {
+            return if received > 0 { Ok(received) } else { Err(error) };
+        }
+    }
+}
+
+/// How long a call that looks at bytes without taking them waits for more.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(1);
+
+/// Takes what there is just now: up to the switch from TCP, then from the ring.
+fn take(
+    socket: &Socket,
+    rings: &Rings<'_>,
+    fd: RawFd,
+    parts: &[Target<'_>],
+    flags: c_int,
+    skip: usize,
+) -> Result<usize, Errno> {
+    let is_peek = flags & MSG_PEEK != 0;
+    let lock = socket.lock_receiving();
+    let over_tcp = take_from_tcp(socket, fd, parts, flags, skip)?;
+    // In the ring comes what was sent after the last byte over TCP, so all of that must have been taken, or looked at.
+    let limit = socket.rings().and_then(|(connection, _)| connection.peer_switch());
+    let seen = socket.received() + if is_peek { over_tcp as u64 } else { 0 };
+    if limit.is_none_or(|limit| seen < limit) {
+        return Ok(over_tcp);
+    }
+    let skip = skip + over_tcp;
+    let wanted = parts.iter().map(Target::length).sum::<usize>() - skip;
+    let taken = if is_peek && flags & MSG_TRUNC != 0 {
+        rings.readable().map(|there| (there.min(wanted), false))
+    } else if is_peek {
+        rings.peek(parts, skip).map(|taken| (taken, false))
+    } else if flags & MSG_TRUNC != 0 {
+        rings.skip(wanted)
+    } else {
+        rings.receive(parts, skip)
+    };
+    drop(lock);
+    let (taken, must_notify) = taken.map_err(|_| socket.punish())?;
+    if must_notify {
+        socket.notify();
+    }
+    if taken > 0 && !is_peek {
+        socket.show(|entry| entry.received(taken as u64));
+    }
+    Ok(over_tcp + taken)
+}
+
+/// Takes what TCP has brought and is the program's, without waiting.
+fn take_from_tcp(
+    socket: &Socket,
+    fd: RawFd,
+    parts: &[Target<'_>],
+    flags: c_int,
+    skip: usize,
+) -> Result<usize, Errno> {
+    let limit = socket.rings().and_then(|(connection, _)| connection.peer_switch());
+    let left = limit.map_or(usize::MAX, |limit| limit.saturating_sub(socket.received()) as usize);
+    let has_ended = socket.has_flag(flag::TCP_ENDED | flag::TCP_RESET);
+    if left == 0 || has_ended || socket.is_receiving_over_tcp() || parts.iter().all(|part| part.length() == 0) {
+        return Ok(0);
+    }
+    match kernel::receive(fd, parts, skip, left, flags & !MSG_WAITALL | MSG_DONTWAIT) {
+        Ok(0) => {
+            socket.note_tcp_end();
+            Ok(0)
+        }
+        Ok(taken) => Ok(socket.count_received(taken, flags & MSG_PEEK != 0)),
+        Err(Errno::AGAIN) => Ok(0),
+        Err(Errno::CONNRESET) => {
+            socket.set_flag(flag::TCP_RESET);
+            Ok(0)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// How a stream ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The peer has sent all it wanted, or the program wants no more.
+    Closed,
+    /// Something is lost.
+    Reset,
+}
+
+impl End {
+    /// What a receiving call returns: an error once, then the end.
+    fn tell(self, socket: &Socket) -> Result<usize, Errno> {
+        if self == Self::Reset && socket.set_flag(flag::RESET_TOLD) { Err(Errno::CONNRESET) } else { Ok(0) }
+    }
+}
+
+/// Whether the stream has come to its end: all of it was received.
+pub(crate) fn end(socket: &Socket, rings: &Rings<'_>) -> Option<End> {
+    if socket.has_flag(flag::VIOLATED) {
+        return Some(End::Reset);
+    }
+    // What the peer says about itself before what there is: it said it last.
+    let peer = rings.peer_state();
+    let (has_ended, was_reset) = (socket.has_flag(flag::TCP_ENDED), socket.has_flag(flag::TCP_RESET));
+    let limit = socket.rings().and_then(|(connection, _)| connection.peer_switch());
+    match limit {
+        Some(limit) if socket.received() < limit && !has_ended && !was_reset => return None,
+        None if !has_ended && !was_reset && !socket.has_flag(flag::RECEIVING_SHUT) => return None,
+        _ => {}
+    }
+    if rings.readable().ok()? > 0 {
+        return None;
+    }
+    if self::was_reset(socket, rings) {
+        return Some(End::Reset);
+    }
+    let is_closed = peer & (state::SENDING_DONE | state::CLOSED) != 0 || socket.has_flag(flag::RECEIVING_SHUT);
+    (is_closed || has_ended || was_reset).then_some(End::Closed)
+}

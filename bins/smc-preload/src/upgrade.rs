@@ -1,0 +1,263 @@
+//! How connections get their rings: which may, when they have proven to last, and what the exchange says to them.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use softrdma_smc::arena::{Connection, Geometry};
+use softrdma_smc::exchange::{Fork, Host, OfferError, Service, Settings};
+use softrdma_smc::names::{Announcement, Rendezvous, Tuple};
+use softrdma_smc::policy::{Action, Policy, Query};
+use softrdma_smc::statistics;
+use softrdma_smc::wire::Gid;
+use softrdma_smc::wire::clc::DeclineReason;
+
+use crate::abi::kernel;
+use crate::descriptor;
+use crate::readiness;
+use crate::show;
+use crate::socket::{Mode, Role, Socket};
+
+/// Connections that an arena has room for: memory for them is taken as they come.
+const CAPACITY: u32 = 16_384;
+/// How often an end that accepted looks for the other, each time after twice as many transfers.
+const ATTEMPTS: u32 = 12;
+/// How long a connection that must have rings is waited for: as long as an exchange may take.
+const REQUIRED_WITHIN: Duration = Duration::from_secs(6);
+
+static UPGRADES: OnceLock<Option<Upgrades>> = OnceLock::new();
+
+/// What a process has to move connections with.
+struct Upgrades {
+    policy: Policy,
+    program: String,
+    service: Service,
+    host: Arc<Sockets>,
+}
+
+/// The connections that are on their way, by their keys.
+#[derive(Default)]
+struct Sockets(Mutex<HashMap<u64, Weak<Socket>>>);
+
+impl Sockets {
+    fn all(&self) -> MutexGuard<'_, HashMap<u64, Weak<Socket>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, key: u64) -> Option<Arc<Socket>> {
+        self.all().get(&key).and_then(Weak::upgrade)
+    }
+}
+
+impl Host for Sockets {
+    fn prepare(&self, key: u64, connection: Connection, peer: Gid) -> bool {
+        let Some(socket) = self.find(key) else {
+            return false;
+        };
+        descriptor::look_up_nonblocking(&socket);
+        readiness::register(&connection, &socket);
+        let link = show::link(&connection, peer);
+        let is_prepared = socket.prepare(connection);
+        if is_prepared {
+            socket.show(|entry| entry.accelerate(statistics::Mode::SmcD, &link));
+        }
+        is_prepared
+    }
+
+    fn establish(&self, key: u64) {
+        let socket = self.all().remove(&key);
+        if let Some(socket) = socket.as_ref().and_then(Weak::upgrade) {
+            socket.establish();
+        }
+    }
+
+    fn decline(&self, key: u64, reason: DeclineReason, by_peer: bool) {
+        let socket = self.all().remove(&key);
+        if let Some(socket) = socket.as_ref().and_then(Weak::upgrade) {
+            fall_back(&socket, reason, by_peer);
+        }
+    }
+}
+
+fn upgrades() -> Option<&'static Upgrades> {
+    UPGRADES.get()?.as_ref()
+}
+
+/// At the beginning of the process: what is to be done in it. A policy that cannot be read is said once, and then nothing is.
+pub(crate) fn begin() {
+    UPGRADES.get_or_init(|| {
+        let program = kernel::program_name();
+        let policy = Policy::of_process(|name| std::env::var(name).ok());
+        let policy = policy.map_err(|error| kernel::complain(&format!("{program}: stays with TCP: {error}"))).ok()?;
+        let rendezvous = match (&policy.rendezvous_directory, &policy.isolation_domain) {
+            (Some(path), Some(domain)) => Rendezvous::with_directory(path, domain.as_str())
+                .map_err(|error| kernel::complain(&format!("{program}: stays with TCP: {error}")))
+                .ok()?,
+            _ => Rendezvous::new(),
+        };
+        let geometry = Geometry { capacity: CAPACITY, ring_bytes: policy.ring_bytes.get() };
+        let host = Arc::new(Sockets::default());
+        let service = Service::start(Settings { rendezvous, geometry, ..Settings::default() }, host.clone());
+        show::begin(&program, policy.max_ring_memory);
+        Some(Upgrades { policy, program, service, host })
+    });
+}
+
+/// How long it may be worth spinning.
+pub(crate) fn spin_limit() -> Duration {
+    upgrades().map_or(Duration::ZERO, |upgrades| Duration::from_micros(upgrades.policy.spin_us.into()))
+}
+
+/// Whether connections are moved at all.
+pub(crate) fn is_enabled() -> bool {
+    upgrades().is_some()
+}
+
+/// What the policy says to a connection with the service at `address`.
+pub(crate) fn action(address: SocketAddr, role: Role) -> Action {
+    upgrades().map_or(Action::Tcp, |upgrades| {
+        upgrades.policy.decide(&Query { program: &upgrades.program, role: role.shown(), address })
+    })
+}
+
+/// Says that this process listens at `address`, if it may accept connections that are moved.
+pub(crate) fn announce(address: SocketAddr) -> Option<Announcement> {
+    let upgrades = upgrades()?;
+    if !upgrades.policy.may_accept(&upgrades.program, address) {
+        return None;
+    }
+    upgrades.service.announce(address.port()).ok()?
+}
+
+/// The connection's end is closed, or decided.
+pub(crate) fn withdraw(socket: &Socket) {
+    if let Some(upgrades) = upgrades()
+        && upgrades.host.all().remove(&socket.key()).is_some()
+    {
+        upgrades.service.withdraw(socket.key());
+    }
+}
+
+/// A connection has begun.
+pub(crate) fn begin_connection(socket: &Arc<Socket>, fd: RawFd) {
+    show::open(socket, fd);
+    if socket.is_required() || upgrades().is_some_and(|upgrades| upgrades.policy.upgrade_after == 0) {
+        attempt(socket, fd, 0);
+    }
+}
+
+/// Another transfer over TCP is done. From some number on the ends look for each other.
+#[inline]
+pub(crate) fn count_transfer(socket: &Arc<Socket>, fd: RawFd) {
+    let count = socket.count_transfer();
+    let after = upgrades().map_or(u64::MAX, |upgrades| upgrades.policy.upgrade_after.into());
+    if let Some(over) = count.checked_sub(after)
+        && (over + 1).is_power_of_two()
+    {
+        attempt(socket, fd, (over + 1).trailing_zeros());
+    }
+}
+
+/// Looks for the other end, for the `number`th time.
+#[cold]
+fn attempt(socket: &Arc<Socket>, fd: RawFd, number: u32) {
+    let Some(upgrades) = upgrades() else {
+        return;
+    };
+    if !socket.may_upgrade() || upgrades.host.all().contains_key(&socket.key()) {
+        return;
+    }
+    let Some((local, peer)) = kernel::ends(fd) else {
+        return;
+    };
+    if !show::has_room_for(upgrades.policy.ring_bytes.get()) {
+        return fall_back(socket, DeclineReason::INSUFFICIENT_MEMORY, false);
+    }
+    let tuple = Tuple { local, peer };
+    match socket.role() {
+        Role::Connector => offer(upgrades, socket, tuple, number),
+        Role::Acceptor => {
+            upgrades.host.all().insert(socket.key(), Arc::downgrade(socket));
+            if !upgrades.service.seek(socket.key(), tuple) {
+                upgrades.host.all().remove(&socket.key());
+                if number >= ATTEMPTS {
+                    fall_back(socket, DeclineReason::PEER_WITHOUT_SMC, false);
+                }
+            }
+        }
+    }
+}
+
+fn offer(upgrades: &Upgrades, socket: &Arc<Socket>, tuple: Tuple, number: u32) {
+    if !upgrades.service.is_announced(tuple.peer.port()) {
+        return fall_back(socket, DeclineReason::PEER_WITHOUT_SMC, false);
+    }
+    upgrades.host.all().insert(socket.key(), Arc::downgrade(socket));
+    let Err(error) = upgrades.service.offer(socket.key(), tuple) else {
+        return;
+    };
+    upgrades.host.all().remove(&socket.key());
+    if !matches!(error, OfferError::Busy) || number >= ATTEMPTS {
+        fall_back(socket, DeclineReason::INSUFFICIENT_MEMORY, false);
+    }
+}
+
+/// The connection stays TCP, and why.
+fn fall_back(socket: &Arc<Socket>, reason: DeclineReason, by_peer: bool) {
+    if socket.give_up_rings() {
+        show::fall_back(socket, reason, by_peer);
+    }
+}
+
+/// Waits until a connection that must have rings has them.
+#[cold]
+pub(crate) fn wait_for_rings(socket: &Arc<Socket>, fd: RawFd) -> Result<(), Errno> {
+    let started = Instant::now();
+    let mut number = 0;
+    while matches!(socket.mode(), Mode::Undecided | Mode::Prepared) {
+        if started.elapsed() > REQUIRED_WITHIN {
+            return Err(Errno::CONNABORTED);
+        }
+        attempt(socket, fd, number.min(ATTEMPTS - 1));
+        number += 1;
+        kernel::pause(Duration::from_millis(1));
+    }
+    if socket.mode() == Mode::Ring { Ok(()) } else { Err(Errno::CONNABORTED) }
+}
+
+thread_local! {
+    /// Between the two sides of a fork.
+    static FORK: RefCell<Option<Forking>> = const { RefCell::new(None) };
+}
+
+/// What no other thread may have while the process forks: the child would never get it back.
+struct Forking {
+    service: Fork<'static>,
+    sockets: MutexGuard<'static, HashMap<u64, Weak<Socket>>>,
+}
+
+pub(crate) fn before_fork() {
+    if let Some(upgrades) = upgrades() {
+        let forking = Forking { service: upgrades.service.before_fork(), sockets: upgrades.host.all() };
+        FORK.with(|fork| *fork.borrow_mut() = Some(forking));
+    }
+}
+
+pub(crate) fn after_fork_in_parent() {
+    if let Some(fork) = FORK.with(|fork| fork.borrow_mut().take()) {
+        fork.service.after_fork_in_parent();
+    }
+}
+
+pub(crate) fn after_fork_in_child() {
+    if let Some(mut fork) = FORK.with(|fork| fork.borrow_mut().take()) {
+        fork.service.after_fork_in_child();
+        // What was under way is under way in the parent.
+        fork.sockets.clear();
+    }
+    show::begin_anew();
+}

@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# what: sockperf: ping-pong, throughput and under load, with its own checks of data
+# short: yes
+. "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/../case.sh"
+needs sockperf
+
+# Three listeners in one server, which waits for all of their connections at once; and one that blocks in recvfrom().
+ports=()
+for _ in 1 2 3; do ports+=("$(free_port)"); done
+printf 'T:127.0.0.1:%s\n' "${ports[@]}" >feed
+single=$(free_port)
+
+serve() { # MULTIPLEXER
+	local port
+	server server sockperf server -f feed -F "$1"
+	for port in "${ports[@]}"; do wait_for_port "$port"; done
+}
+
+measure() { # FILE SUBCOMMAND OPTIONS...
+	client sockperf "$2" --time 1 "${@:3}" >"$1" 2>&1
+	holds "$1" 'Test ended'
+	lacks "$1" 'ERROR|mismatch'
+}
+
+# Every message comes back, once, in order, with the bytes it had.
+ping_pong() { # FILE OPTIONS...
+	measure "$1" ping-pong --data-integrity "${@:2}"
+	holds "$1" '# dropped messages = 0; # duplicated messages = 0; # out-of-order messages = 0'
+	holds "$1" 'ReceivedMessages=[1-9]'
+}
+under_load() { # FILE OPTIONS...
+	measure "$1" under-load --mps=10000 -m 200 "${@:2}"
+	holds "$1" '# dropped messages = 0; # duplicated messages = 0; # out-of-order messages = 0'
+}
+throughput() { # FILE OPTIONS...
+	measure "$1" throughput "${@:2}"
+	holds "$1" 'Summary: BandWidth is [0-9.]*[1-9]'
+}
+to() { echo "--tcp -i 127.0.0.1 -p $1"; } # PORT
+
+# shellcheck disable=SC2046 # several words
+if [[ -n $SHORT ]]; then
+	serve e
+	ping_pong pp.log $(to "${ports[0]}") -m 14 &
+	jobs=($!)
+	under_load ul.log $(to "${ports[1]}") &
+	jobs+=($!)
+	throughput tp.log $(to "${ports[2]}") -m 64000 &
+	jobs+=($!)
+	for job in "${jobs[@]}"; do wait "$job"; done
+else
+	for multiplexer in s p e; do
+		serve "$multiplexer"
+		ping_pong "pp-$multiplexer.log" -f feed -F "$multiplexer" -m 14
+		under_load "ul-$multiplexer.log" -f feed -F "$multiplexer"
+		throughput "tp-$multiplexer.log" -f feed -F "$multiplexer" -m 64000
+		count_accelerated
+		stop_last
+	done
+	server single sockperf server --tcp -i 127.0.0.1 -p "$single"
+	wait_for_port "$single"
+	for size in 14 1472 32000 65000; do ping_pong "pp-$size.log" $(to "$single") -m "$size"; done
+	ping_pong range.log $(to "$single") -m 5000 --range 4000
+	under_load ul.log $(to "$single")
+	for size in 64 64000; do throughput "tp-$size.log" $(to "$single") -m "$size"; done
+	throughput "tp-nodelay.log" $(to "$single") -m 64 --tcp-avoid-nodelay
+fi
+
+finish
