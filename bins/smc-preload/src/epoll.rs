@@ -28,8 +28,7 @@ const ALWAYS: u32 = (EPOLLERR | EPOLLHUP) as u32;
 /// What the kernel is asked for about a socket that sends through its ring.
 const EDGES: u32 = (EPOLLIN | EPOLLRDHUP | EPOLLET) as u32;
 /// What may stand beside EPOLLEXCLUSIVE: with one instance woken of several we have nothing to do, but we keep its rules.
-const WITH_EXCLUSIVE: u32 =
-    READABLE | WRITABLE | ALWAYS | (EPOLLEXCLUSIVE | EPOLLET | libc::EPOLLWAKEUP) as u32;
+const WITH_EXCLUSIVE: u32 = READABLE | WRITABLE | ALWAYS | (EPOLLEXCLUSIVE | EPOLLET | libc::EPOLLWAKEUP) as u32;
 /// How long events of ours may keep us from asking the kernel for its own.
 const KERNEL_PATIENCE: Duration = Duration::from_micros(20);
 
@@ -321,11 +320,7 @@ impl Epoll {
         loop {
             // After a full house of ours it is the kernel's turn.
             let is_kernels_turn = self.was_full.swap(false, Ordering::AcqRel);
-            let mut found = if is_kernels_turn {
-                self.ask_kernel(events, Some(Duration::ZERO), &mut ask)?
-            } else {
-                0
-            };
+            let mut found = if is_kernels_turn { self.ask_kernel(events, Some(Duration::ZERO), &mut ask)? } else { 0 };
             found += self.collect(&mut events[found..]);
             let is_full = found == events.len();
             self.was_full.store(is_full && !is_kernels_turn, Ordering::Release);

@@ -14,8 +14,8 @@ use crate::abi::kernel;
 use crate::epoll::Registration;
 use crate::fork;
 use crate::lock::Lock;
-use crate::show;
 use crate::shared_words::{SharedWords, WORDS};
+use crate::show;
 use crate::table::{self, Entry};
 use crate::upgrade;
 

@@ -264,13 +264,7 @@ fn take(
 }
 
 /// Takes what TCP has brought and is the program's, without waiting.
-fn take_from_tcp(
-    socket: &Socket,
-    fd: RawFd,
-    parts: &[Target<'_>],
-    flags: c_int,
-    skip: usize,
-) -> Result<usize, Errno> {
+fn take_from_tcp(socket: &Socket, fd: RawFd, parts: &[Target<'_>], flags: c_int, skip: usize) -> Result<usize, Errno> {
     let limit = socket.rings().and_then(|(connection, _)| connection.peer_switch());
     let left = limit.map_or(usize::MAX, |limit| limit.saturating_sub(socket.received()) as usize);
     let has_ended = socket.has_flag(flag::TCP_ENDED | flag::TCP_RESET);

@@ -143,7 +143,13 @@ fn from_read_flags(flags: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn preadv2(fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
+pub(super) unsafe extern "C" fn preadv2(
+    fd: c_int,
+    parts: *const iovec,
+    count: c_int,
+    offset: off_t,
+    flags: c_int,
+) -> ssize_t {
     match table::active_socket(fd).filter(|_| offset == NO_OFFSET && (0..=1024).contains(&count)) {
         Some(socket) => {
             // SAFETY: the program vouches for so many.
@@ -156,7 +162,13 @@ pub(super) unsafe extern "C" fn preadv2(fd: c_int, parts: *const iovec, count: c
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn pwritev2(fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
+pub(super) unsafe extern "C" fn pwritev2(
+    fd: c_int,
+    parts: *const iovec,
+    count: c_int,
+    offset: off_t,
+    flags: c_int,
+) -> ssize_t {
     match table::active_socket(fd).filter(|_| offset == NO_OFFSET && (0..=1024).contains(&count)) {
         Some(socket) => {
             // SAFETY: the program vouches for so many.

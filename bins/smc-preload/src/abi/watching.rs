@@ -301,9 +301,7 @@ unsafe fn wait(
 unsafe extern "C" fn epoll_wait(epoll: c_int, events: *mut epoll_event, count: c_int, timeout: c_int) -> c_int {
     let limit = in_milliseconds(timeout);
     // SAFETY: the program's arguments, handed on.
-    unsafe {
-        wait(epoll, events, count, limit, std::ptr::null(), || real::epoll_wait(epoll, events, count, timeout))
-    }
+    unsafe { wait(epoll, events, count, limit, std::ptr::null(), || real::epoll_wait(epoll, events, count, timeout)) }
 }
 
 #[unsafe(no_mangle)]
