@@ -26,11 +26,12 @@
 //! # What is where
 //!
 //! - [`wire`]: TCP option, CLC and CDC messages; pure.
-//! - [`connection`]: the states of a connection (RFC 7609 §4.8), one table.
+//! - [`connection`]: the states of a connection (RFC 7609 §4.8), one table; [`capture`]: a connection as tshark can read it.
 //! - [`shared_memory`]: mapping and copying, the only unsafe file.
-//! - [`cursor`], [`ring`]: how far a ring is filled and emptied, whatever the peer writes into it.
+//! - [`ring`]: how far a ring is filled and emptied, whatever the peer writes into it.
 //! - [`arena`]: the rings of all connections between two processes, and who waits for which.
-//! - [`exchange`]: how two processes agree on a connection; [`names`]: where they meet.
+//! - [`exchange`]: how two processes agree on a connection; [`names`]: where they meet; [`descriptors`]: which are the
+//!   library's own.
 //! - [`policy`]: which connections may; [`statistics`]: what the tools show.
 
 #![deny(unsafe_code)]

@@ -330,7 +330,8 @@ impl<'a> Rings<'a> {
         let size = self.size() as usize;
         let is_due = unannounced >= (size as u64 / 10).max(2048);
         let has_room = size - left >= self.worthwhile();
-        if !is_due && !(is_waited_for && has_room) {
+        let is_told = is_waited_for && has_room;
+        if !is_due && !is_told {
             return false;
         }
         let cursor = CursorWord::at(consumed, self.size(), 0, 0);
@@ -339,7 +340,7 @@ impl<'a> Rings<'a> {
             .word(self.connection.peer_buffer() + CONSUMER)
             .store(cursor.to_word(), Ordering::Release);
         self.progress.0[3].store(consumed, Ordering::Relaxed);
-        is_waited_for && has_room
+        is_told
     }
 }
 

@@ -250,7 +250,7 @@ impl<'a> Source<'a> {
 
 impl<'a> Target<'a> {
     /// This memory.
-    pub fn new(bytes: &'a mut [MaybeUninit<u8>]) -> Self {
+    pub fn new(bytes: &'a mut [u8]) -> Self {
         Self(libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }, PhantomData)
     }
 

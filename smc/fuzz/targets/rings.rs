@@ -3,7 +3,6 @@
 
 #![no_main]
 
-use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -108,7 +107,7 @@ impl End<'_> {
 
     fn receive(&self, length: usize) {
         let before = self.progress.consumed();
-        let mut bytes = vec![MaybeUninit::uninit(); length];
+        let mut bytes = vec![0_u8; length];
         match self.rings().receive(&[Target::new(&mut bytes)], 0) {
             Ok((received, _)) => {
                 assert!(received <= length.min(RING));
@@ -119,7 +118,7 @@ impl End<'_> {
     }
 
     fn peek_and_skip(&self, length: usize) {
-        let mut bytes = vec![MaybeUninit::uninit(); length];
+        let mut bytes = vec![0_u8; length];
         if let Ok(seen) = self.rings().peek(&[Target::new(&mut bytes)], length / 2) {
             assert!(seen <= length.min(RING));
         }

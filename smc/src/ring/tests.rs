@@ -1,5 +1,4 @@
 use std::collections::VecDeque;
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -24,16 +23,10 @@ fn words() -> [AtomicU64; 4] {
 }
 
 fn receive(rings: &Rings<'_>, length: usize) -> Vec<u8> {
-    let mut bytes = vec![MaybeUninit::new(0); length];
+    let mut bytes = vec![0; length];
     let (taken, _) = rings.receive(&[Target::new(&mut bytes)], 0).unwrap();
     bytes.truncate(taken);
-    bytes.into_iter().map(value).collect()
-}
-
-#[allow(unsafe_code)]
-fn value(byte: MaybeUninit<u8>) -> u8 {
-    // SAFETY: made with a value.
-    unsafe { byte.assume_init() }
+    bytes
 }
 
 proptest! {
@@ -110,7 +103,7 @@ fn a_writer_that_waits_is_told_once_there_is_room() {
     let (sender, receiver) = (Rings::new(&one, Progress::new(&ours)), Rings::new(&other, Progress::new(&theirs)));
     assert_eq!(sender.send(&[Source::new(&[7; 20_000])], 0).unwrap(), 16_384);
     assert!(!sender.is_writable().unwrap());
-    let mut bytes = [MaybeUninit::uninit(); 8192];
+    let mut bytes = [0; 8192];
     let mut told = || receiver.receive(&[Target::new(&mut bytes)], 0).unwrap().1;
     assert_eq!([told(), told()], [true, false]);
     assert!(sender.is_writable().unwrap());

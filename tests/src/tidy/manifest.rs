@@ -26,18 +26,13 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "softrdma-smc-tools",
         ],
     ),
-    (
-        "softrdma-tests",
-        &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs", "softrdma-smc"],
-    ),
-    (
-        "softrdma-bench",
-        &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs", "softrdma-smc"],
-    ),
+    ("softrdma-tests", APPLICATION),
+    ("softrdma-bench", APPLICATION),
 ];
 
 /// A trailing `?` means: only as an optional dependency, so that everything builds without DPDK.
-const APPLICATION: &[&str] = &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs"];
+const APPLICATION: &[&str] =
+    &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs", "softrdma-smc"];
 const BINARY: &[&str] =
     &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs", "softrdma-bins-common"];
 

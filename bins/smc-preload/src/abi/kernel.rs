@@ -221,10 +221,9 @@ pub(crate) unsafe fn read_address(address: *const libc::sockaddr, size: libc::so
     }
 }
 
-/// What the process's file is called.
+/// What the program was started as, without directories.
 pub(crate) fn program_name() -> String {
-    let path = rustix::fs::readlink("/proc/self/exe", Vec::new()).unwrap_or_default();
-    let path = path.to_string_lossy().into_owned();
+    let path = rustix::param::linux_execfn().to_string_lossy();
     path.rsplit('/').next().unwrap_or_default().to_owned()
 }
 

@@ -156,11 +156,11 @@ pub(super) unsafe fn send_file(
         socket.end_tcp_sending(*sent.as_ref().unwrap_or(&0));
         return sent;
     }
-    // SAFETY: the program vouches for the offset, if there is one.
     let start = if offset.is_null() {
         let position = rustix::fs::seek(kernel::borrowed(from), rustix::fs::SeekFrom::Current(0));
         position.map_err(|error| if error == Errno::SPIPE { Errno::INVAL } else { error })?
     } else {
+        // SAFETY: the program vouches for the offset, if there is one.
         u64::try_from(unsafe { *offset }).map_err(|_| Errno::INVAL)?
     };
     let mut buffer = vec![0_u8; CHUNK.min(count)];
@@ -209,7 +209,7 @@ pub(super) fn splice_out(
     if socket.stay_plain() {
         return splice(from, to, length, flags);
     }
-    let mut buffer = vec![std::mem::MaybeUninit::new(0_u8); CHUNK.min(length)];
+    let mut buffer = vec![0_u8; CHUNK.min(length)];
     let wait = if flags & libc::SPLICE_F_NONBLOCK != 0 { libc::MSG_DONTWAIT } else { 0 };
     let there = transfer::receive(socket, from, &[Target::new(&mut buffer)], libc::MSG_PEEK | wait)?;
     // SAFETY: as many bytes of the buffer have just been written.
