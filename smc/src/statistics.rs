@@ -23,7 +23,7 @@
 //!
 //! # Reading
 //!
-//! [`processes`] maps what it finds. A page is another process's: nothing in it is believed but its magic, version
+//! [`processes()`] maps what it finds. A page is another process's: nothing in it is believed but its magic, version
 //! and size, which must be ours; there are no offsets or lengths to follow, counts are clamped, text is cleaned of
 //! control characters.
 

@@ -37,17 +37,20 @@ pub(crate) fn listening(fd: RawFd) {
         && socket.mode() == Mode::Idle
         && let Some(announcement) = kernel::local(fd).and_then(upgrade::announce)
     {
-        socket.keep(announcement);
+        socket.keep(Arc::new(announcement));
     }
 }
 
 /// `fd` was accepted from `listener`.
 pub(crate) fn accepted(listener: RawFd, fd: RawFd) {
     closing(fd);
-    if table::is_known(listener)
+    if let Some(listener) = table::socket(listener)
         && let Some(address) = kernel::local(fd)
     {
         begin(fd, address, Role::Acceptor);
+        if let (Some(socket), Some(announcement)) = (table::socket(fd), listener.announcement()) {
+            socket.keep(announcement);
+        }
     }
 }
 

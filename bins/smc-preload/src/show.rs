@@ -55,6 +55,13 @@ pub(crate) fn open(socket: &Arc<Socket>, fd: RawFd) {
     }
 }
 
+/// What this process is called by its peers, once it is.
+pub(crate) fn set_gid(gid: Gid) {
+    if let Some(page) = PAGE.get() {
+        page.set_gid(gid.0);
+    }
+}
+
 /// What it was joined to.
 pub(crate) fn link(connection: &Connection, peer: Gid) -> Link {
     let ring = connection.arena().geometry().ring_bytes;

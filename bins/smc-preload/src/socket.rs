@@ -117,8 +117,8 @@ pub(crate) struct Socket {
     pub(crate) spin_ns: AtomicU32,
     /// What the tools see of it.
     entry: OnceLock<statistics::Entry>,
-    /// That it listens, and has SMC.
-    announcement: OnceLock<Announcement>,
+    /// That a process listens at its port, and has SMC: it holds as long as the listener does, or a connection accepted there.
+    announcement: OnceLock<Arc<Announcement>>,
     /// Without rings it is not used.
     is_required: AtomicBool,
     /// How often the program was refused room, or was told that there is none.
@@ -191,9 +191,14 @@ impl Socket {
         }
     }
 
-    /// It listens, which `announcement` says as long as it does.
-    pub(crate) fn keep(&self, announcement: Announcement) {
+    /// It listens, or was accepted, where `announcement` says so.
+    pub(crate) fn keep(&self, announcement: Arc<Announcement>) {
         let _ = self.announcement.set(announcement);
+    }
+
+    /// What says that a process listens there.
+    pub(crate) fn announcement(&self) -> Option<Arc<Announcement>> {
+        self.announcement.get().cloned()
     }
 
     /// It is of no use without rings.

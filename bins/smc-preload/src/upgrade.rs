@@ -62,6 +62,9 @@ impl Host for Sockets {
         readiness::register(&connection, &socket);
         let link = show::link(&connection, peer);
         let is_prepared = socket.prepare(connection);
+        if let Some(gid) = upgrades().and_then(|upgrades| upgrades.service.gid()) {
+            show::set_gid(gid);
+        }
         if is_prepared {
             socket.show(|entry| entry.accelerate(statistics::Mode::SmcD, &link));
         }
