@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
+use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, MSG_ZEROCOPY};
 use rustix::io::Errno;
 use softrdma_smc::ring::{Rings, state};
 use softrdma_smc::shared_memory::{Source, Target};
@@ -17,7 +17,7 @@ use crate::wait::{self, Waiting};
 
 /// Sends `parts`: what `sendmsg` with them does.
 pub(crate) fn send(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags: c_int) -> Result<usize, Errno> {
-    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || flags & MSG_OOB != 0 {
+    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || flags & KERNELS_OWN != 0 {
         return send_aside(socket, fd, parts, flags);
     }
     if socket.is_required() {
@@ -34,10 +34,14 @@ pub(crate) fn send(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags:
     sent
 }
 
-/// What is not counted: urgent bytes are no part of the stream's count, so a connection with such stays TCP.
+/// What only the kernel can do: a connection that needs it stays TCP, and one that has rings says that it cannot.
+const KERNELS_OWN: c_int = MSG_OOB | MSG_ZEROCOPY;
+
+/// What is not counted: urgent bytes are no part of the stream's count, and notices of bytes that were not copied are the kernel's.
 fn send_aside(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int) -> Result<usize, Errno> {
-    if flags & MSG_OOB != 0 && !socket.stay_plain() {
-        return Err(Errno::OPNOTSUPP);
+    if flags & KERNELS_OWN != 0 && !socket.stay_plain() {
+        // Without zero copy the same bytes can be sent again with it left out, which this error asks for.
+        return Err(if flags & MSG_OOB != 0 { Errno::OPNOTSUPP } else { Errno::NOBUFS });
     }
     kernel::send(fd, parts, 0, flags)
 }

@@ -38,7 +38,6 @@ unsafe extern "C" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *co
         // What a ring does not do; a connection that has one already says that it does not.
         let is_beyond_us = match (level, name) {
             (SOL_SOCKET, SO_RCVLOWAT) => number > 1,
-            (SOL_SOCKET, libc::SO_ZEROCOPY) => number != 0,
             (SOL_SOCKET, libc::SO_PEEK_OFF) => number >= 0,
             _ => false,
         };
