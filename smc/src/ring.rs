@@ -170,10 +170,17 @@ impl<'a> Rings<'a> {
     /// Whether a writer that was refused should be told that it may write: enough fits in to be worth it.
     #[inline]
     pub fn is_writable(&self) -> Result<bool, Violation> {
-        Ok(self.room()? >= self.size() as usize / 4)
+        Ok(self.room()? >= self.worthwhile())
     }
 
-    /// Puts as much of `parts`, `skip` bytes left out at their beginning, into the ring as fits: how much. If not all of it does, the
+    /// The room that a writer is told of, half of the ring: one that does not wait then gets its usual block in as a whole, as it does
+    /// with the kernel's buffers, which are larger.
+    fn worthwhile(&self) -> usize {
+        self.size() as usize / 2
+    }
+
+    /// Puts as much of `parts`, `skip` bytes left out at their beginning, into the ring as fits: how much. Up to half of the ring it
+    /// is all or nothing. If not all of it fits, the
     /// peer is told that somebody waits. Whoever called then says so with [`Connection::notify`].
     #[inline]
     pub fn send(&self, parts: &[Source<'_>], skip: usize) -> Result<usize, Violation> {
@@ -182,7 +189,9 @@ impl<'a> Rings<'a> {
         if room < total {
             room = self.room()?;
         }
-        let length = room.min(total);
+        // In one piece, if it may fit at all: two writers, or two readers, do not tear it, and a program that does not wait is
+        // rarely told of half a block, for which many are not prepared.
+        let length = if room < total && total <= self.worthwhile() { 0 } else { room.min(total) };
         self.put(parts, skip, length);
         let flags = if length < total { flags::WRITER_BLOCKED } else { 0 };
         let produced = self.progress.produced() + length as u64;
@@ -320,7 +329,7 @@ impl<'a> Rings<'a> {
         let unannounced = consumed - self.progress.announced();
         let size = self.size() as usize;
         let is_due = unannounced >= (size as u64 / 10).max(2048);
-        let has_room = size - left >= size / 4;
+        let has_room = size - left >= self.worthwhile();
         if !is_due && !(is_waited_for && has_room) {
             return false;
         }

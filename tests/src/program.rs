@@ -79,20 +79,9 @@ pub struct Outcome {
 impl Program {
     /// Builds `package`, whose binary has the same name, and finds the result through cargo's own messages.
     pub fn build(package: &str) -> Self {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--package", package, "--message-format", "json-render-diagnostics"]);
-        if cfg!(feature = "dpdk") {
-            cargo.args(["--features", "dpdk"]);
-        }
-        if !cfg!(debug_assertions) {
-            cargo.arg("--release");
-        }
-        let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("run cargo");
-        assert!(output.status.success(), "cargo build {package}: {}", String::from_utf8_lossy(&output.stderr));
-        let path = String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .filter(|message| message["target"]["name"] == package)
+        let features: &[&str] = if cfg!(feature = "dpdk") { &["--features", "dpdk"] } else { &[] };
+        let path = build(package, package, features)
+            .iter()
             .find_map(|message| message["executable"].as_str().map(PathBuf::from))
             .unwrap_or_else(|| panic!("cargo named no executable of {package}"));
         Program { path, as_nobody: false, namespace: None }
@@ -143,6 +132,41 @@ impl Program {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The library that is preloaded into unmodified programs: the file that `SOFTRDMA_SMC_LIBRARY` names, or else the one
+/// of this tree, built for the occasion. `None` in a tree without it.
+pub fn smc_library() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("SOFTRDMA_SMC_LIBRARY") {
+        let path = PathBuf::from(path);
+        let path = path.canonicalize();
+        return Some(path.unwrap_or_else(|error| panic!("SOFTRDMA_SMC_LIBRARY: {error}")));
+    }
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bins/smc-preload/Cargo.toml");
+    if !manifest.exists() {
+        return None;
+    }
+    let messages = build("softrdma-smc-preload", "softrdma_smc", &[]);
+    let mut files = messages.iter().flat_map(|message| message["filenames"].as_array().into_iter().flatten());
+    let library = files.find_map(|file| file.as_str().filter(|file| file.ends_with(".so")).map(PathBuf::from));
+    Some(library.expect("cargo named no library"))
+}
+
+/// Builds `package` in the profile of this package: cargo's own messages about its target of that name.
+fn build(package: &str, target: &str, features: &[&str]) -> Vec<Value> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", package, "--message-format", "json-render-diagnostics"]);
+    cargo.args(features);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("run cargo");
+    assert!(output.status.success(), "cargo build {package}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == target)
+        .collect()
 }
 
 /// Reads a pipe to its end, so that the program never waits for us.

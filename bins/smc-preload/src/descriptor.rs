@@ -23,6 +23,14 @@ pub(crate) fn opened(fd: RawFd) {
     }
 }
 
+/// `fd` is a new epoll instance.
+pub(crate) fn opened_epoll(fd: RawFd) {
+    closing(fd);
+    if fd >= 0 && upgrade::is_enabled() {
+        epoll::instance(fd);
+    }
+}
+
 /// `fd` listens.
 pub(crate) fn listening(fd: RawFd) {
     if let Some(socket) = table::socket(fd)
@@ -86,7 +94,10 @@ pub(crate) fn copied(from: RawFd, to: RawFd) {
     if let Some(entry) = table::entry(from) {
         match entry.as_ref() {
             Entry::Socket(socket) => socket.add_descriptor(to),
-            Entry::Epoll(_) => table::insert(to, entry.clone()),
+            Entry::Epoll(epoll) => {
+                epoll.add_descriptor(to);
+                table::insert(to, entry.clone());
+            }
         }
     }
 }
@@ -99,11 +110,13 @@ pub(crate) fn closing(fd: RawFd) {
 }
 
 fn forget(fd: RawFd) {
-    if let Some(entry) = table::remove(fd)
-        && let Entry::Socket(socket) = entry.as_ref()
-    {
-        epoll::forget(socket, fd);
-        socket.remove_descriptor(fd);
+    match table::remove(fd).as_deref() {
+        Some(Entry::Socket(socket)) => {
+            epoll::forget(socket, fd);
+            socket.remove_descriptor(fd);
+        }
+        Some(Entry::Epoll(epoll)) => epoll.remove_descriptor(fd),
+        None => {}
     }
 }
 

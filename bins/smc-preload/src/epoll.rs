@@ -39,7 +39,8 @@ static TOKENS: LazyLock<u64> = LazyLock::new(|| (rand::random::<u64>() | 1 << 63
 /// An epoll instance.
 #[derive(Debug)]
 pub(crate) struct Epoll {
-    fd: RawFd,
+    /// By which the kernel knows it: one, or copies of it.
+    descriptors: Mutex<Vec<RawFd>>,
     /// What peers know it by.
     waiter: usize,
     registrations: Mutex<HashMap<RawFd, Arc<Registration>>>,
@@ -52,6 +53,8 @@ pub(crate) struct Epoll {
     is_watched: AtomicBool,
     /// Something in it is ready or not by what is known here: worth spinning for.
     has_ours: AtomicBool,
+    /// There was no room for events of the kernel's last time.
+    was_full: AtomicBool,
     spin_ns: AtomicU32,
 }
 
@@ -82,14 +85,14 @@ enum Target {
 }
 
 /// The instance that `fd` is; from now on it is known as one.
-fn instance(fd: RawFd) -> Arc<Epoll> {
+pub(crate) fn instance(fd: RawFd) -> Arc<Epoll> {
     static WAITER: AtomicUsize = AtomicUsize::new(0);
     if let Some(epoll) = table::epoll(fd) {
         return epoll;
     }
     let waiter = WAITER.fetch_add(1, Ordering::Relaxed).min(WAITERS);
     let epoll = Arc::new(Epoll {
-        fd,
+        descriptors: Mutex::new(vec![fd]),
         waiter,
         registrations: Mutex::default(),
         ready: Mutex::default(),
@@ -98,6 +101,7 @@ fn instance(fd: RawFd) -> Arc<Epoll> {
         sleepers: AtomicUsize::new(0),
         is_watched: AtomicBool::new(false),
         has_ours: AtomicBool::new(false),
+        was_full: AtomicBool::new(false),
         spin_ns: AtomicU32::new(0),
     });
     table::insert(fd, Arc::new(Entry::Epoll(epoll.clone())));
@@ -135,6 +139,25 @@ pub(crate) fn control(
 }
 
 impl Epoll {
+    fn descriptors(&self) -> MutexGuard<'_, Vec<RawFd>> {
+        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A descriptor of it; none once all are closed.
+    fn fd(&self) -> RawFd {
+        self.descriptors().first().copied().unwrap_or(-1)
+    }
+
+    /// `fd` is it as well.
+    pub(crate) fn add_descriptor(&self, fd: RawFd) {
+        self.descriptors().push(fd);
+    }
+
+    /// `fd` is it no more.
+    pub(crate) fn remove_descriptor(&self, fd: RawFd) {
+        self.descriptors().retain(|known| *known != fd);
+    }
+
     fn registrations(&self) -> MutexGuard<'_, HashMap<RawFd, Arc<Registration>>> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -161,21 +184,33 @@ impl Epoll {
             is_removed: AtomicBool::new(false),
         });
         let Target::Socket(socket) = &registration.target else {
-            kernel::epoll_control(self.fd, EPOLL_CTL_ADD, fd, EDGES, *TOKENS | fd as u64)?;
-            self.registrations().insert(fd, registration.clone());
+            self.enter(&registration, || {
+                kernel::epoll_control(self.fd(), EPOLL_CTL_ADD, fd, EDGES, *TOKENS | fd as u64)
+            })?;
             registration.queue();
             return Ok(());
         };
         // With the watchers locked the socket does not change over to its ring meanwhile.
         let mut watchers = socket.watchers();
-        registration.register(EPOLL_CTL_ADD)?;
+        self.enter(&registration, || registration.register(EPOLL_CTL_ADD))?;
         watchers.retain(|watcher| watcher.strong_count() > 0);
         watchers.push(Arc::downgrade(&registration));
         drop(watchers);
-        self.registrations().insert(fd, registration.clone());
         socket.tell_waiter();
         registration.queue_if_ours();
         Ok(())
+    }
+
+    /// Knows `registration` from before the kernel does, which may have events of it at once.
+    fn enter(&self, registration: &Arc<Registration>, register: impl Fn() -> Result<(), Errno>) -> Result<(), Errno> {
+        let before = self.registrations().insert(registration.fd, registration.clone());
+        register().inspect_err(|_| {
+            let mut registrations = self.registrations();
+            match before {
+                Some(before) => registrations.insert(registration.fd, before),
+                None => registrations.remove(&registration.fd),
+            };
+        })
     }
 
     fn change(&self, fd: RawFd, events: u32, data: u64) -> Option<Result<(), Errno>> {
@@ -222,7 +257,7 @@ impl Epoll {
 
     /// Whether it has anything to report, for those who watch it.
     pub(crate) fn has_events(self: &Arc<Self>) -> bool {
-        if kernel::poll(self.fd, libc::POLLIN, 0).is_ok_and(|found| found != 0) {
+        if kernel::poll(self.fd(), libc::POLLIN, 0).is_ok_and(|found| found != 0) {
             self.take_kernel_events();
         }
         readiness::distribute();
@@ -233,7 +268,7 @@ impl Epoll {
     /// Sorts the kernel's events: doorbells are taken note of, the program's are kept until it asks.
     fn take_kernel_events(self: &Arc<Self>) {
         let mut events = [epoll_event { events: 0, u64: 0 }; 16];
-        let found = kernel::epoll_look(self.fd, &mut events);
+        let found = kernel::epoll_look(self.fd(), &mut events);
         let kept: Vec<_> = events[..found].iter().filter_map(|event| self.translate(*event)).collect();
         self.kept().extend(kept);
     }
@@ -271,11 +306,29 @@ impl Epoll {
         timeout: Option<Duration>,
         mut ask: impl FnMut(&mut [epoll_event], Option<Duration>) -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
+        if !self.has_ours.load(Ordering::SeqCst) {
+            // Nothing of ours has ever been ready: the kernel's call it is. What changes meanwhile wakes it.
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            let asked = ask(events, timeout);
+            self.sleepers.fetch_sub(1, Ordering::SeqCst);
+            let (asked, found) = asked.map(|asked| (asked, self.translate_all(&mut events[..asked])))?;
+            if found > 0 || asked == 0 {
+                return Ok(found);
+            }
+        }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut last_asked = None::<Instant>;
         loop {
-            let mut found = self.collect(events);
+            // After a full house of ours it is the kernel's turn.
+            let is_kernels_turn = self.was_full.swap(false, Ordering::AcqRel);
+            let mut found = if is_kernels_turn {
+                self.ask_kernel(events, Some(Duration::ZERO), &mut ask)?
+            } else {
+                0
+            };
+            found += self.collect(&mut events[found..]);
             let is_full = found == events.len();
+            self.was_full.store(is_full && !is_kernels_turn, Ordering::Release);
             if !is_full && (found == 0 || last_asked.is_none_or(|asked| asked.elapsed() > KERNEL_PATIENCE)) {
                 found += self.ask_kernel(&mut events[found..], Some(Duration::ZERO), &mut ask)?;
                 last_asked = Some(Instant::now());
@@ -361,8 +414,15 @@ impl Epoll {
             events[..kept.len()].copy_from_slice(&kept);
             return Ok(kept.len());
         }
-        let asked = ask(events, timeout)?;
-        Ok(self.translate_all(&mut events[..asked]))
+        let mut asked = ask(events, timeout)?;
+        loop {
+            let found = self.translate_all(&mut events[..asked]);
+            if found > 0 || asked < events.len() {
+                return Ok(found);
+            }
+            // All of them were for us alone, and edges: others may wait behind them.
+            asked = ask(events, Some(Duration::ZERO))?;
+        }
     }
 
     /// The same events as the program knows them, at the beginning: how many.
@@ -407,10 +467,11 @@ impl Registration {
                 self.interest.load(Ordering::Acquire) & !(EPOLLEXCLUSIVE as u32)
             }
             // With writability, which TCP has: so that somebody who sleeps in the kernel wakes up and looks.
-            _ if epoll.sleepers.load(Ordering::SeqCst) > 0 => EDGES | WRITABLE,
+            // Whoever has slept there since before anything of ours was in it is in no count.
+            _ if operation == EPOLL_CTL_ADD || epoll.sleepers.load(Ordering::SeqCst) > 0 => EDGES | WRITABLE,
             _ => EDGES,
         };
-        kernel::epoll_control(epoll.fd, operation, self.fd, wanted, *TOKENS | self.fd as u64)
+        kernel::epoll_control(epoll.fd(), operation, self.fd, wanted, *TOKENS | self.fd as u64)
     }
 
     /// Its socket sends through the ring from now on: whether it is still of use.
@@ -418,7 +479,7 @@ impl Registration {
         if let Some(epoll) = self.epoll.upgrade() {
             // With writability, so that somebody who sleeps in the kernel wakes up and looks.
             let once = EDGES | self.interest.load(Ordering::Acquire) & WRITABLE;
-            let _ = kernel::epoll_control(epoll.fd, EPOLL_CTL_MOD, self.fd, once, *TOKENS | self.fd as u64);
+            let _ = kernel::epoll_control(epoll.fd(), EPOLL_CTL_MOD, self.fd, once, *TOKENS | self.fd as u64);
         }
         self.queue();
         !self.is_removed.load(Ordering::Acquire)

@@ -427,10 +427,12 @@ impl Socket {
         Lock::try_take(&self.words()[word::RECEIVE_LOCK], fork::process())
     }
 
-    /// Tells the peer that something has changed for it, with a doorbell if it sleeps.
+    /// Tells the peer that something has changed for it, with a doorbell if it sleeps. As long as we send over TCP a doorbell
+    /// would be one of the program's bytes: the peer is told with the switch.
     #[inline]
     pub(crate) fn notify(&self) {
-        if let Some(connection) = self.connection.get()
+        if self.has_switched()
+            && let Some(connection) = self.connection.get()
             && connection.notify()
             // With the lock held: a number that is closed meanwhile may become another connection's.
             && let Some(fd) = self.descriptors().first()
@@ -531,7 +533,7 @@ impl Socket {
         let is_read = is_tcp_read && rings.readable() == Ok(0) && !self.has_flag(flag::ABRUPT);
         // RFC 9293 §3.10.4: who closes with data unread says so.
         rings.say(state::CLOSED | if is_read { state::SENDING_DONE } else { state::ABORTED });
-        connection.notify()
+        self.has_switched() && connection.notify()
     }
 
     /// A child has it too.

@@ -1,5 +1,6 @@
 //! How connections get their rings: which may, when they have proven to last, and what the exchange says to them.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use softrdma_smc::arena::{Connection, Geometry};
-use softrdma_smc::exchange::{Host, OfferError, Service, Settings};
+use softrdma_smc::exchange::{Fork, Host, OfferError, Service, Settings};
 use softrdma_smc::names::{Announcement, Rendezvous, Tuple};
 use softrdma_smc::policy::{Action, Policy, Query};
 use softrdma_smc::statistics;
@@ -230,28 +231,33 @@ pub(crate) fn wait_for_rings(socket: &Arc<Socket>, fd: RawFd) -> Result<(), Errn
 
 thread_local! {
     /// Between the two sides of a fork.
-    static FORK: std::cell::RefCell<Option<softrdma_smc::exchange::Fork<'static>>> = const { std::cell::RefCell::new(None) };
+    static FORK: RefCell<Option<Forking>> = const { RefCell::new(None) };
+}
+
+/// What no other thread may have while the process forks: the child would never get it back.
+struct Forking {
+    service: Fork<'static>,
+    sockets: MutexGuard<'static, HashMap<u64, Weak<Socket>>>,
 }
 
 pub(crate) fn before_fork() {
     if let Some(upgrades) = upgrades() {
-        FORK.with(|fork| *fork.borrow_mut() = Some(upgrades.service.before_fork()));
+        let forking = Forking { service: upgrades.service.before_fork(), sockets: upgrades.host.all() };
+        FORK.with(|fork| *fork.borrow_mut() = Some(forking));
     }
 }
 
 pub(crate) fn after_fork_in_parent() {
     if let Some(fork) = FORK.with(|fork| fork.borrow_mut().take()) {
-        fork.after_fork_in_parent();
+        fork.service.after_fork_in_parent();
     }
 }
 
 pub(crate) fn after_fork_in_child() {
-    if let Some(fork) = FORK.with(|fork| fork.borrow_mut().take()) {
-        fork.after_fork_in_child();
-    }
-    if let Some(upgrades) = upgrades() {
+    if let Some(mut fork) = FORK.with(|fork| fork.borrow_mut().take()) {
+        fork.service.after_fork_in_child();
         // What was under way is under way in the parent.
-        upgrades.host.all().clear();
+        fork.sockets.clear();
     }
     show::begin_anew();
 }

@@ -1,5 +1,5 @@
-//! What had been counted when statistics were last reset: `smcd stats reset` changes nothing in other processes, it only writes
-//! down where they stood.
+//! What had been counted when statistics were last reset: `smcd stats reset` changes nothing in other processes, it
+//! only writes down where they stood.
 
 use std::collections::BTreeMap;
 use std::fs;

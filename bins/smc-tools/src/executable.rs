@@ -1,7 +1,7 @@
 //! Programs that the library cannot serve, known by their files.
 //!
-//! A library that is preloaded stands between a program and libc. Where there is no libc, or it is not asked, or the loader is
-//! told not to, a program is left alone.
+//! A library that is preloaded stands between a program and libc. Where there is no libc, or it is not asked, or the
+//! loader is told not to, a program is left alone.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -57,8 +57,8 @@ pub(crate) struct Inspection {
     pub(crate) uses_io_uring: bool,
 }
 
-/// Looks at what `program` would run, found as a shell does. `None`: there is nothing to look at, or it is not understood;
-/// then the kernel shall say what it thinks of it.
+/// Looks at what `program` would run, found as a shell does. `None`: there is nothing to look at, or it is not
+/// understood; then the kernel shall say what it thinks of it.
 pub(crate) fn inspect(program: &OsStr) -> Option<Inspection> {
     inspect_file(&resolve(program)?, MAX_SCRIPTS)
 }

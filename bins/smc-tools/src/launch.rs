@@ -23,8 +23,9 @@ Examples:
   With a policy of its own, for all that the program starts too:
     smc_run --policy smc-policy.toml nginx
 
-Which connections are moved, and when, a policy says: /etc/softrdma/smc-policy.toml, --policy, or one variable for each of
-its settings, such as SOFTRDMA_SMC_UPGRADE_AFTER. Programs that the library cannot serve are started as they are: -v says so.
+Which connections are moved, and when, a policy says: /etc/softrdma/smc-policy.toml, --policy, or one variable for \
+each of its settings, such as SOFTRDMA_SMC_UPGRADE_AFTER. Programs that the library cannot serve are started as they are: \
+-v says so.
 Exit status: the program's; 127 if it is not found, 126 if it cannot be run, 125 if there is no library.";
 
 const OWN_FAILURE: u8 = 125;

@@ -1,5 +1,5 @@
-//! The tools that users of SMC know, for connections that the preload library has moved into shared memory: one program with
-//! many names.
+//! The tools that users of SMC know, for connections that the preload library has moved into shared memory: one
+//! program with many names.
 //!
 //! - `smcss` lists sockets, `smcd` and `smcr` link groups, devices and counters: read from the pages that running
 //!   processes show ([`softrdma_smc::statistics`]), never made up.

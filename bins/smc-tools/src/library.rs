@@ -25,7 +25,7 @@ pub(crate) enum LibraryError {
     #[error("{path} cannot be loaded into programs: {source}")]
     NotALibrary { path: PathBuf, source: NotALibrary },
     #[error(
-        "the loader takes spaces, colons and dollar signs in LD_PRELOAD for its own: put the library elsewhere than {path}"
+        "the loader takes spaces, colons and dollar signs in LD_PRELOAD for its own: move the library out of {path}"
     )]
     Unspeakable { path: PathBuf },
 }

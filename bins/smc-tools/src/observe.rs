@@ -20,7 +20,8 @@ pub(crate) struct Observation {
     pub(crate) is_whole: bool,
 }
 
-/// Looks at the processes that are selected and may be looked at. What is wrong goes to standard error, in the name of `tool`.
+/// Looks at the processes that are selected and may be looked at. What is wrong goes to standard error, in the name
+/// of `tool`.
 pub(crate) fn look(tool: &str, selection: &Selection) -> Observation {
     let mut observation = Observation { processes: Vec::new(), is_whole: true };
     let all = match selection.ids.as_slice() {

@@ -22,8 +22,9 @@ Examples:
   Begin counting anew (for this user; processes notice nothing):
     smcd stats reset
 
-Objects and commands may be shortened: `smcd l`, `smcd sta r`. A link group is the arena of two processes for the connections
-that one of them accepts from the other; both are listed. What is shown is what running processes show now.";
+Objects and commands may be shortened: `smcd l`, `smcd sta r`. A link group is the arena of two processes for the \
+connections that one of them accepts from the other; both are listed. What is shown is what \
+running processes show now.";
 
 /// Shows link groups, devices and statistics of SMC-D.
 #[derive(Args, Debug)]
@@ -135,8 +136,8 @@ fn linkgroups(arguments: &SmcdArguments, selected: Option<&str>) -> ExitCode {
     let wanted = selected.map(|text| text.trim_start_matches("0x").to_ascii_lowercase());
     if !arguments.json {
         output::line(
-            "LG-ID            LG-Role VLAN #Conns PNET-ID          Capacity RingBytes GID              Peer-GID         \
-             Process",
+            "LG-ID            LG-Role VLAN #Conns PNET-ID          Capacity RingBytes GID              \
+             Peer-GID         Process",
         );
     }
     for (process, arena) in observation.arenas() {

@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &SmcrArguments) -> ExitCode {
             "no SMC-R {object}: this version moves connections into shared memory (smcd) or leaves them to TCP"
         )),
         false => output::line(format_args!(
-            "no SMC-R {object} known to this version, although {connections} connections say that they use it: see smcss -R"
+            "no SMC-R {object} known to this version, although {connections} connections say so: see smcss -R"
         )),
     }
     observation.exit_code()

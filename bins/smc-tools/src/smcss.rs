@@ -23,8 +23,8 @@ Examples:
   Why did connections stay TCP?
     smcss --json | grep fallback
 
-Mode: SMCD and SMCR are in shared and remote memory. TCP alone is not decided yet; the numbers behind it say why it stays TCP,
-first what this end found, then what the other end said. Intf is 0000 unless SO_BINDTODEVICE is set.";
+Mode: SMCD and SMCR are in shared and remote memory. TCP alone is not decided yet; the numbers behind it say why \
+it stays TCP, first what this end found, then what the other end said. Intf is 0000 unless SO_BINDTODEVICE is set.";
 
 /// Columns that an address has unless `-W` is given.
 const ADDRESS_COLUMNS: usize = 23;

@@ -136,7 +136,8 @@ pub(crate) fn json(totals: &Totals) -> Value {
         .map(|(reason, count)| match reason {
             None => json!({ "count": count, "text": "further reasons" }),
             Some(Reason { role, code, by_peer }) => json!({
-                "count": count, "role": role, "code": format!("{code:#010x}"), "by_peer": by_peer, "text": text_of(code),
+                "count": count, "role": role, "code": format!("{code:#010x}"), "by_peer": by_peer,
+                "text": text_of(code),
             }),
         })
         .collect();

@@ -103,23 +103,27 @@ fn printed(arguments: &[&str]) -> String {
     text
 }
 
-/// The objects that it printed about this process.
-fn own_rows(arguments: &[&str]) -> Vec<Value> {
-    let rows = printed(arguments);
-    let rows =
-        rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{line}: {error}")));
-    rows.filter(|row| row["process"] == std::process::id()).collect()
+/// What a tool prints about this process alone: others may run at the same time.
+fn own(arguments: &[&str]) -> String {
+    printed(&[arguments, &["--pid", &std::process::id().to_string()]].concat())
 }
 
-/// The lines that it printed about this process, whose sockets have these ports.
+/// The objects that it prints about this process.
+fn own_rows(arguments: &[&str]) -> Vec<Value> {
+    let row = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    own(arguments).lines().map(row).collect()
+}
+
+/// The lines that it prints about this process, without the header.
 fn own_lines(arguments: &[&str]) -> Vec<String> {
-    printed(arguments).lines().filter(|line| line.contains("127.0.0.1:700")).map(str::to_owned).collect()
+    own(arguments).lines().skip(1).map(str::to_owned).collect()
 }
 
 /// All in one test, since all of it is about one page: what it is to contain is changed in between.
 #[test]
 fn what_a_process_shows_is_printed() {
     let shown = Shown::new();
+    it_is_found_among_others();
     sockets_have_the_columns_of_smcss();
     sockets_are_chosen_by_kind();
     sockets_are_objects_with_all_that_is_known();
@@ -128,8 +132,15 @@ fn what_a_process_shows_is_printed() {
     there_is_no_smc_r();
 }
 
+/// Whether others can be read does not matter here.
+fn it_is_found_among_others() {
+    let text = String::from_utf8(run(&["smcss", "--json"]).stdout).unwrap();
+    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    assert_eq!(rows.filter(|row| row["process"] == std::process::id()).count(), 3, "{text}");
+}
+
 fn sockets_have_the_columns_of_smcss() {
-    let text = printed(&["smcss", "-a"]);
+    let text = own(&["smcss", "-a"]);
     assert!(
         text.starts_with("State          UID   Inode   Local Address           Peer Address            Intf Mode\n"),
         "{text}"
@@ -152,7 +163,7 @@ fn sockets_have_the_columns_of_smcss() {
         ),
         "{line}"
     );
-    let header = printed(&["smcss", "-dD"]);
+    let header = own(&["smcss", "-dD"]);
     let header = header.lines().next().unwrap();
     for (column, value) in
         [("ShutD", "<-W"), ("rxprod-Cursor", "0000:00000032"), ("txFlags", "80:00"), ("Linkid", "000000000000a0a0")]
@@ -190,10 +201,10 @@ fn sockets_are_objects_with_all_that_is_known() {
 }
 
 fn link_groups_and_devices_are_listed(shown: &Shown) {
-    let text = printed(&["smcd", "linkgroup"]);
+    let text = own(&["smcd", "linkgroup"]);
     assert!(text.starts_with("LG-ID            LG-Role VLAN #Conns PNET-ID "), "{text}");
-    let own = format!("{}/redis-server with 4711", std::process::id());
-    let line = text.lines().find(|line| line.ends_with(&own)).expect("the arena");
+    let name = format!("{}/redis-server with 4711", std::process::id());
+    let line = text.lines().find(|line| line.ends_with(&name)).expect("the arena");
     assert!(line.starts_with("000000000000a0a0 SERV    0    1      "), "{line}");
     assert_eq!(text.find("GID  "), text.lines().next().unwrap().find("GID  "));
     assert_eq!(own_rows(&["smcd", "--json", "linkgroup", "show", "000000000000a0"])[0]["connections"], 1);
@@ -201,9 +212,9 @@ fn link_groups_and_devices_are_listed(shown: &Shown) {
     assert_eq!(own_rows(&["smcd", "l", "--json"])[0]["connections"], 2);
     assert!(own_rows(&["smcd", "linkgroup", "show", "ffff", "--json"]).is_empty());
 
-    let text = printed(&["smcd", "device", "show", "all"]);
-    let own = format!(" 0000000000001234 {}/redis-server", std::process::id());
-    let line = text.lines().find(|line| line.ends_with(&own)).expect("the device");
+    let text = own(&["smcd", "device", "show", "all"]);
+    let name = format!(" 0000000000001234 {}/redis-server", std::process::id());
+    let line = text.lines().find(|line| line.ends_with(&name)).expect("the device");
     assert!(line.starts_with("0000 loopback softrdma-smc ffff  Yes   1     "), "{line}");
     assert_eq!(run(&["smcd", "device", "show", "eth0"]).status.code(), Some(2));
 }
@@ -262,9 +273,9 @@ fn a_process_that_is_asked_for_must_be_there() {
 
 fn there_is_no_smc_r() {
     for object in ["linkgroup", "link", "device", "stats", "info"] {
-        assert!(printed(&["smcr", object]).starts_with("no SMC-R "), "{object}");
+        assert!(own(&["smcr", object]).starts_with("no SMC-R "), "{object}");
     }
-    assert_eq!(serde_json::from_str::<Value>(&printed(&["smcr", "--json", "link"])).unwrap()["connections"], 0);
+    assert_eq!(serde_json::from_str::<Value>(&own(&["smcr", "--json", "link"])).unwrap()["connections"], 0);
 }
 
 /// A directory of its own that goes away with this value.

@@ -33,9 +33,8 @@ impl Worker {
             Admission::FirstContact => {
                 let outcome = self.first_contact(exchange, process);
                 if outcome.is_err() {
-                    // Nobody can have come to wait for it meanwhile, unless the exchange got as far as to end by itself.
                     let waiting = self.peers.settle(process, None);
-                    debug_assert!(waiting.is_empty());
+                    debug_assert!(waiting.is_empty(), "nobody else was looked at meanwhile");
                 }
                 outcome
             }

@@ -9,6 +9,7 @@
 //! - *withdrawn*, because the connection is gone.
 
 use std::collections::{BTreeSet, HashMap};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use super::poller::{Interest, Poller, WAKE};
 use super::{Host, Settings};
 use crate::arena::{Arena, ArenaError};
 use crate::names::{Bound, Tuple};
+use crate::shared_memory::AttachError;
 use crate::wire::clc::{Decline, DeclineReason, Message};
 use crate::wire::{DmbToken, Gid, PeerId};
 
@@ -136,21 +138,16 @@ impl From<LinkError> for Refusal {
     }
 }
 
-impl From<&ArenaError> for DeclineReason {
-    fn from(error: &ArenaError) -> Self {
-        match error {
-            ArenaError::Create(_) | ArenaError::Full(_) => Self::INSUFFICIENT_MEMORY,
-            ArenaError::Attach(crate::shared_memory::AttachError::Kernel(_)) => Self::INSUFFICIENT_MEMORY,
-            ArenaError::Geometry(_) | ArenaError::Attach(_) | ArenaError::Foreign | ArenaError::Token(_) => {
-                Self::SYNCHRONIZATION
-            }
-        }
-    }
-}
-
 impl From<ArenaError> for Refusal {
     fn from(error: ArenaError) -> Self {
-        Self::Ours((&error).into())
+        Self::Ours(match error {
+            ArenaError::Create(_) | ArenaError::Full(_) | ArenaError::Attach(AttachError::Kernel(_)) => {
+                DeclineReason::INSUFFICIENT_MEMORY
+            }
+            ArenaError::Geometry(_) | ArenaError::Attach(_) | ArenaError::Foreign | ArenaError::Token(_) => {
+                DeclineReason::SYNCHRONIZATION
+            }
+        })
     }
 }
 
@@ -318,7 +315,7 @@ impl Worker {
         id: u64,
         exchange: &mut Exchange,
         Envelope { message, arena }: Envelope,
-        memory: Option<std::os::fd::OwnedFd>,
+        memory: Option<OwnedFd>,
     ) -> Outcome {
         match (&exchange.turn, message, arena) {
             (_, Message::Decline(decline), _) => Err(Refusal::Theirs(decline.reason)),

@@ -211,7 +211,9 @@ fn the_sample_is_understood_and_says_what_holds_without_it() {
 
 proptest! {
     #[test]
-    fn any_text_is_a_policy_or_an_error(text in "(\\[\\[rule\\]\\]|[a-z_]{1,8} ?= ?|\"[0-9./:*\\[-]{0,9}\"|[0-9]{1,6}|\n){0,24}") {
+    fn any_text_is_a_policy_or_an_error(
+        text in "(\\[\\[rule\\]\\]|[a-z_]{1,8} ?= ?|\"[0-9./:*\\[-]{0,9}\"|[0-9]{1,6}|\n){0,24}",
+    ) {
         let _ = Policy::parse(&text);
     }
 

@@ -70,13 +70,18 @@ static void every_receive_far(int s) {
     meet();
     next(s);
     char control[256];
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 3, .msg_control = control, .msg_controllen = sizeof control,
-                             .msg_name = &address, .msg_namelen = sizeof address, .msg_flags = 0x7777};
+    struct msghdr message = {
+        .msg_iov = parts, .msg_iovlen = 3, .msg_control = control, .msg_controllen = sizeof control,
+        .msg_name = &address, .msg_namelen = sizeof address, .msg_flags = 0x7777,
+    };
     SHOW(recvmsg(s, &message, 0));
     say("control %zu, name %u, flags %#x", (size_t)message.msg_controllen, message.msg_namelen, message.msg_flags);
     meet();
     next(s);
-    struct mmsghdr many[2] = {{.msg_hdr = {.msg_iov = parts, .msg_iovlen = 1}}, {.msg_hdr = {.msg_iov = parts + 2, .msg_iovlen = 1}}};
+    struct mmsghdr many[2] = {
+        {.msg_hdr = {.msg_iov = parts, .msg_iovlen = 1}},
+        {.msg_hdr = {.msg_iov = parts + 2, .msg_iovlen = 1}},
+    };
     SHOW(recvmmsg(s, many, 2, 0, NULL));
     say("lengths %u %u", many[0].msg_len, many[1].msg_len);
     meet();
@@ -174,6 +179,7 @@ static void bad_memory_near(int s) {
     SHOW(getpeername(s, nowhere, nowhere));
     SHOW(epoll_ctl(epoll, EPOLL_CTL_ADD, s, nowhere));
     SHOW(poll(nowhere, 1, 0));
+    SHOW(ioctl(s, FIONREAD, nowhere));
     meet();
     wait_bytes(s, 16);
     SHOW(recv(s, nowhere, 16, 0));
@@ -290,7 +296,9 @@ static void control_near(int s) {
     char control[CMSG_SPACE(sizeof(int))];
     memset(control, 0, sizeof control);
     struct iovec part = {"with control", 12};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control,
+    };
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     header->cmsg_level = SOL_SOCKET;
     header->cmsg_type = SCM_RIGHTS;
@@ -311,7 +319,9 @@ static void control_near(int s) {
 static void control_far(int s) {
     char bytes[100], control[100];
     struct iovec part = {bytes, sizeof bytes};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control,
+    };
     trade(0);
     await(s, POLLIN);
     ssize_t got = SHOW(recvmsg(s, &message, 0));

@@ -10,7 +10,7 @@ static void send_to_sleeper(int s, const void *bytes, size_t length) {
     send_all(s, bytes, length);
 }
 
-static void about_to_sleep(void) { trade(this_thread()); }
+static void about_to_sleep(void) { trade(gettid()); }
 
 // --- MSG_PEEK
 

@@ -29,13 +29,6 @@ long trade(long mine) {
 
 void meet(void) { trade(0); }
 
-void leave(void) {
-    close(MEET_READ_FD);
-    close(MEET_WRITE_FD);
-}
-
-pid_t this_thread(void) { return gettid(); }
-
 static char thread_state(pid_t process, pid_t thread) {
     char path[64], text[256];
     snprintf(path, sizeof path, "/proc/%d/task/%d/stat", process, thread);
@@ -229,8 +222,7 @@ void rounds(int socket, bool first, int rounds) {
 
 void warm(int socket, bool first) { rounds(socket, first, role.warm); }
 
-// Memory that this process shares with others for their connections.
-static int arenas(void) {
+int arenas(void) {
     int count = 0;
     char line[512];
     FILE *maps = fopen("/proc/self/maps", "re");
@@ -241,9 +233,7 @@ static int arenas(void) {
     return count;
 }
 
-// A connection is moved beside its traffic, which takes a moment. What follows is to happen after that, if both ends
-// can be moved at all; without it, the plain run and the others are the same up to here but for their length.
-static void settle(int socket) {
+void settle(int socket) {
     enum { TRIES = 50 };
     bool preloaded = getenv("LD_PRELOAD") != NULL;
     if (trade(preloaded) == 1 && preloaded) {
@@ -308,6 +298,8 @@ void play(const struct scenario *scenario) {
             settle(socket);
     }
     (role.is_near ? scenario->near : scenario->far)(socket);
+    if (scenario->start != CONNECTED)
+        remark("arenas: %d", arenas());
     say("done");
     exit(0);
 }

@@ -179,7 +179,9 @@ static void mixed_far(int s) {
     talk_to_self(client, accepted, warm_rounds());
     SHOW(write(client, "more", 4));
     await(accepted, POLLIN);
-    struct pollfd sockets[4] = {{s, POLLIN, 0}, {client, POLLIN, 0}, {accepted, POLLIN, 0}, {accepted, POLLIN | POLLOUT, 0}};
+    struct pollfd sockets[4] = {
+        {s, POLLIN, 0}, {client, POLLIN, 0}, {accepted, POLLIN, 0}, {accepted, POLLIN | POLLOUT, 0},
+    };
     say_all(sockets, 4, -1);
     meet();
     talk(s);

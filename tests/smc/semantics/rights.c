@@ -6,8 +6,9 @@
 static void send_descriptors(int channel, const int *descriptors, int count) {
     char control[CMSG_SPACE(8 * sizeof(int))] = {0};
     struct iovec part = {"d", 1};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control,
-                             .msg_controllen = CMSG_SPACE(count * sizeof(int))};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = CMSG_SPACE(count * sizeof(int)),
+    };
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
     header->cmsg_level = SOL_SOCKET;
     header->cmsg_type = SCM_RIGHTS;
@@ -20,7 +21,9 @@ static void send_descriptors(int channel, const int *descriptors, int count) {
 static int receive_descriptors(int channel, int *descriptors, int flags) {
     char control[CMSG_SPACE(8 * sizeof(int))], byte;
     struct iovec part = {&byte, 1};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control,
+    };
     if (recvmsg(channel, &message, flags) != 1)
         die("recvmsg: %s", error_name(errno));
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);

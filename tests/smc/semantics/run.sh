@@ -27,7 +27,7 @@ while getopts l:s:e:w:6r1:n:T:tLh option; do
 	T) options+=(--limit "$OPTARG") ;;
 	t) traced=(--trace) ;;
 	L) list=1 ;;
-	*) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"; exit 2 ;;
+	*) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}" >&2; exit 2 ;;
 	esac
 done
 [[ -z $library || -r $library ]] || die "no library $library"

@@ -2,6 +2,7 @@
 #include "semantics.h"
 
 #include "roles.h"
+#include "stress.h"
 #include <dirent.h>
 #include <getopt.h>
 #include <sys/mman.h>
@@ -288,6 +289,10 @@ int main(int count, char **arguments) {
             .trace = strcmp(arguments[8], "trace") == 0,
         };
         play(find(arguments[2]));
+    }
+    if (count == 6 && strcmp(arguments[1], "victim") == 0) {
+        role = (struct role){.family = strcmp(arguments[4], "6") == 0 ? AF_INET6 : AF_INET};
+        be_victim(count - 2, arguments + 2);
     }
     if (count == 2 && strcmp(arguments[1], "list") == 0) {
         list();

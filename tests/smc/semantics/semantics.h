@@ -1,6 +1,6 @@
-// What the scenarios share. A scenario is two functions, `near` and `far`, that run in processes of their own with one TCP
-// connection between them and write a transcript of what they see. Whatever is below the socket calls, the transcript
-// must come out the same: nothing in it may depend on time, ports, process numbers or the size of buffers.
+// What the scenarios share. A scenario is two functions, `near` and `far`, that run in processes of their own with one
+// TCP connection between them and write a transcript of what they see. Whatever is below the socket calls, the
+// transcript must come out the same: nothing in it may depend on time, ports, process numbers or the size of buffers.
 #pragma once
 
 #ifndef _GNU_SOURCE
@@ -81,12 +81,8 @@ size_t pattern_holds(const void *bytes, size_t length, uint64_t offset, uint64_t
 void meet(void);
 // The same, and each gets the other's value.
 long trade(long mine);
-// Gives up `meet` before the other process is killed, or where this process is one too many.
-void leave(void);
 // Waits until that thread sleeps in the kernel and stays there.
 void wait_until_asleep(pid_t process, pid_t thread);
-// Lets the wait in `call` begin: the peer knows by this that the next call of this thread will block.
-pid_t this_thread(void);
 bool is_near(void);
 int family(void);
 int warm_rounds(void);
@@ -111,6 +107,11 @@ size_t fill_up(int socket);
 void rounds(int socket, bool first, int rounds);
 // Rounds enough for a connection that is to be moved to have been moved.
 void warm(int socket, bool first);
+// How often this process shares memory with another for their connections: shown, never compared.
+int arenas(void);
+// A connection is moved beside its traffic, which takes a moment. What follows is to happen after that, if both ends
+// can be moved at all.
+void settle(int socket);
 // Meets, then some more rounds, `near` first, and says that they went well.
 void talk(int socket);
 // Both ends of a connection in one process, by one thread.

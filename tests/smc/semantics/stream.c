@@ -157,7 +157,10 @@ static void slow_reader_far(int s) {
         ssize_t got = read(s, bytes, want);
         if (got <= 0)
             die("read after %zu: %zd %s", at, got, error_name(errno));
-        if (pattern_holds(bytes, got, at < LARGE ? at : at - LARGE, 9) != (size_t)got && at / LARGE == (at + got) / LARGE)
+        // Where the second write begins the pattern does so again.
+        size_t first = at < LARGE && at + got > LARGE ? LARGE - at : (size_t)got;
+        if (pattern_holds(bytes, first, at % LARGE, 9) != first ||
+            pattern_holds(bytes + first, got - first, 0, 9) != got - first)
             die("wrong bytes after %zu", at);
         sum = checksum(sum, bytes, got);
         at += got;

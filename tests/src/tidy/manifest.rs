@@ -13,7 +13,6 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("softrdma-smc", &[]),
     ("softrdma-bins-common", &["softrdma-verbs"]),
     ("softrdma-perf", BINARY),
-    ("softrdma", BINARY),
     ("softrdma-smc-preload", &["softrdma-smc"]),
     ("softrdma-smc-tools", &["softrdma-bins-common", "softrdma-smc"]),
     (
@@ -27,7 +26,6 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "softrdma-smc-tools",
         ],
     ),
-    ("softrdma-tests", APPLICATION),
     (
         "softrdma-tests",
         &["softrdma-stack", "softrdma-mpa-ddp-rdmap", "softrdma-dpdk-glue?", "softrdma-verbs", "softrdma-smc"],

@@ -345,7 +345,7 @@ unsafe extern "C" fn epoll_pwait2(
 unsafe extern "C" fn epoll_create(size: c_int) -> c_int {
     // SAFETY: touches no memory.
     let fd = unsafe { real::epoll_create(size) };
-    descriptor::closing(fd);
+    descriptor::opened_epoll(fd);
     fd
 }
 
@@ -353,6 +353,6 @@ unsafe extern "C" fn epoll_create(size: c_int) -> c_int {
 unsafe extern "C" fn epoll_create1(flags: c_int) -> c_int {
     // SAFETY: touches no memory.
     let fd = unsafe { real::epoll_create1(flags) };
-    descriptor::closing(fd);
+    descriptor::opened_epoll(fd);
     fd
 }

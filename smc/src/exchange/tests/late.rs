@@ -78,7 +78,7 @@ impl Still {
     fn work(&mut self) -> Next {
         let mut ready = Vec::new();
         self.bed.sleep(Some(PATIENCE), &mut ready).unwrap();
-        assert_ne!(ready, [], "nothing happens");
+        assert_ne!(ready, [0_u64; 0], "nothing happens");
         self.worker.turn(&ready, Vec::new)
     }
 
@@ -200,7 +200,7 @@ fn who_has_nothing_to_wait_for_sleeps_until_woken() {
     assert_eq!(acceptor.work(), Next::Sleep(None));
     let mut ready = Vec::new();
     acceptor.bed.sleep(Some(Duration::ZERO), &mut ready).unwrap();
-    assert_eq!(ready, [], "the channel that has hung up is not watched any more");
+    assert_eq!(ready, [0_u64; 0], "the channel that has hung up is not watched any more");
 }
 
 #[test]
