@@ -13,6 +13,7 @@ cd "$SCRATCH"
 daemons=()      # process ids
 daemon_names=() # of the same length
 servers_talk='' # not empty where servers are each other's clients
+may_stay_tcp='' # not empty where nothing is accelerated with good reason
 good_statuses="0 143" # with which daemons end when they are asked to
 
 fail() {

@@ -36,13 +36,14 @@ if [[ -z $SHORT ]]; then
 	measure paced --bitrate 50M --parallel 2 --time "$seconds"
 fi
 
-# What arrives is what was sent, as far as the server read before the client said that the test was over.
+# What arrives is what was sent, as far as the server read before the client said that the test was over. After a write that
+# took only a part, iperf3 3.12 itself goes on with other bytes: pages are written whole.
 bytes=$([[ -n $SHORT ]] && echo 20000000 || echo 300000000)
 random_file sent "$bytes"
 taker=$(free_port)
 server taker iperf3 --server --bind 127.0.0.1 --port "$taker" --file "$SCRATCH/received"
 wait_for_port "$taker"
-client iperf3 --client 127.0.0.1 --port "$taker" --file sent --bytes "$bytes" --length 100000 >file.log
+client iperf3 --client 127.0.0.1 --port "$taker" --file sent --bytes "$bytes" --length 4096 >file.log
 written() { grep -q 'of .*received$' taker.log; }
 eventually written
 received=$(stat -c %s received)

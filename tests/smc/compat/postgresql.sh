@@ -51,8 +51,8 @@ same "all rows by SELECT" "$(sql --field-separator , --command 'select * from kn
 same "a value of 10 MB" "$(sql --command "select repeat('0123456789', 1000000)" | digest)" \
 	"$("$PYTHON" -c "print('0123456789' * 1000000)" | digest)"
 
-# What pgbench keeps true of its tables whatever it is stopped in the middle of.
-bench() { client "${user[@]}" pgbench --no-vacuum "$@" >pgbench.log 2>&1 || fail "pgbench $*: $(tail -n 3 pgbench.log)"; }
+# A process of the server ends with its connection, so what is accelerated is counted on the way. What pgbench keeps true of its tables whatever it is stopped in the middle of.
+bench() { counting client "${user[@]}" pgbench --no-vacuum "$@" >pgbench.log 2>&1 || fail "pgbench $*: $(tail -n 3 pgbench.log)"; }
 expected=0
 sums_agree() { # TRANSACTIONS: done by the last run
 	expected=$((expected + $1))
