@@ -278,15 +278,20 @@ fn check_seeds(scenario: &str, seeds: u64, more: &[(&str, u64)]) {
     let Some(library) = smc_library() else { return skip_library() };
     let setting = Setting { variables: &[("SOFTRDMA_SMC_UPGRADE_AFTER", "4")], options: &["--limit", "60"], ..BOTH };
     let seeds: Vec<_> = (1..=seeds).collect();
+    let moved = AtomicUsize::new(0);
     let complaints = over_all(&seeds, |&seed| {
         let variables = [&[("SEMANTICS_SEED", seed)], more].concat();
         let run = run(&SCENARIOS.program, scenario, &setting, Some(&library), &variables);
         let ends = run.transcript.lines().filter(|line| line.ends_with(" ended with 0")).count();
-        let good = ends == SCENARIOS.plain[scenario].matches(" ended with 0").count() && !run.moved.is_empty();
+        let good = ends == SCENARIOS.plain[scenario].matches(" ended with 0").count();
+        moved.fetch_add(usize::from(!run.moved.is_empty()), Ordering::Relaxed);
         (!good).then(|| format!("seed {seed}, moved in {:?}:\n{}{}", run.moved, run.transcript, run.errors))
     });
     let complaints: Vec<_> = complaints.into_iter().flatten().collect();
     assert!(complaints.is_empty(), "{} of {} seeds:\n{}", complaints.len(), seeds.len(), complaints.join("\n"));
+    // A peer may be killed before its connection has been moved, but not all of them.
+    let moved = moved.into_inner();
+    assert!(moved > seeds.len() / 4, "connections were moved with {moved} of {} seeds only", seeds.len());
 }
 
 #[test]
