@@ -22,12 +22,6 @@ impl<'a> Lock<'a> {
         }
         Self(word)
     }
-
-    /// Takes it if nobody has it.
-    #[inline]
-    pub(crate) fn try_take(word: &'a AtomicU64, owner: u64) -> Option<Self> {
-        word.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed).is_ok().then_some(Self(word))
-    }
 }
 
 impl Drop for Lock<'_> {

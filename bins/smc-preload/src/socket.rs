@@ -428,10 +428,6 @@ impl Socket {
         Lock::take(&self.words()[word::RECEIVE_LOCK], fork::process())
     }
 
-    pub(crate) fn try_lock_receiving(&self) -> Option<Lock<'_>> {
-        Lock::try_take(&self.words()[word::RECEIVE_LOCK], fork::process())
-    }
-
     /// Tells the peer that something has changed for it, with a doorbell if it sleeps. As long as we send over TCP a doorbell
     /// would be one of the program's bytes: the peer is told with the switch.
     #[inline]

@@ -142,8 +142,10 @@ pub(crate) fn receive(socket: &Arc<Socket>, fd: RawFd, parts: &[Target<'_>], fla
     let mut received = 0;
     let total: usize = parts.iter().map(Target::length).sum();
     while socket.begin_tcp_receiving() {
-        // Waiting for all of it is done here: the kernel would take a doorbell for one of the bytes and wait on.
-        let taken = kernel::receive(fd, parts, received, usize::MAX, flags & !MSG_WAITALL);
+        // Waiting for all of it is done here: the kernel would take a doorbell for one of the bytes and wait on. But what is only
+        // looked at is not taken, so nothing could be waited for here.
+        let own = if flags & MSG_PEEK != 0 { 0 } else { MSG_WAITALL };
+        let taken = kernel::receive(fd, parts, received, usize::MAX, flags & !own);
         let kept = taken.map(|taken| socket.count_received(taken, flags & MSG_PEEK != 0));
         socket.end_tcp_receiving();
         if kept.is_ok() {

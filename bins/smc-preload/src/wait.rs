@@ -169,9 +169,7 @@ pub(crate) fn take_doorbells(socket: &Socket, connection: &Connection, fd: RawFd
         // It is their bell as well: the last of them takes it.
         return;
     }
-    let Some(_lock) = socket.try_lock_receiving() else {
-        return;
-    };
+    let _lock = socket.lock_receiving();
     let is_behind = connection.peer_switch().is_some_and(|switch| socket.received() >= switch);
     // With the lock held: a number that is closed meanwhile may become another connection's.
     let descriptors = socket.descriptors();
