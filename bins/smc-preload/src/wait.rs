@@ -26,6 +26,9 @@ const LEAST_SPIN: Duration = Duration::from_micros(2);
 /// After so long, others are let run between looks.
 const ALONE: Duration = Duration::from_micros(10);
 
+/// Letting others run took so long because there were some.
+const CROWDED: Duration = Duration::from_micros(100);
+
 /// Spins until `is_over`, for a time that grows when it was worth it and shrinks when it was not: whether it is over.
 pub(crate) fn spin(budget_ns: &std::sync::atomic::AtomicU32, mut is_over: impl FnMut() -> bool) -> bool {
     let most = upgrade::spin_limit();
@@ -34,7 +37,7 @@ pub(crate) fn spin(budget_ns: &std::sync::atomic::AtomicU32, mut is_over: impl F
     loop {
         for _ in 0..LOOKS {
             if is_over() {
-                // It was worth it: a little longer is allowed next time.
+                // It was worth it: longer is allowed next time.
                 budget_ns.store((budget * 2).min(most).as_nanos() as u32, Ordering::Relaxed);
                 return true;
             }
@@ -47,6 +50,11 @@ pub(crate) fn spin(budget_ns: &std::sync::atomic::AtomicU32, mut is_over: impl F
         }
         if elapsed >= ALONE {
             std::thread::yield_now();
+            if started.elapsed() - elapsed > CROWDED {
+                // Others want the processor: who sleeps is woken sooner than who spins gets another turn.
+                budget_ns.store(0, Ordering::Relaxed);
+                return is_over();
+            }
         }
     }
 }
