@@ -39,31 +39,37 @@ throughput() { # FILE OPTIONS...
 to() { echo "--tcp -i 127.0.0.1 -p $1"; } # PORT
 
 # shellcheck disable=SC2046 # several words
-if [[ -n $SHORT ]]; then
-	serve e
-	ping_pong pp.log $(to "${ports[0]}") -m 14 &
-	jobs=($!)
-	under_load ul.log $(to "${ports[1]}") &
+all_at_once() { # FILES' BEGINNING
+	local job jobs=()
+	ping_pong "$1-pp.log" $(to "${ports[0]}") -m 14 &
 	jobs+=($!)
-	throughput tp.log $(to "${ports[2]}") -m 64000 &
+	under_load "$1-ul.log" $(to "${ports[1]}") &
+	jobs+=($!)
+	throughput "$1-tp.log" $(to "${ports[2]}") -m 64000 &
 	jobs+=($!)
 	for job in "${jobs[@]}"; do wait "$job"; done
+}
+
+if [[ -n $SHORT ]]; then
+	serve e
+	all_at_once epoll
 else
 	for multiplexer in s p e; do
 		serve "$multiplexer"
-		ping_pong "pp-$multiplexer.log" -f feed -F "$multiplexer" -m 14
-		under_load "ul-$multiplexer.log" -f feed -F "$multiplexer"
-		throughput "tp-$multiplexer.log" -f feed -F "$multiplexer" -m 64000
+		ping_pong "$multiplexer-pp-three.log" -f feed -F "$multiplexer" -m 14
+		all_at_once "$multiplexer"
 		count_accelerated
 		stop_last
 	done
 	server single sockperf server --tcp -i 127.0.0.1 -p "$single"
 	wait_for_port "$single"
-	for size in 14 1472 32000 65000; do ping_pong "pp-$size.log" $(to "$single") -m "$size"; done
-	ping_pong range.log $(to "$single") -m 5000 --range 4000
-	under_load ul.log $(to "$single")
-	for size in 64 64000; do throughput "tp-$size.log" $(to "$single") -m "$size"; done
-	throughput "tp-nodelay.log" $(to "$single") -m 64 --tcp-avoid-nodelay
+	# shellcheck disable=SC2046 # several words
+	{
+		for size in 1472 65000; do ping_pong "pp-$size.log" $(to "$single") -m "$size"; done
+		ping_pong pp-range.log $(to "$single") -m 5000 --range 4000
+		throughput tp-64.log $(to "$single") -m 64
+		throughput tp-nodelay.log $(to "$single") -m 64 --tcp-avoid-nodelay
+	}
 fi
 
 finish
