@@ -59,22 +59,30 @@ impl Visit {
 
 /// Memory of many idle connections, and what they cost the busy ones.
 pub(crate) fn memory(rig: &Rig, idle: u64) -> Result<Vec<Line>, Trouble> {
-    let (plain, plain_kept, _) = measure_memory(rig, Side::Plain, idle)?;
-    let (accelerated, _, rates) = measure_memory(rig, Side::Accelerated, idle)?;
+    let plain = measure_memory(rig, Side::Plain, idle)?;
+    let accelerated = measure_memory(rig, Side::Accelerated, idle)?;
     let each = |pss_kib: u64| pss_kib as f64 / idle as f64;
     let line = |end: &str, at: usize| {
         let what = format!("{idle} idle connections, memory of each, {end}");
-        let halves = [(each(accelerated[at]), each(plain[at]))];
+        let halves = [(each(accelerated.sizes[at]), each(plain.sizes[at]))];
         Line::of_rounds(&what, "KiB", Bar::AtMost(40.0), Against::Difference, &halves)
     };
     let what = format!("{BUSY} busy connections beside {idle} idle / alone");
-    let mut kept = Line::of_rounds(&what, "round trips a second", Bar::AtLeast(0.95), Against::Ratio, &[rates]);
-    kept.remark = format!("plain: {plain_kept:.3}");
+    let mut kept =
+        Line::of_rounds(&what, "round trips a second", Bar::AtLeast(0.95), Against::Ratio, &[accelerated.rates]);
+    kept.remark = format!("plain: {:.3}", plain.rates.0 / plain.rates.1);
     Ok(vec![line("client", 0), line("server", 1), kept])
 }
 
-/// Proportional set sizes in KiB of both processes; the busy ones' speed beside the idle ones over that alone; both.
-fn measure_memory(rig: &Rig, side: Side, idle: u64) -> Result<([u64; 2], f64, (f64, f64)), Trouble> {
+/// What idle connections cost.
+struct Cost {
+    /// Proportional set sizes in KiB, of the client and the server.
+    sizes: [u64; 2],
+    /// Round trips a second of the busy connections, beside the idle ones and alone.
+    rates: (f64, f64),
+}
+
+fn measure_memory(rig: &Rig, side: Side, idle: u64) -> Result<Cost, Trouble> {
     eprint!("\ridle connections: {side:?}   ");
     let visit = Visit::begin(rig, side, BUSY, idle, rig.seconds / 2.0)?;
     thread::sleep(SETTLE);
@@ -83,7 +91,7 @@ fn measure_memory(rig: &Rig, side: Side, idle: u64) -> Result<([u64; 2], f64, (f
     let rates = (visit.rate("beside"), visit.rate("alone"));
     visit.end(rig)?;
     eprintln!();
-    Ok((sizes, rates.0 / rates.1, rates))
+    Ok(Cost { sizes, rates })
 }
 
 fn proportional_set_size(id: u32) -> Result<u64, Trouble> {
