@@ -43,8 +43,10 @@ proptest! {
             let bytes: Vec<u8> = (0..sent).map(|at| (next + at as u32).to_be_bytes()[at % 4]).collect();
             let (head, tail) = bytes.split_at(sent / 3);
             let taken = sender.send(&[Source::new(head), Source::new(tail)], 0).unwrap();
-            // What the receiver took and kept to itself is at most what it need not announce.
-            prop_assert!(taken == sent || taken + oracle.len() + 2048 >= 16_384);
+            // What the receiver took and kept to itself is at most what it need not announce. Up to half of the ring goes whole.
+            let might = if sent <= 8192 { sent } else { taken };
+            prop_assert!(taken == sent || might + oracle.len() + 2048 >= 16_384);
+            prop_assert!(taken == sent || taken == 0 || sent > 8192);
             oracle.extend(&bytes[..taken]);
             next += taken as u32;
             prop_assert_eq!(receiver.readable().unwrap(), oracle.len());
@@ -105,9 +107,9 @@ fn a_writer_that_waits_is_told_once_there_is_room() {
     assert!(!sender.is_writable().unwrap());
     let mut bytes = [0; 8192];
     let mut told = || receiver.receive(&[Target::new(&mut bytes)], 0).unwrap().1;
-    assert_eq!([told(), told()], [true, false]);
+    assert_eq!([told(), told()], [true, true]);
     assert!(sender.is_writable().unwrap());
-    assert_eq!(sender.room().unwrap(), 8192);
+    assert_eq!(sender.room().unwrap(), 16_384);
 }
 
 #[test]
