@@ -17,7 +17,7 @@ use crate::wait::{self, Waiting};
 
 /// Sends `parts`: what `sendmsg` with them does.
 pub(crate) fn send(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags: c_int) -> Result<usize, Errno> {
-    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || flags & KERNELS_OWN != 0 {
+    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || is_kernels_own(fd, flags) {
         return send_aside(socket, fd, parts, flags);
     }
     if socket.is_required() {
@@ -35,11 +35,15 @@ pub(crate) fn send(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags:
 }
 
 /// What only the kernel can do: a connection that needs it stays TCP, and one that has rings says that it cannot.
-const KERNELS_OWN: c_int = MSG_OOB | MSG_ZEROCOPY;
+fn is_kernels_own(fd: RawFd, flags: c_int) -> bool {
+    // Without the option the flag means nothing.
+    let is_zero_copy = || kernel::option(fd, libc::SOL_SOCKET, libc::SO_ZEROCOPY) == Some(1);
+    flags & MSG_OOB != 0 || flags & MSG_ZEROCOPY != 0 && is_zero_copy()
+}
 
 /// What is not counted: urgent bytes are no part of the stream's count, and notices of bytes that were not copied are the kernel's.
 fn send_aside(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int) -> Result<usize, Errno> {
-    if flags & KERNELS_OWN != 0 && !socket.stay_plain() {
+    if is_kernels_own(fd, flags) && !socket.stay_plain() {
         // Without zero copy the same bytes can be sent again with it left out, which this error asks for.
         return Err(if flags & MSG_OOB != 0 { Errno::OPNOTSUPP } else { Errno::NOBUFS });
     }
