@@ -18,6 +18,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -90,6 +91,10 @@ impl Capture {
 
     /// Continues a file that has its header already.
     pub fn resume(file: impl AsFd + Send + Sync + 'static, snapshot_bytes: u32) -> Self {
+        // Each record behind the last one, whoever wrote that. What cannot append (a pipe) has one end only.
+        if let Ok(flags) = fcntl_getfl(&file) {
+            let _ = fcntl_setfl(&file, flags | OFlags::APPEND);
+        }
         Self(Arc::new(Shared { file: Box::new(file), snapshot_bytes, failure: AtomicI32::new(0) }))
     }
 
