@@ -199,6 +199,18 @@ fn complaint(scenario: &Scenario, setting: &Setting, run: &Run, plain: &str) -> 
         .then(|| format!("{}: its connection was not moved (only {:?})", scenario.name, run.moved))
 }
 
+/// Some settings take minutes: they run where SOFTRDMA_SMC_SEMANTICS is `all`.
+fn are_long_runs_asked_for() -> bool {
+    let is_asked_for = std::env::var("SOFTRDMA_SMC_SEMANTICS").is_ok_and(|runs| runs == "all");
+    if !is_asked_for {
+        skip(
+            "socket programs moved in other ways than after four transfers",
+            "minutes long (SOFTRDMA_SMC_SEMANTICS=all)",
+        );
+    }
+    is_asked_for
+}
+
 fn skip_library() {
     skip("socket programs with the library preloaded", "this tree has none (SOFTRDMA_SMC_LIBRARY)");
 }
@@ -245,8 +257,10 @@ fn plain_transcripts_depend_neither_on_the_address_nor_on_who_connects() {
 }
 
 #[test]
-#[ignore = "takes minutes: make smc-compat runs it"]
 fn moved_at_once() {
+    if !are_long_runs_asked_for() {
+        return;
+    }
     check(&Setting { variables: &[("SOFTRDMA_SMC_UPGRADE_AFTER", "0")], ..BOTH });
 }
 
@@ -256,36 +270,46 @@ fn moved_after_four_transfers() {
 }
 
 #[test]
-#[ignore = "takes minutes: make smc-compat runs it"]
 fn moved_over_ipv6_with_the_ends_changed() {
+    if !are_long_runs_asked_for() {
+        return;
+    }
     let options = &["--family", "6", "--swap"];
     check(&Setting { variables: &[("SOFTRDMA_SMC_UPGRADE_AFTER", "4")], options, ..BOTH });
 }
 
 #[test]
-#[ignore = "takes minutes: make smc-compat runs it"]
 fn moved_after_sixty_four_transfers() {
+    if !are_long_runs_asked_for() {
+        return;
+    }
     // Where a scenario is short, the move comes in the middle of it.
     check(&Setting { variables: &[("SOFTRDMA_SMC_UPGRADE_AFTER", "64")], ..BOTH });
 }
 
 #[test]
-#[ignore = "takes minutes: make smc-compat runs it"]
 fn moved_in_the_middle() {
+    if !are_long_runs_asked_for() {
+        return;
+    }
     let options = &["--warm", "0"];
     check(&Setting { variables: &[("SOFTRDMA_SMC_UPGRADE_AFTER", "4")], options, moved: false, ..BOTH });
 }
 
 #[test]
-#[ignore = "takes minutes: make smc-compat runs it"]
 fn preloaded_where_it_connects_only() {
+    if !are_long_runs_asked_for() {
+        return;
+    }
     let variables = &[("SOFTRDMA_SMC_UPGRADE_AFTER", "4")];
     check(&Setting { variables, near: true, ..PLAIN });
 }
 
 #[test]
-#[ignore = "takes minutes: make smc-compat runs it"]
 fn preloaded_where_it_accepts_only() {
+    if !are_long_runs_asked_for() {
+        return;
+    }
     let variables = &[("SOFTRDMA_SMC_UPGRADE_AFTER", "4")];
     check(&Setting { variables, far: true, ..PLAIN });
 }
@@ -313,14 +337,18 @@ fn check_seeds(scenario: &str, seeds: u64, more: &[(&str, u64)]) {
 }
 
 #[test]
-#[ignore = "takes minutes: make smc-compat runs it"]
 fn any_mixture_of_operations_by_seed() {
+    if !are_long_runs_asked_for() {
+        return;
+    }
     check_seeds("stress", STRESS_SEEDS, &[]);
 }
 
 #[test]
-#[ignore = "takes minutes: make smc-compat runs it"]
 fn peers_killed_at_any_moment_by_seed() {
+    if !are_long_runs_asked_for() {
+        return;
+    }
     check_seeds("kill-rounds", KILL_SEEDS, &[("SEMANTICS_ROUNDS", KILL_ROUNDS)]);
 }
 
