@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# usage: tests/smc/compat.sh [--library PATH] [--tools DIRECTORY] [--only NAME,...] [--configurations LIST] [--short]
-#                            [--json FILE] [--keep] [--list]
+# usage: tests/smc/compat.sh [--library PATH] [--tools DIRECTORY] [--only NAME,...] [--configurations LIST] [--repeat COUNT]
+#                            [--short] [--json FILE] [--keep] [--list]
 # Runs unmodified programs over loopback, their data checked, with the preload library in both ends, in one of them and
 # in neither: one line each (make smc-compat). Exit status 1: something failed.
 #   --library PATH         the library to preload; '' for plain runs only; built from this tree if not given
 #   --tools DIRECTORY      where softrdma-smc is; beside the library if not given
 #   --only NAME,...        these programs only (--list shows the names)
 #   --configurations LIST  of none,both,client,server; all if not given
+#   --repeat COUNT         each of them so often, or until it fails
 #   --short                less of each program, and only those that take a few seconds then
 #   --json FILE            one JSON object a line there as well
 #   --keep                 keeps all logs; those of failures are kept anyway
@@ -24,16 +25,17 @@ from_here() { # PATH: relative to where we were called from
 	if [[ -z $1 || $1 == /* ]]; then echo "$1"; else echo "$CALLED_FROM/$1"; fi
 }
 
-library=unset tools=unset only='' configurations=none,both,client,server short='' json='' keep='' list=''
+library=unset tools=unset only='' configurations=none,both,client,server short='' repeat=1 json='' keep='' list=''
 while (($#)); do
 	case $1 in
-	--library | --tools | --only | --configurations | --json)
+	--library | --tools | --only | --configurations | --repeat | --json)
 		(($# > 1)) || die "$1 needs a value"
 		case $1 in
 		--library) library=$(from_here "$2") ;;
 		--tools) tools=$(from_here "$2") ;;
 		--only) only=$2 ;;
 		--configurations) configurations=$2 ;;
+		--repeat) repeat=$2 ;;
 		--json) json=$(from_here "$2") ;;
 		esac
 		shift
@@ -188,11 +190,13 @@ for program in "${known[@]}"; do
 	for configuration in none both client server; do
 		is_among "$configuration" "$configurations" || continue
 		is_among "$configuration" "${sensible:-none,both,client,server}" || continue
-		began=$EPOCHREALTIME
-		run "$program" "$configuration"
-		report "$program" "$configuration" "$(awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')"
-		runs=$((runs + 1))
-		[[ $verdict != FAILED ]] || failures=$((failures + 1))
+		for ((turn = 0; turn < repeat; turn++)); do
+			began=$EPOCHREALTIME
+			run "$program" "$configuration"
+			report "$program" "$configuration" "$(awk -v a="$began" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')"
+			runs=$((runs + 1))
+			[[ $verdict != FAILED ]] || { failures=$((failures + 1)); break; }
+		done
 	done
 done
 if [[ -n $keep ]]; then

@@ -4,7 +4,7 @@
 . "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/../case.sh"
 needs node
 
-requests=$([[ -n $SHORT ]] && echo 200 || echo 5000)
+requests=$([[ -n $SHORT ]] && echo 600 || echo 5000)
 for workers in 0 2; do
 	port=$(free_port)
 	raw=$(free_port)

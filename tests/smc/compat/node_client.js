@@ -6,7 +6,7 @@ const http = require('http');
 const net = require('net');
 
 const [port, raw, requests] = process.argv.slice(2).map(Number);
-const agent = new http.Agent({ keepAlive: true, maxSockets: 20 });
+const agent = new http.Agent({ keepAlive: true, maxSockets: 8 });
 
 function content(length) {
   return crypto.createHash('shake256', { outputLength: length }).update(String(length)).digest();
