@@ -127,7 +127,7 @@ impl Default for Policy {
             upgrade_after: 32,
             ring_bytes: RingBytes::DEFAULT,
             max_ring_memory: 1 << 30,
-            spin_us: 20,
+            spin_us: 50,
             rendezvous_directory: None,
             isolation_domain: None,
             verbose: false,

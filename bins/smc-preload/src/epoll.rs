@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::ffi::c_int;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN};
@@ -20,6 +20,7 @@ use softrdma_smc::arena::WAITERS;
 use crate::abi::kernel;
 use crate::readiness::{self, READABLE, WRITABLE};
 use crate::socket::{Mode, Socket};
+use crate::spin::Spin;
 use crate::table::{self, Entry};
 use crate::wait;
 
@@ -54,7 +55,12 @@ pub(crate) struct Epoll {
     has_ours: AtomicBool,
     /// There was no room for events of the kernel's last time.
     was_full: AtomicBool,
-    spin_ns: AtomicU32,
+    spin: Spin,
+    /// When the kernel was asked last, and whether it had anything for the program.
+    last_asked_ns: AtomicU64,
+    is_kernel_busy: AtomicBool,
+    /// What [`Self::collect`] works on, kept for its memory.
+    batch: Mutex<Vec<Arc<Registration>>>,
 }
 
 /// A socket in an epoll instance.
@@ -101,7 +107,10 @@ pub(crate) fn instance(fd: RawFd) -> Arc<Epoll> {
         is_watched: AtomicBool::new(false),
         has_ours: AtomicBool::new(false),
         was_full: AtomicBool::new(false),
-        spin_ns: AtomicU32::new(0),
+        spin: Spin::new(),
+        last_asked_ns: AtomicU64::new(0),
+        is_kernel_busy: AtomicBool::new(true),
+        batch: Mutex::default(),
     });
     table::insert(fd, Arc::new(Entry::Epoll(epoll.clone())));
     epoll
@@ -269,6 +278,9 @@ impl Epoll {
         let mut events = [epoll_event { events: 0, u64: 0 }; 16];
         let found = kernel::epoll_look(self.fd(), &mut events);
         let kept: Vec<_> = events[..found].iter().filter_map(|event| self.translate(*event)).collect();
+        if !kept.is_empty() {
+            self.is_kernel_busy.store(true, Ordering::Relaxed);
+        }
         self.kept().extend(kept);
     }
 
@@ -315,42 +327,78 @@ impl Epoll {
                 return Ok(found);
             }
         }
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut last_asked = None::<Instant>;
+        let mut deadline = Deadline::of(timeout);
         loop {
-            // After a full house of ours it is the kernel's turn.
-            let is_kernels_turn = self.was_full.swap(false, Ordering::AcqRel);
-            let mut found = if is_kernels_turn { self.ask_kernel(events, Some(Duration::ZERO), &mut ask)? } else { 0 };
-            found += self.collect(&mut events[found..]);
-            let is_full = found == events.len();
-            self.was_full.store(is_full && !is_kernels_turn, Ordering::Release);
-            if !is_full && (found == 0 || last_asked.is_none_or(|asked| asked.elapsed() > KERNEL_PATIENCE)) {
-                found += self.ask_kernel(&mut events[found..], Some(Duration::ZERO), &mut ask)?;
-                last_asked = Some(Instant::now());
-                if found == 0 {
-                    // Its doorbells may have told us of something.
-                    found = self.collect(events);
-                }
-            }
-            if found > 0 {
+            let found = self.look(events, deadline.is_immediate(), &mut ask)?;
+            if found > 0 || deadline.has_passed() {
                 return Ok(found);
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
-                return Ok(0);
+            if self.has_ours.load(Ordering::Acquire) {
+                match self.spin(events, &mut ask)? {
+                    Spun::Ours => continue,
+                    Spun::Kernels(found) => return Ok(found),
+                    Spun::InVain => {}
+                }
             }
-            if self.has_ours.load(Ordering::Acquire) && wait::spin(&self.spin_ns, || self.is_pending()) {
-                continue;
-            }
-            self.sleepers.fetch_add(1, Ordering::SeqCst);
-            readiness::set_asleep(self.waiter, true);
-            let result = if self.is_pending() { Ok(0) } else { self.ask_kernel(events, left, &mut ask) };
-            readiness::set_asleep(self.waiter, self.sleepers.fetch_sub(1, Ordering::SeqCst) > 1);
-            found = result?;
+            let found = self.sleep(events, deadline.left(), &mut ask)?;
             if found > 0 {
                 return Ok(found);
             }
         }
+    }
+
+    /// What there is, without waiting. The kernel is asked when it is its turn, and when it `must` be.
+    fn look(self: &Arc<Self>, events: &mut [epoll_event], must: bool, ask: &mut Ask<'_>) -> Result<usize, Errno> {
+        // After a full house of ours it is the kernel's turn.
+        let is_kernels_turn = self.was_full.swap(false, Ordering::AcqRel);
+        let mut found = if is_kernels_turn { self.ask_kernel(events, Some(Duration::ZERO), ask)? } else { 0 };
+        found += self.collect(&mut events[found..]);
+        let is_full = found == events.len();
+        self.was_full.store(is_full && !is_kernels_turn, Ordering::Release);
+        let is_due = found == 0 && (must || self.is_kernel_busy.load(Ordering::Relaxed)) || self.is_kernel_due(now_ns());
+        if !is_full && is_due {
+            found += self.ask_kernel(&mut events[found..], Some(Duration::ZERO), ask)?;
+            if found == 0 {
+                // Its doorbells may have told us of something.
+                found = self.collect(events);
+            }
+        }
+        Ok(found)
+    }
+
+    fn is_kernel_due(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.last_asked_ns.load(Ordering::Relaxed)) > KERNEL_PATIENCE.as_nanos() as u64
+    }
+
+    fn spin(self: &Arc<Self>, events: &mut [epoll_event], ask: &mut Ask<'_>) -> Result<Spun, Errno> {
+        let mut asked = Ok(0);
+        let is_over = self.spin.until(
+            || self.is_pending(),
+            |now| {
+                if self.is_kernel_due(nanoseconds(now)) {
+                    asked = self.ask_kernel(events, Some(Duration::ZERO), ask);
+                }
+                asked != Ok(0)
+            },
+        );
+        Ok(match asked? {
+            0 if is_over => Spun::Ours,
+            0 => Spun::InVain,
+            found => Spun::Kernels(found),
+        })
+    }
+
+    fn sleep(
+        self: &Arc<Self>,
+        events: &mut [epoll_event],
+        limit: Option<Duration>,
+        ask: &mut Ask<'_>,
+    ) -> Result<usize, Errno> {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        readiness::set_asleep(self.waiter, true);
+        let result = if self.is_pending() { Ok(0) } else { self.ask_kernel(events, limit, ask) };
+        readiness::set_asleep(self.waiter, self.sleepers.fetch_sub(1, Ordering::SeqCst) > 1);
+        result
     }
 
     fn is_pending(&self) -> bool {
@@ -363,33 +411,37 @@ impl Epoll {
         if self.ready_count.load(Ordering::Acquire) == 0 {
             return 0;
         }
-        let mut ready = self.ready();
-        let mut queued = std::mem::take(&mut *ready);
-        self.ready_count.store(0, Ordering::Release);
-        drop(ready);
-        let mut found = 0;
-        let (mut unseen, mut reported) = (Vec::new(), Vec::new());
-        for registration in queued.drain(..) {
-            if found == events.len() {
-                unseen.push(registration);
-                continue;
-            }
+        // Another thread that is just collecting has what there was; what comes meanwhile is for the next to ask.
+        let mut own = Vec::new();
+        let mut batch = self.batch.try_lock().ok();
+        let batch = batch.as_deref_mut().unwrap_or(&mut own);
+        {
+            let mut ready = self.ready();
+            std::mem::swap(batch, &mut *ready);
+            self.ready_count.store(0, Ordering::Release);
+        }
+        let (mut found, mut looked_at, mut kept) = (0, 0, 0);
+        while found < events.len() && looked_at < batch.len() {
+            let registration = &batch[looked_at];
             registration.is_queued.store(false, Ordering::Release);
             let happened = registration.events();
-            if happened == 0 {
-                continue;
+            if happened != 0 {
+                events[found] = epoll_event { events: happened, u64: registration.data.load(Ordering::Acquire) };
+                found += 1;
+                if registration.stays_ready_after_report() && !registration.is_queued.swap(true, Ordering::AcqRel) {
+                    batch.swap(kept, looked_at);
+                    kept += 1;
+                }
             }
-            events[found] = epoll_event { events: happened, u64: registration.data.load(Ordering::Acquire) };
-            found += 1;
-            if registration.stays_ready_after_report() && !registration.is_queued.swap(true, Ordering::AcqRel) {
-                reported.push(registration);
-            }
+            looked_at += 1;
         }
         let mut ready = self.ready();
         // The reported ones last, so that all get their turn.
-        ready.extend(unseen.into_iter().chain(reported));
+        ready.extend(batch.drain(looked_at..));
+        ready.extend(batch.drain(..kept));
         self.ready_count.store(ready.len(), Ordering::Release);
         drop(ready);
+        batch.clear();
         found
     }
 
@@ -398,7 +450,7 @@ impl Epoll {
         self: &Arc<Self>,
         events: &mut [epoll_event],
         timeout: Option<Duration>,
-        ask: &mut impl FnMut(&mut [epoll_event], Option<Duration>) -> Result<usize, Errno>,
+        ask: &mut Ask<'_>,
     ) -> Result<usize, Errno> {
         let kept: Vec<_> = {
             let mut kept = self.kept();
@@ -410,9 +462,11 @@ impl Epoll {
             return Ok(kept.len());
         }
         let mut asked = ask(events, timeout)?;
+        self.last_asked_ns.store(now_ns(), Ordering::Relaxed);
         loop {
             let found = self.translate_all(&mut events[..asked]);
             if found > 0 || asked < events.len() {
+                self.is_kernel_busy.store(found > 0, Ordering::Relaxed);
                 return Ok(found);
             }
             // All of them were for us alone, and edges: others may wait behind them.
@@ -560,6 +614,61 @@ impl Registration {
         }
         interest & EPOLLET as u32 == 0
     }
+}
+
+/// What asks the kernel, with room for events and a time to wait.
+type Ask<'a> = dyn FnMut(&mut [epoll_event], Option<Duration>) -> Result<usize, Errno> + 'a;
+
+/// What ended a spin.
+enum Spun {
+    /// Something of ours is ready.
+    Ours,
+    /// So many events of the kernel's.
+    Kernels(usize),
+    /// Time.
+    InVain,
+}
+
+/// How long a call may wait. The clock is asked only once it does.
+struct Deadline {
+    timeout: Option<Duration>,
+    at: Option<Instant>,
+}
+
+impl Deadline {
+    const fn of(timeout: Option<Duration>) -> Self {
+        Self { timeout, at: None }
+    }
+
+    fn is_immediate(&self) -> bool {
+        self.timeout == Some(Duration::ZERO)
+    }
+
+    /// What is left of it; nothing if there is none.
+    fn left(&mut self) -> Option<Duration> {
+        let timeout = self.timeout?;
+        let now = Instant::now();
+        if self.at.is_none() {
+            self.at = Some(now.checked_add(timeout)?);
+        }
+        self.at.map(|at| at.saturating_duration_since(now))
+    }
+
+    fn has_passed(&mut self) -> bool {
+        self.is_immediate() || self.left() == Some(Duration::ZERO)
+    }
+}
+
+/// A time in nanoseconds since some time of this process.
+fn nanoseconds(now: Instant) -> u64 {
+    static BEGINNING: OnceLock<Instant> = OnceLock::new();
+    let since = now.saturating_duration_since(*BEGINNING.get_or_init(|| now));
+    // 0 is long before it.
+    (since + 2 * KERNEL_PATIENCE).as_nanos() as u64
+}
+
+fn now_ns() -> u64 {
+    nanoseconds(Instant::now())
 }
 
 /// A descriptor is closed that instances may be watching.

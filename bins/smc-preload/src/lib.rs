@@ -4,7 +4,8 @@
 //!
 //! - `abi`: the calls themselves, and the ones behind them; the only unsafe code.
 //! - `table`: which descriptor is which; `descriptor`: making, copying and closing them.
-//! - `socket`: a connection and its states; `transfer`: sending and receiving; `wait`: what a call does that must wait.
+//! - `socket`: a connection and its states; `transfer`: sending and receiving; `wait`: what a call does that must wait,
+//!   `spin`: what it does first.
 //! - `readiness`, `epoll`, `poll`: which of many can be read or written.
 //! - `upgrade`: how a connection gets its rings.
 //!
@@ -24,6 +25,7 @@ mod readiness;
 mod shared_words;
 mod show;
 mod socket;
+mod spin;
 mod table;
 mod transfer;
 mod upgrade;

@@ -2,7 +2,6 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, pollfd};
@@ -11,6 +10,7 @@ use rustix::io::Errno;
 use crate::epoll::Epoll;
 use crate::readiness;
 use crate::socket::{Mode, Socket};
+use crate::spin::Spin;
 use crate::table::{self, Entry};
 use crate::wait;
 
@@ -71,13 +71,17 @@ pub(crate) fn concerns_us(descriptors: &[pollfd]) -> bool {
     descriptors.iter().any(|descriptor| table::is_known(descriptor.fd))
 }
 
+thread_local! {
+    /// How long it has been worth spinning in this thread: a call has no place of its own to remember that.
+    static SPIN: Spin = const { Spin::new() };
+}
+
 /// `poll`: `ask` asks the kernel.
 pub(crate) fn poll(
     descriptors: &mut [pollfd],
     timeout: Option<Duration>,
     mut ask: impl FnMut(&mut [pollfd], Option<Duration>) -> Result<usize, Errno>,
 ) -> Result<usize, Errno> {
-    let budget = AtomicU32::new(0);
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     // What the kernel is asked: for ours, only whether it has doorbells or an end.
     let mut asked: Vec<pollfd> = descriptors.to_vec();
@@ -105,7 +109,7 @@ pub(crate) fn poll(
         if found > 0 || left(deadline) == Some(Duration::ZERO) {
             return Ok(found);
         }
-        if wait::spin(&budget, || pending(descriptors)) {
+        if SPIN.with(|spin| spin.until(|| pending(descriptors), |_| false)) {
             continue;
         }
         ours.iter().flatten().for_each(|ours| ours.set_asleep(true));

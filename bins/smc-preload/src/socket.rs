@@ -16,6 +16,7 @@ use crate::fork;
 use crate::lock::Lock;
 use crate::shared_words::{SharedWords, WORDS};
 use crate::show;
+use crate::spin::Spin;
 use crate::table::{self, Entry};
 use crate::upgrade;
 
@@ -113,8 +114,8 @@ pub(crate) struct Socket {
     connection: OnceLock<Connection>,
     descriptors: Mutex<Vec<RawFd>>,
     watchers: Mutex<Vec<Weak<Registration>>>,
-    /// How long it has been worth spinning, in nanoseconds.
-    pub(crate) spin_ns: AtomicU32,
+    /// How long it has been worth spinning.
+    pub(crate) spin: Spin,
     /// What the tools see of it.
     entry: OnceLock<statistics::Entry>,
     /// That a process listens at its port, and has SMC: it holds as long as the listener does, or a connection accepted there.
@@ -139,7 +140,7 @@ impl Socket {
             connection: OnceLock::new(),
             descriptors: Mutex::default(),
             watchers: Mutex::default(),
-            spin_ns: AtomicU32::new(0),
+            spin: Spin::new(),
             entry: OnceLock::new(),
             announcement: OnceLock::new(),
             is_required: AtomicBool::new(false),

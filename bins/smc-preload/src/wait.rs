@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::io::Errno;
 use softrdma_smc::arena::Connection;
@@ -10,7 +10,6 @@ use softrdma_smc::arena::Connection;
 use crate::abi::kernel;
 use crate::socket::{Socket, flag};
 use crate::transfer;
-use crate::upgrade;
 
 /// What is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,52 +18,12 @@ pub(crate) enum Waiting {
     ToSend,
 }
 
-/// Looks between two looks at the clock.
-const LOOKS: u32 = 32;
-/// The least time that is spun, to find out whether it is worth it again.
-const LEAST_SPIN: Duration = Duration::from_micros(2);
-/// After so long, others are let run between looks.
-const ALONE: Duration = Duration::from_micros(10);
-
-/// Letting others run took so long because there were some.
-const CROWDED: Duration = Duration::from_micros(100);
-
-/// Spins until `is_over`, for a time that grows when it was worth it and shrinks when it was not: whether it is over.
-pub(crate) fn spin(budget_ns: &std::sync::atomic::AtomicU32, mut is_over: impl FnMut() -> bool) -> bool {
-    let most = upgrade::spin_limit();
-    let budget = Duration::from_nanos(budget_ns.load(Ordering::Relaxed).into()).clamp(LEAST_SPIN.min(most), most);
-    let started = Instant::now();
-    loop {
-        for _ in 0..LOOKS {
-            if is_over() {
-                // It was worth it: longer is allowed next time.
-                budget_ns.store((budget * 2).min(most).as_nanos() as u32, Ordering::Relaxed);
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        let elapsed = started.elapsed();
-        if elapsed >= budget {
-            budget_ns.store((budget / 2).as_nanos() as u32, Ordering::Relaxed);
-            return false;
-        }
-        if elapsed >= ALONE {
-            std::thread::yield_now();
-            if started.elapsed() - elapsed > CROWDED {
-                // Others want the processor: who sleeps is woken sooner than who spins gets another turn.
-                budget_ns.store(0, Ordering::Relaxed);
-                return is_over();
-            }
-        }
-    }
-}
-
 /// Waits until a call is worth trying again. An error is what the kernel would say to a call that waits: a signal, a time
 /// limit.
 ///
 /// A call that `has_begun` to move bytes returns with them when a signal comes, even one after which calls go on.
 pub(crate) fn wait(socket: &Socket, fd: RawFd, waiting: Waiting, has_begun: bool) -> Result<(), Errno> {
-    if spin(&socket.spin_ns, || is_over(socket, waiting)) {
+    if socket.spin.until(|| is_over(socket, waiting), |_| false) {
         return Ok(());
     }
     let Some((connection, _)) = socket.rings() else {

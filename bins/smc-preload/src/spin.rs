@@ -1,0 +1,97 @@
+//! Looking for what is waited for before sleeping, for as long as that has been worth it.
+//!
+//! What comes while somebody looks costs nanoseconds, a sleep and the doorbell that ends it cost tens of microseconds. So one look
+//! in vain is cheap beside a sleep that was not needed; but a look at something that seldom comes wastes the processor. Hence:
+//! once it was worth it, the whole time that the policy allows is spent; each time it was not, half of the last; and after
+//! that only little, but for every [`PROBE`]th wait, which finds out whether things have changed.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::upgrade;
+
+/// Looks between two looks at the clock.
+const LOOKS: u32 = 32;
+/// The least time that is spun.
+const LEAST: Duration = Duration::from_micros(2);
+/// One wait of so many takes the whole time, whatever came of the last.
+const PROBE: u32 = 32;
+/// After so long, others are let run between looks.
+const ALONE: Duration = Duration::from_micros(10);
+/// Letting others run took so long because there were some.
+const CROWDED: Duration = Duration::from_micros(100);
+/// After that, so many waits go without a probe.
+const CROWDED_WAITS: u32 = 256;
+
+/// What one waiter has learned.
+#[derive(Debug, Default)]
+pub(crate) struct Spin {
+    budget_ns: AtomicU32,
+    /// Waits until the next probe.
+    until_probe: AtomicU32,
+}
+
+impl Spin {
+    pub(crate) const fn new() -> Self {
+        Self { budget_ns: AtomicU32::new(0), until_probe: AtomicU32::new(0) }
+    }
+
+    fn budget(&self, most: Duration) -> Duration {
+        let left = self.until_probe.load(Ordering::Relaxed);
+        if left == 0 {
+            self.until_probe.store(PROBE - 1, Ordering::Relaxed);
+            return most;
+        }
+        self.until_probe.store(left - 1, Ordering::Relaxed);
+        Duration::from_nanos(self.budget_ns.load(Ordering::Relaxed).into()).clamp(LEAST.min(most), most)
+    }
+
+    fn was_worth_it(&self, most: Duration) {
+        self.budget_ns.store(most.as_nanos() as u32, Ordering::Relaxed);
+    }
+
+    fn was_in_vain(&self, budget: Duration) {
+        let last = self.budget_ns.load(Ordering::Relaxed);
+        // A probe that has found nothing makes no wait after it longer.
+        self.budget_ns.store(last.min((budget / 2).as_nanos() as u32), Ordering::Relaxed);
+    }
+
+    /// Others want the processor: who sleeps is woken sooner than who spins gets another turn.
+    fn is_crowded(&self) {
+        self.budget_ns.store(0, Ordering::Relaxed);
+        self.until_probe.store(CROWDED_WAITS, Ordering::Relaxed);
+    }
+
+    /// Spins until `is_over`: whether it is. Between its looks, as often as the clock is looked at, `look_aside` may look
+    /// for something else that ends the wait, by itself of no worth.
+    pub(crate) fn until(&self, mut is_over: impl FnMut() -> bool, mut look_aside: impl FnMut(Instant) -> bool) -> bool {
+        let most = upgrade::spin_limit();
+        let budget = self.budget(most);
+        let started = Instant::now();
+        loop {
+            for _ in 0..LOOKS {
+                if is_over() {
+                    self.was_worth_it(most);
+                    return true;
+                }
+                std::hint::spin_loop();
+            }
+            let now = Instant::now();
+            let elapsed = now - started;
+            if elapsed >= budget {
+                self.was_in_vain(budget);
+                return false;
+            }
+            if look_aside(now) {
+                return true;
+            }
+            if elapsed >= ALONE {
+                std::thread::yield_now();
+                if now.elapsed() > CROWDED {
+                    self.is_crowded();
+                    return is_over();
+                }
+            }
+        }
+    }
+}
