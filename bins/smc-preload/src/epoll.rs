@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -136,6 +136,11 @@ pub(crate) fn control(
         (EPOLL_CTL_ADD, Some((events, data))) => instance(epoll_fd).add(fd, target, events, data),
         (EPOLL_CTL_MOD, Some((events, data))) => table::epoll(epoll_fd)?.change(fd, events, data)?,
         (EPOLL_CTL_DEL, _) => {
+            if let Target::Socket(socket) = &target
+                && let Some(parked) = table::epoll(epoll_fd).and_then(|epoll| epoll.park(fd, socket))
+            {
+                return Some(parked);
+            }
             let removed = kernel::epoll_control(epoll_fd, EPOLL_CTL_DEL, fd, 0, 0);
             if let Some(epoll) = table::epoll(epoll_fd) {
                 epoll.forget(fd);
@@ -178,6 +183,12 @@ impl Epoll {
         if events & EPOLLEXCLUSIVE as u32 != 0 && events & !WITH_EXCLUSIVE != 0 {
             return Err(Errno::INVAL);
         }
+        if let Target::Socket(socket) = &target {
+            self.unpark_elsewhere(socket);
+            if let Some(revived) = self.revive(fd, socket, events, data) {
+                return revived;
+            }
+        }
         let registration = Arc::new(Registration {
             epoll: Arc::downgrade(self),
             fd,
@@ -209,6 +220,49 @@ impl Epoll {
         Ok(())
     }
 
+    /// The registration of `socket` under `fd`, if its readiness is known here alone. While the result lives that does not change.
+    fn ours<'a>(&self, fd: RawFd, socket: &'a Socket) -> Option<(Arc<Registration>, Watchers<'a>)> {
+        let watchers = socket.watchers();
+        let registration = self.registrations().get(&fd)?.clone();
+        let is_same = matches!(&registration.target, Target::Socket(known) if std::ptr::eq(known.as_ref(), socket));
+        (is_same && socket.has_switched()).then_some((registration, watchers))
+    }
+
+    /// Watches `socket` no more. The kernel need not know: of a socket that sends through its ring it has doorbells to tell, which
+    /// are for us. Programs that watch for one thing at a time come back soon.
+    fn park(&self, fd: RawFd, socket: &Socket) -> Option<Result<(), Errno>> {
+        let (registration, _watchers) = self.ours(fd, socket)?;
+        Some(if registration.is_removed.swap(true, Ordering::AcqRel) { Err(Errno::NOENT) } else { Ok(()) })
+    }
+
+    /// Watches `socket` again.
+    fn revive(&self, fd: RawFd, socket: &Socket, events: u32, data: u64) -> Option<Result<(), Errno>> {
+        let (registration, watchers) = self.ours(fd, socket)?;
+        if !registration.is_removed.load(Ordering::Acquire) {
+            return Some(Err(Errno::EXIST));
+        }
+        registration.renew(events, data);
+        registration.is_removed.store(false, Ordering::Release);
+        drop(watchers);
+        registration.queue();
+        registration.wake_sleepers();
+        Some(Ok(()))
+    }
+
+    /// An instance that does not watch `socket` any more need not be woken for it.
+    fn unpark_elsewhere(&self, socket: &Socket) {
+        let is_elsewhere = |parked: &Arc<Registration>| {
+            parked.is_removed.load(Ordering::Acquire) && !std::ptr::eq(parked.epoll.as_ptr(), self)
+        };
+        let parked: Vec<_> = socket.watchers().iter().filter_map(Weak::upgrade).filter(is_elsewhere).collect();
+        for parked in parked {
+            if let Some(epoll) = parked.epoll.upgrade() {
+                let _ = kernel::epoll_control(epoll.fd(), EPOLL_CTL_DEL, parked.fd, 0, 0);
+                epoll.forget(parked.fd);
+            }
+        }
+    }
+
     /// Knows `registration` from before the kernel does, which may have events of it at once.
     fn enter(&self, registration: &Arc<Registration>, register: impl Fn() -> Result<(), Errno>) -> Result<(), Errno> {
         let before = self.registrations().insert(registration.fd, registration.clone());
@@ -226,19 +280,21 @@ impl Epoll {
         if (registration.interest.load(Ordering::Acquire) | events) & EPOLLEXCLUSIVE as u32 != 0 {
             return Some(Err(Errno::INVAL));
         }
-        registration.data.store(data, Ordering::Release);
-        registration.interest.store(events, Ordering::Release);
-        registration.is_spent.store(false, Ordering::Release);
-        registration.is_fresh.store(true, Ordering::Release);
+        if registration.is_removed.load(Ordering::Acquire) {
+            return Some(Err(Errno::NOENT));
+        }
+        registration.renew(events, data);
         if let Target::Socket(socket) = &registration.target {
             let watchers = socket.watchers();
-            let changed = registration.register(EPOLL_CTL_MOD);
+            // Otherwise the kernel knows all it needs to.
+            let changed = if socket.has_switched() { Ok(()) } else { registration.register(EPOLL_CTL_MOD) };
             drop(watchers);
             if changed.is_err() {
                 return Some(changed);
             }
         }
         registration.queue_if_ours();
+        registration.wake_sleepers();
         Some(Ok(()))
     }
 
@@ -290,9 +346,11 @@ impl Epoll {
 
     /// The program's own event for one of the kernel's; none if it was only for us.
     fn translate(&self, event: epoll_event) -> Option<epoll_event> {
-        let Some(registration) = self.registration_of(event.u64) else {
+        if !is_token(event.u64) {
             return Some(event);
-        };
+        }
+        // One that is removed meanwhile is of no interest any more.
+        let registration = self.registrations().get(&(event.u64 as u32 as RawFd)).cloned()?;
         if registration.has_rings() {
             registration.take_note();
             return None;
@@ -355,7 +413,8 @@ impl Epoll {
         found += self.collect(&mut events[found..]);
         let is_full = found == events.len();
         self.was_full.store(is_full && !is_kernels_turn, Ordering::Release);
-        let is_due = found == 0 && (must || self.is_kernel_busy.load(Ordering::Relaxed)) || self.is_kernel_due(now_ns());
+        let is_due =
+            found == 0 && (must || self.is_kernel_busy.load(Ordering::Relaxed)) || self.is_kernel_due(now_ns());
         if !is_full && is_due {
             found += self.ask_kernel(&mut events[found..], Some(Duration::ZERO), ask)?;
             if found == 0 {
@@ -395,6 +454,7 @@ impl Epoll {
         ask: &mut Ask<'_>,
     ) -> Result<usize, Errno> {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         readiness::set_asleep(self.waiter, true);
         let result = if self.is_pending() { Ok(0) } else { self.ask_kernel(events, limit, ask) };
         readiness::set_asleep(self.waiter, self.sleepers.fetch_sub(1, Ordering::SeqCst) > 1);
@@ -485,11 +545,13 @@ impl Epoll {
         }
         found
     }
+}
 
-    fn registration_of(&self, token: u64) -> Option<Arc<Registration>> {
-        let is_ours = token & !u64::from(u32::MAX) == *TOKENS;
-        is_ours.then(|| self.registrations().get(&(token as u32 as RawFd)).cloned()).flatten()
-    }
+type Watchers<'a> = MutexGuard<'a, Vec<Weak<Registration>>>;
+
+/// Whether it is one of ours, and not a program's data.
+fn is_token(data: u64) -> bool {
+    data & !u64::from(u32::MAX) == *TOKENS
 }
 
 impl Registration {
@@ -517,14 +579,34 @@ impl Registration {
             }
             // With writability, which TCP has: so that somebody who sleeps in the kernel wakes up and looks.
             // Whoever has slept there since before anything of ours was in it is in no count.
-            _ if operation == EPOLL_CTL_ADD || epoll.sleepers.load(Ordering::SeqCst) > 0 => EDGES | WRITABLE,
-            _ => EDGES,
+            _ => EDGES | WRITABLE,
         };
         kernel::epoll_control(epoll.fd(), operation, self.fd, wanted, *TOKENS | self.fd as u64)
     }
 
+    /// Somebody who sleeps in the kernel has not seen that it was queued.
+    fn wake_sleepers(&self) {
+        // Who falls asleep counts himself first and then looks at what is queued.
+        fence(Ordering::SeqCst);
+        let is_ours = matches!(&self.target, Target::Socket(socket) if socket.has_switched());
+        if is_ours && self.epoll.upgrade().is_some_and(|epoll| epoll.sleepers.load(Ordering::SeqCst) > 0) {
+            let _ = self.register(EPOLL_CTL_MOD);
+        }
+    }
+
+    /// The program wants `events` from now on.
+    fn renew(&self, events: u32, data: u64) {
+        self.data.store(data, Ordering::Release);
+        self.interest.store(events, Ordering::Release);
+        self.is_spent.store(false, Ordering::Release);
+        self.is_fresh.store(true, Ordering::Release);
+    }
+
     /// Its socket sends through the ring from now on: whether it is still of use.
     pub(crate) fn take_over(self: &Arc<Self>) -> bool {
+        if self.is_removed.load(Ordering::Acquire) {
+            return false;
+        }
         if let Some(epoll) = self.epoll.upgrade() {
             // With writability, so that somebody who sleeps in the kernel wakes up and looks.
             let once = EDGES | self.interest.load(Ordering::Acquire) & WRITABLE;
