@@ -476,6 +476,13 @@ impl Connection {
     #[must_use]
     pub fn notify(&self) -> bool {
         fence(Ordering::SeqCst);
+        self.notify_behind_barrier()
+    }
+
+    /// The same, behind a full barrier of the caller's.
+    #[inline]
+    #[must_use]
+    pub fn notify_behind_barrier(&self) -> bool {
         let peer = self.peer();
         let mut is_asleep =
             peer[control::ASLEEP].load(Ordering::Relaxed) != 0 && peer[control::ASLEEP].swap(0, Ordering::AcqRel) != 0;

@@ -12,6 +12,8 @@ use crate::shared_memory::{Source, Target};
 
 /// Bytes of a CDC message at the beginning of a buffer; the ring lies behind it.
 const CDC_BYTES: usize = 32;
+/// Bytes beyond the last that are fetched for the next call: a small message or two.
+const AHEAD: usize = 256;
 /// Where a CDC message has the cursor of its sender as producer, and as consumer.
 const PRODUCER: usize = 8;
 const CONSUMER: usize = 16;
@@ -36,13 +38,16 @@ pub mod state {
 #[error("the peer's cursor cannot be: it went back, or further than there is")]
 pub struct Violation;
 
+/// Words of a [`Progress`].
+pub const PROGRESS: usize = 6;
+
 /// How far one end has come, in words that only processes of its own program have mapped.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress<'a>(&'a [AtomicU64; 4]);
+pub struct Progress<'a>(&'a [AtomicU64; PROGRESS]);
 
 impl<'a> Progress<'a> {
     /// In these words: all 0 for a new connection.
-    pub const fn new(words: &'a [AtomicU64; 4]) -> Self {
+    pub const fn new(words: &'a [AtomicU64; PROGRESS]) -> Self {
         Self(words)
     }
 
@@ -68,6 +73,18 @@ impl<'a> Progress<'a> {
     #[inline]
     pub fn announced(self) -> u64 {
         self.0[3].load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the other end is known to have put in.
+    #[inline]
+    fn seen(self) -> u64 {
+        self.0[4].load(Ordering::Relaxed)
+    }
+
+    /// What this end has said about itself, see [`state`].
+    #[inline]
+    fn said(self) -> u8 {
+        self.0[5].load(Ordering::Relaxed) as u8
     }
 }
 
@@ -193,10 +210,15 @@ impl<'a> Rings<'a> {
         // rarely told of half a block, for which many are not prepared.
         let length = if room < total && total <= self.worthwhile() { 0 } else { room.min(total) };
         self.put(parts, skip, length);
+        let next = (self.progress.produced() as usize + length) % self.size() as usize;
+        self.connection
+            .region()
+            .prefetch_to_write(self.connection.peer_buffer() + CDC_BYTES + next, AHEAD.min(room - length));
         let flags = if length < total { flags::WRITER_BLOCKED } else { 0 };
         let produced = self.progress.produced() + length as u64;
         self.progress.0[0].store(produced, Ordering::Relaxed);
-        self.publish(CursorWord::at(produced, self.size(), flags, self.own_state()));
+        // What was said before is said again, and not looked up: the peer's reading has taken the line away.
+        self.publish(CursorWord::at(produced, self.size(), flags, self.progress.said()));
         Ok(length)
     }
 
@@ -233,15 +255,10 @@ impl<'a> Rings<'a> {
         word.store(cursor.to_word(), Ordering::Release);
     }
 
-    /// What we have said about ourselves. It stands in memory of the peer's, which harms only itself by changing it.
-    fn own_state(&self) -> u8 {
-        let word = self.connection.region().word(self.connection.peer_buffer() + PRODUCER).load(Ordering::Relaxed);
-        CursorWord::from_word(word).state
-    }
-
     /// Says `states` about ourselves. Nobody may be sending.
     pub fn say(&self, states: u8) {
-        let cursor = CursorWord::at(self.progress.produced(), self.size(), 0, self.own_state() | states);
+        let said = self.progress.0[5].fetch_or(states.into(), Ordering::Relaxed) as u8 | states;
+        let cursor = CursorWord::at(self.progress.produced(), self.size(), 0, said);
         self.publish(cursor);
     }
 
@@ -266,13 +283,19 @@ impl<'a> Rings<'a> {
     /// room ([`Connection::notify`]) is the second value.
     #[inline]
     pub fn receive(&self, parts: &[Target<'_>], skip: usize) -> Result<(usize, bool), Violation> {
-        let word = self.peer_word();
-        let readable = word.ahead_of(self.progress.consumed(), self.size())? as usize;
+        // The cache line of the peer's word is only fetched when what was seen of it last does not suffice: a reader that is
+        // slower than the writer lets it write in peace.
+        let mut readable = self.progress.seen().saturating_sub(self.progress.consumed()) as usize;
+        if readable < parts.iter().map(Target::length).sum::<usize>() - skip {
+            readable = self.readable()?;
+            self.progress.0[4].store(self.progress.consumed() + readable as u64, Ordering::Relaxed);
+        }
         let length = self.get(parts, skip, readable);
-        let consumed = self.progress.consumed() + length as u64;
-        self.progress.0[2].store(consumed, Ordering::Relaxed);
-        self.connection.note_consumed(consumed);
-        Ok((length, length > 0 && self.acknowledge(consumed, readable - length)))
+        let next = (self.progress.consumed() as usize + length) % self.size() as usize;
+        self.connection
+            .region()
+            .prefetch_to_read(self.connection.own_buffer() + CDC_BYTES + next, AHEAD.min(readable - length));
+        Ok((length, self.consume(length, readable)))
     }
 
     /// As [`Self::receive`], but leaves the bytes where they are.
@@ -285,10 +308,7 @@ impl<'a> Rings<'a> {
     pub fn skip(&self, length: usize) -> Result<(usize, bool), Violation> {
         let readable = self.readable()?;
         let length = length.min(readable);
-        let consumed = self.progress.consumed() + length as u64;
-        self.progress.0[2].store(consumed, Ordering::Relaxed);
-        self.connection.note_consumed(consumed);
-        Ok((length, length > 0 && self.acknowledge(consumed, readable - length)))
+        Ok((length, self.consume(length, readable)))
     }
 
     /// Changes whenever the peer has sent, or said something about itself.
@@ -320,27 +340,30 @@ impl<'a> Rings<'a> {
         available - left
     }
 
-    /// Tells the peer how much was taken, when it matters: RFC 7609 §4.5.1 leaves the when to us, Linux does so from a tenth of
-    /// the buffer and 2 KiB on. A writer that waits is woken when there is room for more than crumbs.
+    /// `length` of `readable` bytes are taken. Whether the peer must be told.
+    #[inline]
+    fn consume(&self, length: usize, readable: usize) -> bool {
+        let consumed = self.progress.consumed() + length as u64;
+        self.progress.0[2].store(consumed, Ordering::Relaxed);
+        self.connection.note_consumed(consumed);
+        // When it matters: RFC 7609 §4.5.1 leaves that to us, Linux does so from a tenth of the buffer and 2 KiB on.
+        let is_due = consumed - self.progress.announced() >= u64::from(self.size() / 10).max(2048);
+        is_due && self.acknowledge(consumed, readable - length)
+    }
+
+    /// Tells the peer how much was taken. A writer that waits is woken when there is room for more than crumbs; as the last tenth is
+    /// told of when all is taken, one that waits for half is never forgotten.
     fn acknowledge(&self, consumed: u64, left: usize) -> bool {
-        // Looked at behind the copy: a writer that finds the ring full says so, and then looks once more itself.
-        fence(Ordering::SeqCst);
-        let is_waited_for = self.peer_word().flags & flags::WRITER_BLOCKED != 0 || self.connection.peer_wants_room();
-        let unannounced = consumed - self.progress.announced();
-        let size = self.size() as usize;
-        let is_due = unannounced >= (size as u64 / 10).max(2048);
-        let has_room = size - left >= self.worthwhile();
-        let is_told = is_waited_for && has_room;
-        if !is_due && !is_told {
-            return false;
-        }
         let cursor = CursorWord::at(consumed, self.size(), 0, 0);
         self.connection
             .region()
             .word(self.connection.peer_buffer() + CONSUMER)
             .store(cursor.to_word(), Ordering::Release);
         self.progress.0[3].store(consumed, Ordering::Relaxed);
-        is_told
+        // A writer that finds the ring full says so, and then looks once more itself.
+        fence(Ordering::SeqCst);
+        let is_waited_for = self.peer_word().flags & flags::WRITER_BLOCKED != 0 || self.connection.peer_wants_room();
+        is_waited_for && self.size() as usize - left >= self.worthwhile()
     }
 }
 

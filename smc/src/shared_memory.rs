@@ -10,6 +10,8 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T0, _mm_prefetch};
 use std::ffi::c_void;
 use std::io;
 use std::marker::PhantomData;
@@ -25,6 +27,9 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// The seals without which memory of another process is not mapped.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -168,6 +173,35 @@ impl Region {
         unsafe { copy(target.0.iov_base.cast::<u8>().add(to), self.base.as_ptr().add(offset), length) }
     }
 
+    /// Fetches the cache lines at `offset` that will be written next. Another processor has them, as it has read what stood there;
+    /// a store that finds them missing is waited for by the next barrier.
+    #[inline]
+    pub fn prefetch_to_write(&self, offset: usize, length: usize) {
+        for at in (offset..offset + length).step_by(LINE).take_while(|at| *at < self.length) {
+            // SAFETY: a hint about an address in the mapping.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                _mm_prefetch::<_MM_HINT_ET0>(self.base.as_ptr().add(at).cast());
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = at;
+        }
+    }
+
+    /// The same for lines that will be read next.
+    #[inline]
+    pub fn prefetch_to_read(&self, offset: usize, length: usize) {
+        for at in (offset..offset + length).step_by(LINE).take_while(|at| *at < self.length) {
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().add(at).cast());
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = at;
+        }
+    }
+
     /// Copies `bytes` to `offset`. Whoever sees a word that is stored afterwards (release) sees them.
     ///
     /// # Panics
@@ -285,6 +319,10 @@ impl Drop for Region {
     }
 }
 
+/// Lengths that are copied in steps of sixteen bytes.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const SHORT: std::ops::RangeInclusive<usize> = 16..=256;
+
 /// Copies `length` bytes, at least one side of which others may be reading and writing.
 ///
 /// # Safety
@@ -292,6 +330,30 @@ impl Drop for Region {
 /// Both ranges must be mapped for the access, and must not overlap.
 #[inline]
 unsafe fn copy(to: *mut u8, from: *const u8, length: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if SHORT.contains(&length) {
+        // SAFETY: reads and writes just the two ranges that the caller vouches for, which are not shorter than one step: the
+        // last one ends where they do. The string instruction below takes longer to begin than this to end.
+        unsafe {
+            std::arch::asm!(
+                "2:",
+                "movups {bytes}, [{from} + {at}]",
+                "movups [{to} + {at}], {bytes}",
+                "add {at}, 16",
+                "cmp {at}, {last}",
+                "jb 2b",
+                "movups {bytes}, [{from} + {last}]",
+                "movups [{to} + {last}], {bytes}",
+                bytes = out(xmm_reg) _,
+                from = in(reg) from,
+                to = in(reg) to,
+                at = inout(reg) 0_usize => _,
+                last = in(reg) length - SHORT.start(),
+                options(nostack),
+            );
+        }
+        return;
+    }
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: reads and writes just the two ranges that the caller vouches for; the direction flag is clear by the ABI.
     // Without `nomem` the compiler takes it for an access to any memory.

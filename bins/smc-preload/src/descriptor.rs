@@ -95,11 +95,11 @@ pub(crate) fn copied(from: RawFd, to: RawFd) {
     }
     forget(to);
     if let Some(entry) = table::entry(from) {
-        match entry.as_ref() {
+        match entry {
             Entry::Socket(socket) => socket.add_descriptor(to),
             Entry::Epoll(epoll) => {
                 epoll.add_descriptor(to);
-                table::insert(to, entry.clone());
+                table::insert(to, Entry::Epoll(epoll));
             }
         }
     }
@@ -113,9 +113,9 @@ pub(crate) fn closing(fd: RawFd) {
 }
 
 fn forget(fd: RawFd) {
-    match table::remove(fd).as_deref() {
+    match table::remove(fd) {
         Some(Entry::Socket(socket)) => {
-            epoll::forget(socket, fd);
+            epoll::forget(&socket, fd);
             socket.remove_descriptor(fd);
         }
         Some(Entry::Epoll(epoll)) => epoll.remove_descriptor(fd),

@@ -112,7 +112,7 @@ pub(crate) fn instance(fd: RawFd) -> Arc<Epoll> {
         is_kernel_busy: AtomicBool::new(true),
         batch: Mutex::default(),
     });
-    table::insert(fd, Arc::new(Entry::Epoll(epoll.clone())));
+    table::insert(fd, Entry::Epoll(epoll.clone()));
     epoll
 }
 
@@ -123,13 +123,13 @@ pub(crate) fn control(
     fd: RawFd,
     event: Option<(u32, u64)>,
 ) -> Option<Result<(), Errno>> {
-    let target = match table::entry(fd)?.as_ref() {
+    let target = match table::entry(fd)? {
         Entry::Socket(socket) if socket.is_plain() && table::epoll(epoll_fd).is_none() => return None,
-        Entry::Socket(socket) => Target::Socket(socket.clone()),
+        Entry::Socket(socket) => Target::Socket(socket),
         Entry::Epoll(epoll) => {
             epoll.is_watched.store(true, Ordering::SeqCst);
             epoll.tell_waiters();
-            Target::Epoll(Arc::downgrade(epoll))
+            Target::Epoll(Arc::downgrade(&epoll))
         }
     };
     Some(match (operation, event) {

@@ -27,7 +27,8 @@ impl<'a> Lock<'a> {
 impl Drop for Lock<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.0.store(0, Ordering::Release);
+        // A full barrier, which whoever tells the peer afterwards need not pay a second time.
+        self.0.swap(0, Ordering::SeqCst);
     }
 }
 

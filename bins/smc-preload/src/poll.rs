@@ -25,14 +25,12 @@ enum Ours {
 
 impl Ours {
     fn of(fd: RawFd) -> Option<Self> {
-        match table::entry(fd)?.as_ref() {
-            Entry::Socket(socket) if matches!(socket.mode(), Mode::Prepared | Mode::Ring) => {
-                Some(Self::Socket(socket.clone()))
-            }
+        match table::entry(fd)? {
+            Entry::Socket(socket) if matches!(socket.mode(), Mode::Prepared | Mode::Ring) => Some(Self::Socket(socket)),
             Entry::Socket(_) => None,
             Entry::Epoll(epoll) => {
                 epoll.watch();
-                Some(Self::Epoll(epoll.clone()))
+                Some(Self::Epoll(epoll))
             }
         }
     }

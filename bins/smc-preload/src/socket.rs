@@ -1,7 +1,7 @@
 //! A TCP connection of the program's, and how far it has come on its way into shared memory.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use rustix::io::Errno;
@@ -261,7 +261,7 @@ impl Socket {
     /// `fd` is it as well.
     pub(crate) fn add_descriptor(self: &Arc<Self>, fd: RawFd) {
         self.descriptors().push(fd);
-        table::insert(fd, Arc::new(Entry::Socket(self.clone())));
+        table::insert(fd, Entry::Socket(self.clone()));
     }
 
     pub(crate) fn has_flag(&self, flag: u64) -> bool {
@@ -334,6 +334,9 @@ impl Socket {
     /// Whether calls for it go over TCP just now, one of which is counted until [`Self::end_tcp_sending`].
     pub(crate) fn begin_tcp_sending(&self) -> bool {
         let gate = &self.words()[word::SEND_GATE];
+        if gate.load(Ordering::Acquire) & SWITCHED != 0 {
+            return false;
+        }
         if gate.fetch_add(1, Ordering::SeqCst) & (SWITCHING | SWITCHED) == 0 {
             return true;
         }
@@ -381,6 +384,9 @@ impl Socket {
 
     /// Whether receiving goes over TCP alone, one call of which is counted until [`Self::end_tcp_receiving`].
     pub(crate) fn begin_tcp_receiving(&self) -> bool {
+        if matches!(self.mode(), Mode::Prepared | Mode::Ring) {
+            return false;
+        }
         let others = self.words()[word::READERS].fetch_add(1, Ordering::SeqCst);
         let is_alone = others == 0 || self.stay_plain();
         if self.mode() < Mode::Prepared && is_alone || self.is_plain() {
@@ -433,12 +439,25 @@ impl Socket {
     /// would be one of the program's bytes: the peer is told with the switch.
     #[inline]
     pub(crate) fn notify(&self) {
+        fence(Ordering::SeqCst);
+        self.notify_unlocked();
+    }
+
+    /// The same, right after [`Self::lock_sending`]'s lock was given back: a barrier.
+    #[inline]
+    pub(crate) fn notify_unlocked(&self) {
         if self.has_switched()
             && let Some(connection) = self.connection.get()
-            && connection.notify()
-            // With the lock held: a number that is closed meanwhile may become another connection's.
-            && let Some(fd) = self.descriptors().first()
+            && connection.notify_behind_barrier()
         {
+            self.ring_doorbell();
+        }
+    }
+
+    #[cold]
+    fn ring_doorbell(&self) {
+        // With the lock held: a number that is closed meanwhile may become another connection's.
+        if let Some(fd) = self.descriptors().first() {
             kernel::ring_doorbell(*fd);
             self.show(statistics::Entry::doorbell_rung);
         }

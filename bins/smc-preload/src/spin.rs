@@ -12,6 +12,10 @@ use crate::upgrade;
 
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 32;
+/// Looks that are few: what is waited for comes all the time.
+const FEW: u32 = 4;
+/// Most pauses before the first look.
+const LULL: u32 = 16;
 /// The least time that is spun.
 const LEAST: Duration = Duration::from_micros(2);
 /// One wait of so many takes the whole time, whatever came of the last.
@@ -29,11 +33,14 @@ pub(crate) struct Spin {
     budget_ns: AtomicU32,
     /// Waits until the next probe.
     until_probe: AtomicU32,
+    /// Pauses before the first look. Each look takes the cache line from whoever is writing: one that comes a little later finds
+    /// more, and costs the same.
+    lull: AtomicU32,
 }
 
 impl Spin {
     pub(crate) const fn new() -> Self {
-        Self { budget_ns: AtomicU32::new(0), until_probe: AtomicU32::new(0) }
+        Self { budget_ns: AtomicU32::new(0), until_probe: AtomicU32::new(0), lull: AtomicU32::new(0) }
     }
 
     fn budget(&self, most: Duration) -> Duration {
@@ -46,11 +53,17 @@ impl Spin {
         Duration::from_nanos(self.budget_ns.load(Ordering::Relaxed).into()).clamp(LEAST.min(most), most)
     }
 
-    fn was_worth_it(&self, most: Duration) {
+    fn was_worth_it(&self, most: Duration, looks: u32) {
         self.budget_ns.store(most.as_nanos() as u32, Ordering::Relaxed);
+        let lull = self.lull.load(Ordering::Relaxed);
+        let next = if looks <= FEW { (2 * lull).clamp(2, LULL) } else { lull / 4 };
+        if next != lull {
+            self.lull.store(next, Ordering::Relaxed);
+        }
     }
 
     fn was_in_vain(&self, budget: Duration) {
+        self.lull.store(0, Ordering::Relaxed);
         let last = self.budget_ns.load(Ordering::Relaxed);
         // A probe that has found nothing makes no wait after it longer.
         self.budget_ns.store(last.min((budget / 2).as_nanos() as u32), Ordering::Relaxed);
@@ -67,11 +80,16 @@ impl Spin {
     pub(crate) fn until(&self, mut is_over: impl FnMut() -> bool, mut look_aside: impl FnMut(Instant) -> bool) -> bool {
         let most = upgrade::spin_limit();
         let budget = self.budget(most);
+        for _ in 0..self.lull.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
         let started = Instant::now();
+        let mut looks = 0_u32;
         loop {
             for _ in 0..LOOKS {
+                looks = looks.saturating_add(1);
                 if is_over() {
-                    self.was_worth_it(most);
+                    self.was_worth_it(most, looks);
                     return true;
                 }
                 std::hint::spin_loop();

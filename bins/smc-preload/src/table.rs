@@ -1,10 +1,11 @@
 //! Which descriptor is which.
 
+use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 
 use crate::epoll::Epoll;
 use crate::socket::Socket;
@@ -14,7 +15,8 @@ const DESCRIPTORS: usize = 1 << 20;
 
 /// One byte a descriptor, so that those that are not ours cost one look. Pages of it exist once they are touched.
 static KINDS: [AtomicU8; DESCRIPTORS] = [const { AtomicU8::new(NOT_OURS) }; DESCRIPTORS];
-static ENTRIES: [ArcSwapOption<Entry>; DESCRIPTORS] = [const { ArcSwapOption::const_empty() }; DESCRIPTORS];
+static SOCKETS: [ArcSwapOption<Socket>; DESCRIPTORS] = [const { ArcSwapOption::const_empty() }; DESCRIPTORS];
+static EPOLLS: [ArcSwapOption<Epoll>; DESCRIPTORS] = [const { ArcSwapOption::const_empty() }; DESCRIPTORS];
 
 /// The highest descriptor that ever was something.
 static HIGHEST: AtomicUsize = AtomicUsize::new(0);
@@ -26,7 +28,7 @@ const EPOLL: u8 = 2;
 const PLAIN_SOCKET: u8 = 3;
 
 /// What a descriptor is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Entry {
     Socket(Arc<Socket>),
     Epoll(Arc<Epoll>),
@@ -42,53 +44,61 @@ pub(crate) fn is_known(fd: RawFd) -> bool {
     kind(fd) != NOT_OURS
 }
 
+/// A socket that is in use: for less than counting it would cost.
+pub(crate) struct Active(Guard<Option<Arc<Socket>>>);
+
+impl Deref for Active {
+    type Target = Arc<Socket>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<Socket> {
+        self.0.as_ref().expect("made for a socket")
+    }
+}
+
 /// The socket that `fd` is, unless its bytes go over TCP for good.
 #[inline]
-pub(crate) fn active_socket(fd: RawFd) -> Option<Arc<Socket>> {
-    if kind(fd) == SOCKET { socket(fd) } else { None }
+pub(crate) fn active_socket(fd: RawFd) -> Option<Active> {
+    if kind(fd) != SOCKET {
+        return None;
+    }
+    let guard = SOCKETS[fd as usize].load();
+    guard.is_some().then(|| Active(guard))
 }
 
 /// The socket that `fd` is.
 #[inline]
 pub(crate) fn socket(fd: RawFd) -> Option<Arc<Socket>> {
-    match entry(fd)?.as_ref() {
-        Entry::Socket(socket) => Some(socket.clone()),
-        Entry::Epoll(_) => None,
-    }
+    if matches!(kind(fd), SOCKET | PLAIN_SOCKET) { SOCKETS[fd as usize].load_full() } else { None }
 }
 
 /// The epoll instance that `fd` is, if it watches anything of ours.
 #[inline]
 pub(crate) fn epoll(fd: RawFd) -> Option<Arc<Epoll>> {
-    if kind(fd) != EPOLL {
-        return None;
-    }
-    match entry(fd)?.as_ref() {
-        Entry::Epoll(epoll) => Some(epoll.clone()),
-        Entry::Socket(_) => None,
-    }
+    if kind(fd) == EPOLL { EPOLLS[fd as usize].load_full() } else { None }
 }
 
 /// What `fd` is.
-pub(crate) fn entry(fd: RawFd) -> Option<Arc<Entry>> {
-    if kind(fd) == NOT_OURS {
-        return None;
+pub(crate) fn entry(fd: RawFd) -> Option<Entry> {
+    match kind(fd) {
+        SOCKET | PLAIN_SOCKET => SOCKETS[fd as usize].load_full().map(Entry::Socket),
+        EPOLL => EPOLLS[fd as usize].load_full().map(Entry::Epoll),
+        _ => None,
     }
-    ENTRIES.get(usize::try_from(fd).ok()?)?.load_full()
 }
 
 /// From now on `fd` is `entry`.
-pub(crate) fn insert(fd: RawFd, entry: Arc<Entry>) {
+pub(crate) fn insert(fd: RawFd, entry: Entry) {
     let Some(at) = usize::try_from(fd).ok().filter(|at| *at < DESCRIPTORS) else {
         return;
     };
-    let kind = match entry.as_ref() {
-        Entry::Socket(socket) if socket.is_plain() => PLAIN_SOCKET,
-        Entry::Socket(_) => SOCKET,
-        Entry::Epoll(_) => EPOLL,
-    };
     HIGHEST.fetch_max(at, Ordering::AcqRel);
-    ENTRIES[at].store(Some(entry));
+    let (kind, socket, epoll) = match entry {
+        Entry::Socket(socket) => (if socket.is_plain() { PLAIN_SOCKET } else { SOCKET }, Some(socket), None),
+        Entry::Epoll(epoll) => (EPOLL, None, Some(epoll)),
+    };
+    SOCKETS[at].store(socket);
+    EPOLLS[at].store(epoll);
     KINDS[at].store(kind, Ordering::Release);
 }
 
@@ -100,21 +110,23 @@ pub(crate) fn let_through(fd: RawFd, socket: &Socket) {
 }
 
 /// `fd` means nothing any more: what it was.
-pub(crate) fn remove(fd: RawFd) -> Option<Arc<Entry>> {
-    if kind(fd) == NOT_OURS {
+pub(crate) fn remove(fd: RawFd) -> Option<Entry> {
+    let was = kind(fd);
+    if was == NOT_OURS {
         return None;
     }
     KINDS[fd as usize].store(NOT_OURS, Ordering::Release);
-    ENTRIES[fd as usize].swap(None)
+    match was {
+        EPOLL => EPOLLS[fd as usize].swap(None).map(Entry::Epoll),
+        _ => SOCKETS[fd as usize].swap(None).map(Entry::Socket),
+    }
 }
 
 /// All descriptors that are something, up to the highest that ever was.
 pub(crate) fn each(mut with: impl FnMut(RawFd, &Entry)) {
-    for at in 0..=HIGHEST.load(Ordering::Acquire) {
-        if KINDS[at].load(Ordering::Acquire) != NOT_OURS
-            && let Some(entry) = ENTRIES[at].load_full()
-        {
-            with(at as RawFd, &entry);
+    for fd in 0..=HIGHEST.load(Ordering::Acquire) as RawFd {
+        if let Some(entry) = entry(fd) {
+            with(fd, &entry);
         }
     }
 }

@@ -73,7 +73,7 @@ fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int
         drop(lock);
         let taken = taken?;
         sent += taken;
-        socket.notify();
+        socket.notify_unlocked();
         socket.show(|entry| {
             if taken > 0 {
                 entry.sent(taken as u64);

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use libfuzzer_sys::fuzz_target;
 use rustix::fs::fstat;
 use softrdma_smc::arena::{Arena, Connection, Geometry};
-use softrdma_smc::ring::{Progress, Rings};
+use softrdma_smc::ring::{PROGRESS, Progress, Rings};
 use softrdma_smc::shared_memory::{Region, Source, Target};
 use softrdma_smc::wire::cdc::{SharedControl, TYPE};
 
@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
     let arena = Arc::new(arena);
     let connection = arena.claim(3).expect("a connection");
     let peer = peer.join(connection.own_token()).expect("the same connection");
-    let words: [AtomicU64; 4] = Default::default();
+    let words: [AtomicU64; PROGRESS] = Default::default();
     let end = End { arena: &arena, connection: &connection, progress: Progress::new(&words) };
     let buffer = own_buffer(&peer, &hostile);
     end.rings().begin();
@@ -52,7 +52,7 @@ fuzz_target!(|data: &[u8]| {
 /// Where the buffer begins that our end receives in: there the peer writes the first byte of a CDC message.
 fn own_buffer(peer: &Connection, memory: &Region) -> usize {
     static OFFSET: OnceLock<usize> = OnceLock::new();
-    let words: [AtomicU64; 4] = Default::default();
+    let words: [AtomicU64; PROGRESS] = Default::default();
     Rings::new(peer, Progress::new(&words)).begin();
     *OFFSET.get_or_init(|| {
         let mut offsets = (0..memory.length()).step_by(8);

@@ -18,7 +18,7 @@ fn pair() -> (Connection, Connection) {
     (one, other)
 }
 
-fn words() -> [AtomicU64; 4] {
+fn words() -> [AtomicU64; PROGRESS] {
     Default::default()
 }
 

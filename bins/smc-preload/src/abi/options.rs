@@ -6,10 +6,11 @@ use libc::{IPPROTO_TCP, SO_ERROR, SO_RCVLOWAT, SOL_SOCKET, TCP_CORK, TCP_NODELAY
 
 use super::real;
 use crate::socket::{Mode, Socket, flag};
+use crate::table::Active;
 use crate::{descriptor, table, transfer};
 
 /// The socket that `fd` is, if it has rings.
-fn with_rings(fd: c_int) -> Option<std::sync::Arc<Socket>> {
+fn with_rings(fd: c_int) -> Option<Active> {
     table::active_socket(fd).filter(|socket| matches!(socket.mode(), Mode::Prepared | Mode::Ring))
 }
 
