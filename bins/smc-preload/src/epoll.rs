@@ -31,7 +31,7 @@ const EDGES: u32 = (EPOLLIN | EPOLLRDHUP | EPOLLET) as u32;
 /// What may stand beside EPOLLEXCLUSIVE: with one instance woken of several we have nothing to do, but we keep its rules.
 const WITH_EXCLUSIVE: u32 = READABLE | WRITABLE | ALWAYS | (EPOLLEXCLUSIVE | EPOLLET | libc::EPOLLWAKEUP) as u32;
 /// How long events of ours may keep us from asking the kernel for its own.
-const KERNEL_PATIENCE: Duration = Duration::from_micros(20);
+pub(crate) const KERNEL_PATIENCE: Duration = Duration::from_micros(20);
 
 /// The upper half of our tokens: no pointer of a program's and no small number looks like it.
 static TOKENS: LazyLock<u64> = LazyLock::new(|| (rand::random::<u64>() | 1 << 63) & !u64::from(u32::MAX));

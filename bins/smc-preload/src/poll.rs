@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, pollfd};
 use rustix::io::Errno;
 
-use crate::epoll::Epoll;
+use crate::epoll::{Epoll, KERNEL_PATIENCE};
 use crate::readiness;
 use crate::socket::{Mode, Socket};
 use crate::spin::Spin;
@@ -107,7 +107,17 @@ pub(crate) fn poll(
         if found > 0 || left(deadline) == Some(Duration::ZERO) {
             return Ok(found);
         }
-        if SPIN.with(|spin| spin.until(|| pending(descriptors), |_| false)) {
+        // Others than ours are the kernel's to tell of.
+        let mut asked_last = Instant::now();
+        let has_others = ours.iter().any(Option::is_none);
+        let look_aside = |now: Instant| {
+            let is_due = has_others && now - asked_last > KERNEL_PATIENCE;
+            is_due && {
+                asked_last = now;
+                ask(&mut asked, Some(Duration::ZERO)) != Ok(0)
+            }
+        };
+        if SPIN.with(|spin| spin.until(|| pending(descriptors), look_aside)) {
             continue;
         }
         ours.iter().flatten().for_each(|ours| ours.set_asleep(true));

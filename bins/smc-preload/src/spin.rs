@@ -21,11 +21,11 @@ const LEAST: Duration = Duration::from_micros(2);
 /// One wait of so many takes the whole time, whatever came of the last.
 const PROBE: u32 = 32;
 /// After so long, others are let run between looks.
-const ALONE: Duration = Duration::from_micros(10);
+const ALONE: Duration = Duration::from_micros(5);
 /// Letting others run took so long because there were some.
-const CROWDED: Duration = Duration::from_micros(100);
+const CROWDED: Duration = Duration::from_micros(10);
 /// After that, so many waits go without a probe.
-const CROWDED_WAITS: u32 = 256;
+const CROWDED_WAITS: u32 = 64;
 
 /// What one waiter has learned.
 #[derive(Debug, Default)]
@@ -106,8 +106,12 @@ impl Spin {
             if elapsed >= ALONE {
                 std::thread::yield_now();
                 if now.elapsed() > CROWDED {
-                    self.is_crowded();
-                    return is_over();
+                    // If they have done what is waited for, letting them was the best of all.
+                    let is_over = is_over();
+                    if !is_over {
+                        self.is_crowded();
+                    }
+                    return is_over;
                 }
             }
         }
