@@ -434,7 +434,7 @@ impl Epoll {
         let is_over = self.spin.until(
             || self.is_pending(),
             |now| {
-                if self.is_kernel_due(nanoseconds(now)) {
+                if now.is_none_or(|now| self.is_kernel_due(nanoseconds(now))) {
                     asked = self.ask_kernel(events, Some(Duration::ZERO), ask);
                 }
                 asked != Ok(0)

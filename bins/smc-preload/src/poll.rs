@@ -110,10 +110,10 @@ pub(crate) fn poll(
         // Others than ours are the kernel's to tell of.
         let mut asked_last = Instant::now();
         let has_others = ours.iter().any(Option::is_none);
-        let look_aside = |now: Instant| {
-            let is_due = has_others && now - asked_last > KERNEL_PATIENCE;
+        let look_aside = |now: Option<Instant>| {
+            let is_due = has_others && now.is_none_or(|now| now - asked_last > KERNEL_PATIENCE);
             is_due && {
-                asked_last = now;
+                asked_last = now.unwrap_or(asked_last);
                 ask(&mut asked, Some(Duration::ZERO)) != Ok(0)
             }
         };

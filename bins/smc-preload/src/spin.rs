@@ -76,8 +76,12 @@ impl Spin {
     }
 
     /// Spins until `is_over`: whether it is. Between its looks, as often as the clock is looked at, `look_aside` may look
-    /// for something else that ends the wait, by itself of no worth.
-    pub(crate) fn until(&self, mut is_over: impl FnMut() -> bool, mut look_aside: impl FnMut(Instant) -> bool) -> bool {
+    /// for something else that ends the wait, by itself of no worth; no time for it means that it must.
+    pub(crate) fn until(
+        &self,
+        mut is_over: impl FnMut() -> bool,
+        mut look_aside: impl FnMut(Option<Instant>) -> bool,
+    ) -> bool {
         let most = upgrade::spin_limit();
         let budget = self.budget(most);
         for _ in 0..self.lull.load(Ordering::Relaxed) {
@@ -100,14 +104,14 @@ impl Spin {
                 self.was_in_vain(budget);
                 return false;
             }
-            if look_aside(now) {
+            if look_aside(Some(now)) {
                 return true;
             }
             if elapsed >= ALONE {
                 std::thread::yield_now();
                 if now.elapsed() > CROWDED {
                     // If they have done what is waited for, letting them was the best of all.
-                    let is_over = is_over();
+                    let is_over = is_over() || look_aside(None);
                     if !is_over {
                         self.is_crowded();
                     }
