@@ -268,6 +268,12 @@ impl Arena {
         fence(Ordering::SeqCst);
     }
 
+    /// Whether our `waiter` has said so since the peer looked last.
+    pub fn is_asleep(&self, waiter: usize) -> bool {
+        fence(Ordering::SeqCst);
+        self.sleeper(self.side, waiter).load(Ordering::Relaxed) != 0
+    }
+
     /// Our `waiter` is awake.
     pub fn wake_up(&self, waiter: usize) {
         self.sleeper(self.side, waiter).store(0, Ordering::Relaxed);

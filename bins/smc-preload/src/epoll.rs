@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN};
 use libc::{EPOLLONESHOT, EPOLLRDHUP, epoll_event};
 use rustix::io::Errno;
-use softrdma_smc::arena::WAITERS;
+use softrdma_smc::arena::{Arena, WAITERS};
 
 use crate::abi::kernel;
 use crate::readiness::{self, READABLE, WRITABLE};
@@ -55,6 +55,16 @@ pub(crate) struct Epoll {
     /// There was no room for events of the kernel's last time.
     was_full: AtomicBool,
     spin_ns: AtomicU32,
+}
+
+/// A thread of ours sleeps in the kernel, or has been cancelled while it did, until this is dropped.
+struct Sleeping<'a>(&'a Epoll);
+
+impl Drop for Sleeping<'_> {
+    fn drop(&mut self) {
+        let others = self.0.sleepers.fetch_sub(1, Ordering::SeqCst) - 1;
+        readiness::set_asleep(self.0.waiter, others > 0);
+    }
 }
 
 /// A socket in an epoll instance.
@@ -259,7 +269,7 @@ impl Epoll {
         if kernel::poll(self.fd(), libc::POLLIN, 0).is_ok_and(|found| found != 0) {
             self.take_kernel_events();
         }
-        readiness::distribute();
+        readiness::distribute(Some(self));
         let ready: Vec<_> = self.ready().clone();
         !self.kept().is_empty() || ready.iter().any(|registration| registration.has_events())
     }
@@ -282,7 +292,7 @@ impl Epoll {
             return Some(event);
         };
         if registration.has_rings() {
-            registration.take_note();
+            registration.take_note(event.events);
             return None;
         }
         if registration.interest.load(Ordering::Acquire) & EPOLLONESHOT as u32 != 0 {
@@ -307,9 +317,9 @@ impl Epoll {
     ) -> Result<usize, Errno> {
         if !self.has_ours.load(Ordering::SeqCst) {
             // Nothing of ours has ever been ready: the kernel's call it is. What changes meanwhile wakes it.
-            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            let sleeping = self.fall_asleep();
             let asked = ask(events, timeout);
-            self.sleepers.fetch_sub(1, Ordering::SeqCst);
+            drop(sleeping);
             let (asked, found) = asked.map(|asked| (asked, self.translate_all(&mut events[..asked])))?;
             if found > 0 || asked == 0 {
                 return Ok(found);
@@ -342,15 +352,25 @@ impl Epoll {
             if self.has_ours.load(Ordering::Acquire) && wait::spin(&self.spin_ns, || self.is_pending()) {
                 continue;
             }
-            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            let sleeping = self.fall_asleep();
             readiness::set_asleep(self.waiter, true);
             let result = if self.is_pending() { Ok(0) } else { self.ask_kernel(events, left, &mut ask) };
-            readiness::set_asleep(self.waiter, self.sleepers.fetch_sub(1, Ordering::SeqCst) > 1);
+            drop(sleeping);
             found = result?;
             if found > 0 {
                 return Ok(found);
             }
         }
+    }
+
+    fn fall_asleep(&self) -> Sleeping<'_> {
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        Sleeping(self)
+    }
+
+    /// In a child: the threads that sleep are the parent's.
+    pub(crate) fn forget_sleepers(&self) {
+        self.sleepers.store(0, Ordering::SeqCst);
     }
 
     fn is_pending(&self) -> bool {
@@ -359,7 +379,7 @@ impl Epoll {
 
     /// Events of ours: how many.
     fn collect(self: &Arc<Self>, events: &mut [epoll_event]) -> usize {
-        readiness::distribute();
+        readiness::distribute(Some(self));
         if self.ready_count.load(Ordering::Acquire) == 0 {
             return 0;
         }
@@ -458,9 +478,9 @@ impl Registration {
     fn register(&self, operation: c_int) -> Result<(), Errno> {
         let epoll = self.epoll.upgrade().ok_or(Errno::BADF)?;
         let wanted = match &self.target {
-            Target::Socket(socket) if !socket.has_switched() => {
-                self.interest.load(Ordering::Acquire) & !(EPOLLEXCLUSIVE as u32)
-            }
+            Target::Socket(_) if !self.has_rings() => self.interest.load(Ordering::Acquire) & !(EPOLLEXCLUSIVE as u32),
+            // TCP's writability is the program's still.
+            Target::Socket(socket) if !socket.has_switched() => EDGES | WRITABLE,
             // With writability, which TCP has: so that somebody who sleeps in the kernel wakes up and looks.
             // Whoever has slept there since before anything of ours was in it is in no count.
             _ if operation == EPOLL_CTL_ADD || epoll.sleepers.load(Ordering::SeqCst) > 0 => EDGES | WRITABLE,
@@ -478,6 +498,30 @@ impl Registration {
         }
         self.queue();
         !self.is_removed.load(Ordering::Acquire)
+    }
+
+    /// Its socket stays TCP after all.
+    pub(crate) fn give_back(&self) {
+        let _ = self.register(EPOLL_CTL_MOD);
+    }
+
+    fn is_in(&self, epoll: Option<&Epoll>) -> bool {
+        epoll.is_some_and(|epoll| std::ptr::eq(self.epoll.as_ptr(), epoll))
+    }
+
+    /// Wakes those who sleep in its instance, if that is not `own`, and may have slept on while somebody else took their doorbell.
+    pub(crate) fn wake_others(self: &Arc<Self>, own: Option<&Epoll>) {
+        if !self.is_in(own) && self.epoll.upgrade().is_some_and(|epoll| epoll.sleepers.load(Ordering::SeqCst) > 0) {
+            self.take_over();
+        }
+    }
+
+    /// Wakes somebody who fell asleep after the peer had found him awake, and before he could see what we have queued.
+    pub(crate) fn wake_who_just_fell_asleep(self: &Arc<Self>, arena: &Arena, own: Option<&Epoll>) {
+        let waiter = self.waiter();
+        if !self.is_in(own) && waiter < WAITERS && arena.is_asleep(waiter) {
+            self.take_over();
+        }
     }
 
     fn queue_if_ours(self: &Arc<Self>) {
@@ -498,13 +542,12 @@ impl Registration {
         }
     }
 
-    /// The kernel has woken us for it.
-    fn take_note(self: &Arc<Self>) {
-        if let Target::Socket(socket) = &self.target
-            && let Some((connection, _)) = socket.rings()
-        {
-            wait::take_doorbells(socket, connection, self.fd);
-            if connection.peer_switch().is_none_or(|switch| socket.received() < switch) {
+    /// The kernel has woken us for it with these `events`.
+    fn take_note(self: &Arc<Self>, events: u32) {
+        if let Target::Socket(socket) = &self.target {
+            // The bits are the same in both.
+            wait::take_note(socket, self.fd, events as i16, self.epoll.upgrade().as_deref());
+            if !socket.is_behind_switch() || events & WRITABLE != 0 && !socket.has_switched() {
                 self.is_fresh.store(true, Ordering::Release);
             }
         }

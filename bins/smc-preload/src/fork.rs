@@ -48,6 +48,10 @@ pub(crate) fn after_in_parent() {
 
 pub(crate) fn after_in_child() {
     PROCESS.store(lock::owner(), Ordering::Relaxed);
+    table::each(|_, entry| match entry {
+        Entry::Socket(socket) => socket.forget_sleepers(),
+        Entry::Epoll(epoll) => epoll.forget_sleepers(),
+    });
     shared_words::begin_anew();
     readiness::begin_anew();
     upgrade::after_fork_in_child();

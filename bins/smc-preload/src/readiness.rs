@@ -9,6 +9,7 @@ use softrdma_smc::arena::{Arena, Connection};
 use softrdma_smc::ring::{Rings, state};
 
 use crate::abi::kernel;
+use crate::epoll::Epoll;
 use crate::socket::{Socket, flag};
 use crate::transfer;
 
@@ -29,7 +30,7 @@ pub(crate) fn events(socket: &Socket, fd: RawFd, wanted: u32) -> u32 {
             connection.want_room(true);
             is_writable = rings.is_writable().unwrap_or(true);
         }
-        if is_writable || events & EPOLLHUP as u32 != 0 {
+        if is_writable || events & EPOLLHUP as u32 != 0 || transfer::has_vanished(socket) {
             events |= WRITABLE;
         }
     } else if kernel::poll(fd, POLLOUT, 0).is_ok_and(|found| found & POLLOUT != 0) {
@@ -40,7 +41,14 @@ pub(crate) fn events(socket: &Socket, fd: RawFd, wanted: u32) -> u32 {
 
 /// Changes whenever something happened that a reader would want to hear of.
 pub(crate) fn mark(socket: &Socket) -> u64 {
-    let flags = [flag::TCP_ENDED, flag::TCP_RESET, flag::RECEIVING_SHUT, flag::SENDING_SHUT, flag::SENT_TO_CLOSED];
+    let flags = [
+        flag::TCP_ENDED,
+        flag::TCP_RESET,
+        flag::HUNG_UP,
+        flag::RECEIVING_SHUT,
+        flag::SENDING_SHUT,
+        flag::SENT_TO_CLOSED,
+    ];
     let flags = flags.into_iter().filter(|flag| socket.has_flag(*flag)).fold(0, |all, flag| all | flag);
     socket.rings().map_or(0, |(_, rings)| rings.peer_mark()) ^ flags.rotate_left(40)
 }
@@ -57,7 +65,7 @@ fn reading_events(socket: &Socket, connection: &Connection, rings: &Rings<'_>, f
     }
     let peer = rings.peer_state();
     let has_peer_ended = peer & (state::SENDING_DONE | state::CLOSED | state::ABORTED) != 0
-        || socket.has_flag(flag::TCP_ENDED | flag::TCP_RESET | flag::RECEIVING_SHUT);
+        || socket.has_flag(flag::TCP_ENDED | flag::TCP_RESET | flag::HUNG_UP | flag::RECEIVING_SHUT);
     if has_peer_ended {
         events |= READABLE | EPOLLRDHUP as u32;
         if socket.has_flag(flag::SENDING_SHUT) || peer & state::ABORTED != 0 {
@@ -110,8 +118,8 @@ pub(crate) fn is_pending() -> bool {
     COUNT.load(Ordering::Acquire) > 0 && with_known(|all| all.iter().any(|known| known.arena.has_ready()))
 }
 
-/// Hands what has happened to those who watch.
-pub(crate) fn distribute() {
+/// Hands what has happened to those who watch. Those in other instances than `own` are woken, if the peer has not.
+pub(crate) fn distribute(own: Option<&Epoll>) {
     if COUNT.load(Ordering::Acquire) == 0 {
         return;
     }
@@ -122,6 +130,7 @@ pub(crate) fn distribute() {
                 if let Some(socket) = sockets.get(index as usize).and_then(Weak::upgrade) {
                     for watcher in socket.watchers().iter().filter_map(Weak::upgrade) {
                         watcher.queue();
+                        watcher.wake_who_just_fell_asleep(&known.arena, own);
                     }
                 }
             });

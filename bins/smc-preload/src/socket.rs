@@ -11,7 +11,7 @@ use softrdma_smc::ring::{Progress, Rings, state};
 use softrdma_smc::statistics;
 
 use crate::abi::kernel;
-use crate::epoll::Registration;
+use crate::epoll::{Epoll, Registration};
 use crate::fork;
 use crate::lock::Lock;
 use crate::shared_words::{SharedWords, WORDS};
@@ -74,6 +74,8 @@ pub(crate) mod flag {
     pub(crate) const SENT_TO_CLOSED: u64 = 64;
     /// The peer has broken the rules.
     pub(crate) const VIOLATED: u64 = 128;
+    /// TCP has come to its end, behind bytes that are not read yet.
+    pub(crate) const HUNG_UP: u64 = 8192;
     /// The program wants a signal whenever something happens (O_ASYNC): the kernel sends it, with a doorbell.
     pub(crate) const SIGNALS: u64 = 4096;
     /// The program wants an abort for a close.
@@ -123,9 +125,28 @@ pub(crate) struct Socket {
     is_required: AtomicBool,
     /// How often the program was refused room, or was told that there is none.
     pub(crate) refusals: AtomicU32,
-    /// Threads that sleep until something happens to it, and those of them that sleep to receive.
+    /// Threads that sleep until something happens to it.
     pub(crate) sleepers: AtomicU32,
-    pub(crate) sleeping_receivers: AtomicU32,
+}
+
+/// A thread of ours sleeps, or has been cancelled while it did, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Sleeping<'a>(&'a Socket);
+
+impl Drop for Sleeping<'_> {
+    fn drop(&mut self) {
+        self.0.wake_up();
+    }
+}
+
+/// A thread receives over TCP until this is dropped.
+#[derive(Debug)]
+pub(crate) struct TcpReceiving<'a>(&'a Socket);
+
+impl Drop for TcpReceiving<'_> {
+    fn drop(&mut self) {
+        self.0.words()[word::READERS].fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Socket {
@@ -145,7 +166,6 @@ impl Socket {
             is_required: AtomicBool::new(false),
             refusals: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
-            sleeping_receivers: AtomicU32::new(0),
         }))
     }
 
@@ -234,6 +254,9 @@ impl Socket {
     pub(crate) fn give_up_rings(&self) -> bool {
         if self.change_mode(Mode::Prepared, Mode::Plain) {
             self.let_through();
+            for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
+                watcher.give_back();
+            }
         }
         self.stay_plain()
     }
@@ -275,8 +298,44 @@ impl Socket {
     /// TCP has no more bytes: the peer has closed or died, unless we asked for no more ourselves.
     pub(crate) fn note_tcp_end(&self) {
         if !self.has_flag(flag::RECEIVING_SHUT) {
-            self.set_flag(flag::TCP_ENDED);
+            self.note(flag::TCP_ENDED);
         }
+    }
+
+    /// TCP says what it says once: whoever hears it tells all who wait.
+    pub(crate) fn note(&self, end: u64) {
+        if !self.set_flag(end) {
+            return;
+        }
+        self.wake_watchers();
+        // One who has closed only one direction before it sent through the ring reads on; one who has died answers with a reset.
+        if end != flag::TCP_RESET && self.peer_switch().is_none() {
+            self.probe();
+        }
+    }
+
+    /// Finds out whether the peer lives, which has nothing more to send: if not, TCP will be reset.
+    pub(crate) fn probe(&self) {
+        if self.has_switched()
+            && let Some(fd) = self.descriptors().first()
+        {
+            kernel::ring_doorbell(*fd);
+        }
+    }
+
+    /// How many bytes the peer has sent over TCP, if the rest comes through the ring.
+    pub(crate) fn peer_switch(&self) -> Option<u64> {
+        self.connection.get()?.peer_switch()
+    }
+
+    /// Whether the program has all of its bytes that TCP has carried: what comes there is doorbells.
+    pub(crate) fn is_behind_switch(&self) -> bool {
+        self.peer_switch().is_some_and(|switch| self.received() >= switch)
+    }
+
+    /// Whether nothing more comes from TCP.
+    pub(crate) fn has_tcp_ended(&self) -> bool {
+        self.has_flag(flag::TCP_ENDED) || self.has_flag(flag::HUNG_UP) && self.is_behind_switch()
     }
 
     pub(crate) fn clear_flag(&self, flag: u64) {
@@ -308,7 +367,12 @@ impl Socket {
             show::take_room(connection);
         }
         self.tell_waiter();
-        self.change_mode(Mode::Undecided, Mode::Prepared)
+        let is_prepared = self.change_mode(Mode::Undecided, Mode::Prepared);
+        if is_prepared {
+            // Who sleeps in the kernel for it wakes up, and from then on sleeps where the peer knows of.
+            self.wake_watchers();
+        }
+        is_prepared
     }
 
     /// From now on we may send through the ring.
@@ -378,19 +442,12 @@ impl Socket {
         self.words()[word::SEND_GATE].load(Ordering::Acquire) & SWITCHED != 0
     }
 
-    /// Whether receiving goes over TCP alone, one call of which is counted until [`Self::end_tcp_receiving`].
-    pub(crate) fn begin_tcp_receiving(&self) -> bool {
+    /// Whether receiving goes over TCP alone, one call of which is counted until the result is dropped.
+    pub(crate) fn begin_tcp_receiving(&self) -> Option<TcpReceiving<'_>> {
         let others = self.words()[word::READERS].fetch_add(1, Ordering::SeqCst);
+        let receiving = TcpReceiving(self);
         let is_alone = others == 0 || self.stay_plain();
-        if self.mode() < Mode::Prepared && is_alone || self.is_plain() {
-            return true;
-        }
-        self.words()[word::READERS].fetch_sub(1, Ordering::SeqCst);
-        false
-    }
-
-    pub(crate) fn end_tcp_receiving(&self) {
-        self.words()[word::READERS].fetch_sub(1, Ordering::SeqCst);
+        (self.mode() < Mode::Prepared && is_alone || self.is_plain()).then_some(receiving)
     }
 
     /// Whether a call that began to receive over TCP before there were rings is still at it.
@@ -443,27 +500,41 @@ impl Socket {
         }
     }
 
-    /// Something has happened to it by our own doing: whoever watches it looks.
+    /// Something has happened to it that only we know of: whoever watches it looks.
     pub(crate) fn wake_watchers(&self) {
         for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
             watcher.take_over();
         }
     }
 
-    /// A thread is about to sleep until something happens to the connection.
-    pub(crate) fn fall_asleep(&self) {
+    /// A doorbell was taken off the stream, which may have been for others too: those who sleep in other instances than `own`.
+    pub(crate) fn pass_on_doorbell(&self, own: Option<&Epoll>) {
+        for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
+            watcher.wake_others(own);
+        }
+    }
+
+    /// A thread is about to sleep until something happens to the connection; it is awake when the result is dropped.
+    pub(crate) fn fall_asleep(&self) -> Sleeping<'_> {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         if let Some(connection) = self.connection.get() {
             connection.fall_asleep();
         }
+        Sleeping(self)
     }
 
-    /// It is awake; others may sleep still.
-    pub(crate) fn wake_up(&self) {
+    /// A thread is awake; others may sleep still, or be in the kernel since before there were rings.
+    fn wake_up(&self) {
         let is_last = self.sleepers.fetch_sub(1, Ordering::SeqCst) == 1;
         if let Some(connection) = self.connection.get() {
-            if is_last { connection.wake_up() } else { connection.fall_asleep() }
+            let is_watched_for = !is_last || self.is_receiving_over_tcp();
+            if is_watched_for { connection.fall_asleep() } else { connection.wake_up() }
         }
+    }
+
+    /// In a child: the threads that sleep are the parent's.
+    pub(crate) fn forget_sleepers(&self) {
+        self.sleepers.store(0, Ordering::SeqCst);
     }
 
     /// Tells the peer whom to wake for us. The watchers have changed, or the connection is new.
@@ -509,12 +580,12 @@ impl Socket {
         if kernel::lingers_not(fd) {
             self.set_flag(flag::ABRUPT);
         }
-        let Some((connection, _)) = self.rings() else {
+        if self.rings().is_none() {
             return;
-        };
-        if connection.peer_switch().is_some_and(|switch| self.received() >= switch) {
+        }
+        if self.is_behind_switch() {
             // Left in TCP they would make a reset of the close.
-            let _ = kernel::take_doorbells(fd);
+            let _ = kernel::take_doorbells(fd, false);
         }
         // But for the one in the table, which is just being removed, each is of a thread that uses it.
         if Arc::strong_count(self) == 1 && self.words.holders() == 1 && self.say_goodbye() {

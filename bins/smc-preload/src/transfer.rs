@@ -119,9 +119,9 @@ fn may_send(socket: &Socket, rings: &Rings<'_>) -> Result<bool, Errno> {
 
 /// Whether TCP has come to its end without a word of the peer's. Its end of TCP is the peer's only if the peer no longer sends
 /// there: before, it may have closed one direction.
-fn has_vanished(socket: &Socket) -> bool {
-    let has_peer_switched = socket.rings().is_some_and(|(connection, _)| connection.peer_switch().is_some());
-    socket.has_flag(flag::TCP_RESET) || socket.has_flag(flag::TCP_ENDED) && has_peer_switched
+pub(crate) fn has_vanished(socket: &Socket) -> bool {
+    let has_ended = socket.has_flag(flag::TCP_ENDED | flag::HUNG_UP);
+    socket.has_flag(flag::TCP_RESET) || has_ended && socket.peer_switch().is_some()
 }
 
 /// Whether something is lost: the peer said so, or has died before it read everything. That TCP was reset says little: a doorbell
@@ -145,15 +145,19 @@ pub(crate) fn receive(socket: &Arc<Socket>, fd: RawFd, parts: &[Target<'_>], fla
     }
     let mut received = 0;
     let total: usize = parts.iter().map(Target::length).sum();
-    while socket.begin_tcp_receiving() {
+    while let Some(receiving) = socket.begin_tcp_receiving() {
         // Waiting for all of it is done here: the kernel would take a doorbell for one of the bytes and wait on. But what is only
         // looked at is not taken, so nothing could be waited for here.
         let own = if flags & MSG_PEEK != 0 { 0 } else { MSG_WAITALL };
         let taken = kernel::receive(fd, parts, received, usize::MAX, flags & !own);
         let kept = taken.map(|taken| socket.count_received(taken, flags & MSG_PEEK != 0));
-        socket.end_tcp_receiving();
+        drop(receiving);
         if kept.is_ok() {
             upgrade::count_transfer(socket, fd);
+        }
+        if socket.is_behind_switch() {
+            // Nobody else could look behind the program's bytes.
+            wait::take_doorbells(socket, fd, true, None);
         }
         if let Some(result) = judge(socket, taken, kept, &mut received, total, flags) {
             return result;
@@ -188,7 +192,7 @@ fn judge(
         }
         (Err(error), _) | (_, Err(error)) => {
             if has_rings && error == Errno::CONNRESET {
-                socket.set_flag(flag::TCP_RESET);
+                socket.note(flag::TCP_RESET);
                 return None;
             }
             Some(if *received > 0 { Ok(*received) } else { Err(error) })
@@ -286,10 +290,17 @@ fn take_from_tcp(socket: &Socket, fd: RawFd, parts: &[Target<'_>], flags: c_int,
             socket.note_tcp_end();
             Ok(0)
         }
-        Ok(taken) => Ok(socket.count_received(taken, flags & MSG_PEEK != 0)),
+        Ok(taken) => {
+            let kept = socket.count_received(taken, flags & MSG_PEEK != 0);
+            if socket.is_behind_switch() {
+                // What lies behind the last of them may have been announced already.
+                wait::look_behind(socket, fd);
+            }
+            Ok(kept)
+        }
         Err(Errno::AGAIN) => Ok(0),
         Err(Errno::CONNRESET) => {
-            socket.set_flag(flag::TCP_RESET);
+            socket.note(flag::TCP_RESET);
             Ok(0)
         }
         Err(error) => Err(error),
@@ -319,7 +330,7 @@ pub(crate) fn end(socket: &Socket, rings: &Rings<'_>) -> Option<End> {
     }
     // What the peer says about itself before what there is: it said it last.
     let peer = rings.peer_state();
-    let (has_ended, was_reset) = (socket.has_flag(flag::TCP_ENDED), socket.has_flag(flag::TCP_RESET));
+    let (has_ended, was_reset) = (socket.has_tcp_ended(), socket.has_flag(flag::TCP_RESET));
     let limit = socket.rings().and_then(|(connection, _)| connection.peer_switch());
     match limit {
         Some(limit) if socket.received() < limit && !has_ended && !was_reset => return None,
