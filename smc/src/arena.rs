@@ -340,7 +340,7 @@ pub mod control {
     pub const SWITCH: usize = 0;
     /// What the end is called; written by the acceptor.
     pub const TOKEN: usize = 1;
-    /// The connector has joined.
+    /// The connector has joined, or may not join any more.
     pub const JOINED: usize = 2;
     /// The end will not touch the connection again.
     pub const RELEASED: usize = 3;
@@ -502,10 +502,10 @@ impl Connection {
         sleeper.load(Ordering::SeqCst) != 0 && sleeper.swap(0, Ordering::AcqRel) != 0
     }
 
-    /// Gives the memory of the ring that we receive in back to the system, all but its first page. It must be empty, and stay so
-    /// meanwhile.
-    pub fn discard_own_ring(&self) {
-        self.region().discard(self.own_buffer() + PAGE..self.own_buffer() + self.arena.geometry.stride());
+    /// Gives the memory of the ring that we send into back to the system, all but its first page. Nothing may be in it, nor may
+    /// anybody be sending: then nobody looks at what is given back, whose bytes are all ours to write.
+    pub(crate) fn discard_peer_ring(&self) {
+        self.region().discard(self.peer_buffer() + PAGE..self.peer_buffer() + self.arena.geometry.stride());
     }
 }
 
@@ -517,6 +517,11 @@ impl Drop for Connection {
         self.set_waiter(None);
         self.wake_up();
         self.region().discard(self.own_buffer()..self.own_buffer() + self.arena.geometry.stride());
+        let is_acceptor = self.arena.side == Side::Acceptor;
+        // A connector that has not come yet is kept out, and leaves nothing behind that would have to be released.
+        if is_acceptor && self.peer()[control::JOINED].swap(1, Ordering::AcqRel) == 0 {
+            self.peer()[control::RELEASED].store(1, Ordering::SeqCst);
+        }
         self.own()[control::RELEASED].store(1, Ordering::SeqCst);
     }
 }

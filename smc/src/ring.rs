@@ -233,6 +233,22 @@ impl<'a> Rings<'a> {
         word.store(cursor.to_word(), Ordering::Release);
     }
 
+    /// Bytes sent so far: as long as they stay the same, nobody sends.
+    #[inline]
+    pub fn sent(&self) -> u64 {
+        self.progress.produced()
+    }
+
+    /// Gives the memory of the ring that we send into back to the system, if nothing is in it: whether it was given. Nobody may be
+    /// sending. It comes again, a page at a time, when something is sent.
+    pub fn give_back(&self) -> bool {
+        let is_empty = self.unread_by_peer() == 0;
+        if is_empty {
+            self.connection.discard_peer_ring();
+        }
+        is_empty
+    }
+
     /// What we have said about ourselves. It stands in memory of the peer's, which harms only itself by changing it.
     fn own_state(&self) -> u8 {
         let word = self.connection.region().word(self.connection.peer_buffer() + PRODUCER).load(Ordering::Relaxed);

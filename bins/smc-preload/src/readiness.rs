@@ -1,8 +1,9 @@
 //! Which of many connections can be read or written, and who wants to know.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use libc::{EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLRDNORM, EPOLLWRNORM, POLLIN, POLLOUT};
 use softrdma_smc::arena::{Arena, Connection};
@@ -10,7 +11,7 @@ use softrdma_smc::ring::{Rings, state};
 
 use crate::abi::kernel;
 use crate::epoll::Epoll;
-use crate::socket::{Socket, flag};
+use crate::socket::{Socket, Tidied, flag};
 use crate::transfer;
 
 /// The events there are for readable and writable.
@@ -147,6 +148,39 @@ pub(crate) fn set_asleep(waiter: usize, is_asleep: bool) {
             }
         });
     }
+}
+
+/// How long after something was given back, or may be soon, is looked again.
+const TIDY_SOON: Duration = Duration::from_secs(1);
+/// How long is waited at most between two looks that find nothing.
+const TIDY_SELDOM: Duration = Duration::from_secs(64);
+/// Rings that are given back at a time: what is done here holds up whoever forks.
+const TIDIED_AT_ONCE: usize = 256;
+
+/// Gives back ring memory that is not used; how long until the next look. `None`: there are no connections.
+pub(crate) fn tidy() -> Option<Duration> {
+    static PAUSE_S: AtomicU64 = AtomicU64::new(0);
+    let all: Vec<_> = with_known(<[_]>::to_vec);
+    let (mut has_any, mut has_more, mut given_back) = (false, false, 0);
+    for known in all {
+        let sockets = known.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for socket in sockets.iter().filter_map(Weak::upgrade) {
+            has_any = true;
+            match socket.tidy() {
+                Tidied::Nothing => {}
+                Tidied::Later => has_more = true,
+                Tidied::GivenBack => given_back += 1,
+            }
+            if given_back == TIDIED_AT_ONCE {
+                return Some(Duration::from_millis(10));
+            }
+        }
+    }
+    let last = Duration::from_secs(PAUSE_S.load(Ordering::Relaxed));
+    let is_busy = has_more || given_back > 0;
+    let pause = if is_busy { TIDY_SOON } else { (last * 2).clamp(TIDY_SOON, TIDY_SELDOM) };
+    PAUSE_S.store(pause.as_secs(), Ordering::Relaxed);
+    has_any.then_some(pause)
 }
 
 fn with_known<R>(with: impl FnOnce(&[Arc<Known>]) -> R) -> R {

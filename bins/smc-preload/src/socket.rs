@@ -3,6 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use softrdma_smc::arena::{Connection, WAITERS};
@@ -121,12 +122,27 @@ pub(crate) struct Socket {
     entry: OnceLock<statistics::Entry>,
     /// That a process listens at its port, and has SMC: it holds as long as the listener does, or a connection accepted there.
     announcement: OnceLock<Arc<Announcement>>,
+    tried_to_announce_at: Mutex<Option<Instant>>,
     /// Without rings it is not used.
     is_required: AtomicBool,
     /// How often the program was refused room, or was told that there is none.
     pub(crate) refusals: AtomicU32,
     /// Threads that sleep until something happens to it.
     pub(crate) sleepers: AtomicU32,
+    /// How much had been sent through the ring when it was last looked at for memory, and when that was last given back.
+    looked_at: AtomicU64,
+    given_back_at: AtomicU64,
+}
+
+/// What came of looking for memory that could be given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tidied {
+    /// There is none.
+    Nothing,
+    /// There may be some the next time.
+    Later,
+    /// It was given back.
+    GivenBack,
 }
 
 /// A thread of ours sleeps, or has been cancelled while it did, until this is dropped.
@@ -163,9 +179,12 @@ impl Socket {
             spin_ns: AtomicU32::new(0),
             entry: OnceLock::new(),
             announcement: OnceLock::new(),
+            tried_to_announce_at: Mutex::default(),
             is_required: AtomicBool::new(false),
             refusals: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
+            looked_at: AtomicU64::new(0),
+            given_back_at: AtomicU64::new(0),
         }))
     }
 
@@ -221,6 +240,17 @@ impl Socket {
         self.announcement.get().cloned()
     }
 
+    /// Whether it was long ago that somebody else said so in its place: asking costs some system calls.
+    pub(crate) fn may_announce_again(&self) -> bool {
+        const EVERY: Duration = Duration::from_millis(100);
+        let mut tried_at = self.tried_to_announce_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_try = tried_at.is_none_or(|tried_at| tried_at.elapsed() >= EVERY);
+        if may_try {
+            *tried_at = Some(Instant::now());
+        }
+        may_try
+    }
+
     /// It is of no use without rings.
     pub(crate) fn require(&self) {
         self.is_required.store(true, Ordering::Release);
@@ -262,6 +292,10 @@ impl Socket {
     }
 
     fn let_through(&self) {
+        if self.is_required() {
+            // Its calls are to fail.
+            return;
+        }
         for fd in self.descriptors().iter() {
             table::let_through(*fd, self);
         }
@@ -478,11 +512,31 @@ impl Socket {
     }
 
     pub(crate) fn lock_sending(&self) -> Lock<'_> {
-        Lock::take(&self.words()[word::SEND_LOCK], fork::process())
+        Lock::take(&self.words()[word::SEND_LOCK], fork::owner())
     }
 
     pub(crate) fn lock_receiving(&self) -> Lock<'_> {
-        Lock::take(&self.words()[word::RECEIVE_LOCK], fork::process())
+        Lock::take(&self.words()[word::RECEIVE_LOCK], fork::owner())
+    }
+
+    /// Gives back the memory of a ring that was filled once, and is empty and unused since it was last looked at.
+    pub(crate) fn tidy(&self) -> Tidied {
+        let Some((_, rings)) = self.rings() else {
+            return Tidied::Nothing;
+        };
+        let sent = rings.sent();
+        if self.given_back_at.load(Ordering::Relaxed) == sent {
+            return Tidied::Nothing;
+        }
+        if self.looked_at.swap(sent, Ordering::Relaxed) != sent {
+            return Tidied::Later;
+        }
+        let lock = Lock::try_take(&self.words()[word::SEND_LOCK], fork::owner());
+        if lock.is_none() || rings.sent() != sent || !rings.give_back() {
+            return Tidied::Later;
+        }
+        self.given_back_at.store(sent, Ordering::Relaxed);
+        Tidied::GivenBack
     }
 
     /// Tells the peer that something has changed for it, with a doorbell if it sleeps. As long as we send over TCP a doorbell

@@ -83,7 +83,7 @@ pub(crate) fn insert(fd: RawFd, entry: Arc<Entry>) {
         return;
     };
     let kind = match entry.as_ref() {
-        Entry::Socket(socket) if socket.is_plain() => PLAIN_SOCKET,
+        Entry::Socket(socket) if socket.is_plain() && !socket.is_required() => PLAIN_SOCKET,
         Entry::Socket(_) => SOCKET,
         Entry::Epoll(_) => EPOLL,
     };

@@ -17,11 +17,11 @@ use crate::wait::{self, Waiting};
 
 /// Sends `parts`: what `sendmsg` with them does.
 pub(crate) fn send(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags: c_int) -> Result<usize, Errno> {
-    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || is_kernels_own(fd, flags) {
-        return send_aside(socket, fd, parts, flags);
-    }
     if socket.is_required() {
         upgrade::wait_for_rings(socket, fd)?;
+    }
+    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || is_kernels_own(fd, flags) {
+        return send_aside(socket, fd, parts, flags);
     }
     if !socket.begin_tcp_sending() {
         return send_into_ring(socket, fd, parts, flags);
@@ -137,11 +137,11 @@ pub(crate) fn was_reset(socket: &Socket, rings: &Rings<'_>) -> bool {
 
 /// Receives into `parts`: what `recvmsg` with them does.
 pub(crate) fn receive(socket: &Arc<Socket>, fd: RawFd, parts: &[Target<'_>], flags: c_int) -> Result<usize, Errno> {
-    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || flags & (MSG_OOB | MSG_ERRQUEUE) != 0 {
-        return kernel::receive(fd, parts, 0, usize::MAX, flags);
-    }
     if socket.is_required() {
         upgrade::wait_for_rings(socket, fd)?;
+    }
+    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || flags & (MSG_OOB | MSG_ERRQUEUE) != 0 {
+        return kernel::receive(fd, parts, 0, usize::MAX, flags);
     }
     let mut received = 0;
     let total: usize = parts.iter().map(Target::length).sum();

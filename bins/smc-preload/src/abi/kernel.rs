@@ -6,6 +6,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use libc::{iovec, msghdr};
 use rustix::io::Errno;
+use softrdma_smc::names::Tuple;
 use softrdma_smc::shared_memory::{Source, Target};
 
 use super::real;
@@ -190,6 +191,13 @@ pub(crate) fn ends(fd: RawFd) -> Option<(SocketAddr, SocketAddr)> {
     let local = rustix::net::getsockname(borrowed(fd)).ok()?;
     let peer = rustix::net::getpeername(borrowed(fd)).ok()??;
     Some((SocketAddr::try_from(local).ok()?, SocketAddr::try_from(peer).ok()?))
+}
+
+/// Whether the other end of a connection has an address of this network namespace's.
+pub(crate) fn is_of_this_host(tuple: Tuple) -> bool {
+    let ip = tuple.peer.ip().to_canonical();
+    // A datagram socket can be bound to just those; a port is taken for a moment.
+    ip.is_loopback() || ip == tuple.local.ip().to_canonical() || std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// The signal for whoever writes to a connection that is gone, to this thread.
