@@ -52,6 +52,8 @@ mod worker;
 use std::time::Duration;
 
 pub use fork::Fork;
+#[cfg(fuzzing)]
+pub use message::check_message;
 pub use service::{OfferError, Service};
 
 use crate::arena::{Connection, Geometry};
