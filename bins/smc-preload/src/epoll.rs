@@ -62,8 +62,13 @@ struct Sleeping<'a>(&'a Epoll);
 
 impl Drop for Sleeping<'_> {
     fn drop(&mut self) {
-        let others = self.0.sleepers.fetch_sub(1, Ordering::SeqCst) - 1;
-        readiness::set_asleep(self.0.waiter, others > 0);
+        let epoll = self.0;
+        if epoll.sleepers.fetch_sub(1, Ordering::SeqCst) > 1 {
+            // The peer takes them for awake, too.
+            readiness::fall_asleep(epoll.waiter);
+        } else {
+            readiness::wake_up(epoll.waiter, || epoll.sleepers.load(Ordering::SeqCst) > 0);
+        }
     }
 }
 
@@ -353,7 +358,7 @@ impl Epoll {
                 continue;
             }
             let sleeping = self.fall_asleep();
-            readiness::set_asleep(self.waiter, true);
+            readiness::fall_asleep(self.waiter);
             let result = if self.is_pending() { Ok(0) } else { self.ask_kernel(events, left, &mut ask) };
             drop(sleeping);
             found = result?;
@@ -404,6 +409,10 @@ impl Epoll {
             if registration.stays_ready_after_report() && !registration.is_queued.swap(true, Ordering::AcqRel) {
                 reported.push(registration);
             }
+        }
+        if let Some(next) = unseen.first().filter(|_| self.sleepers.load(Ordering::SeqCst) > 0) {
+            // There is no room for it here: somebody else wakes up for it.
+            next.take_over();
         }
         let mut ready = self.ready();
         // The reported ones last, so that all get their turn.

@@ -139,14 +139,17 @@ pub(crate) fn distribute(own: Option<&Epoll>) {
     });
 }
 
-/// Says to all peers that our `waiter` is about to sleep, or is awake.
-pub(crate) fn set_asleep(waiter: usize, is_asleep: bool) {
+/// Says to all peers that our `waiter` is about to sleep.
+pub(crate) fn fall_asleep(waiter: usize) {
     if COUNT.load(Ordering::Acquire) > 0 {
-        with_known(|all| {
-            for known in all {
-                if is_asleep { known.arena.fall_asleep(waiter) } else { known.arena.wake_up(waiter) }
-            }
-        });
+        with_known(|all| all.iter().for_each(|known| known.arena.fall_asleep(waiter)));
+    }
+}
+
+/// Says to all peers that our `waiter` is awake, unless `is_anybody_asleep` by its name.
+pub(crate) fn wake_up(waiter: usize, is_anybody_asleep: impl Fn() -> bool) {
+    if COUNT.load(Ordering::Acquire) > 0 {
+        with_known(|all| all.iter().for_each(|known| known.arena.wake_up(waiter, &is_anybody_asleep)));
     }
 }
 

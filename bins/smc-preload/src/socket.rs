@@ -580,9 +580,13 @@ impl Socket {
     /// A thread is awake; others may sleep still, or be in the kernel since before there were rings.
     fn wake_up(&self) {
         let is_last = self.sleepers.fetch_sub(1, Ordering::SeqCst) == 1;
-        if let Some(connection) = self.connection.get() {
-            let is_watched_for = !is_last || self.is_receiving_over_tcp();
-            if is_watched_for { connection.fall_asleep() } else { connection.wake_up() }
+        let Some(connection) = self.connection.get() else {
+            return;
+        };
+        if is_last && !self.is_receiving_over_tcp() {
+            connection.wake_up(|| self.sleepers.load(Ordering::SeqCst) > 0);
+        } else {
+            connection.fall_asleep();
         }
     }
 

@@ -119,10 +119,12 @@ fn sleep_to_send(socket: &Socket, connection: &Connection, fd: RawFd) -> Result<
     let limit_ms = kernel::time_limit_ms(fd, libc::SO_SNDTIMEO);
     connection.want_room(true);
     let sleeping = socket.fall_asleep();
-    let result = if is_over(socket, Waiting::ToSend) { Ok(()) } else { sleep_for_room(socket, fd, limit_ms) };
+    let result = if is_over(socket, Waiting::ToSend) { Ok(0) } else { sleep_for_room(socket, fd, limit_ms) };
     drop(sleeping);
     connection.want_room(false);
-    result
+    // Those who slept as well may have left it to us.
+    take_note(socket, fd, *result.as_ref().unwrap_or(&libc::POLLIN), None);
+    result.map(drop)
 }
 
 /// How long who waits for room sleeps at most. Bytes that the program does not read may lie before the doorbells.
@@ -130,7 +132,8 @@ const SLICE_MS: i32 = 20;
 /// The same where TCP is shut to receive, which no doorbell gets through.
 const SHUT_SLICE_MS: i32 = 1;
 
-fn sleep_for_room(socket: &Socket, fd: RawFd, limit_ms: i32) -> Result<(), Errno> {
+/// Sleeps until there may be room: what TCP has to say.
+fn sleep_for_room(socket: &Socket, fd: RawFd, limit_ms: i32) -> Result<i16, Errno> {
     let started = Instant::now();
     loop {
         let left_ms = i128::from(limit_ms) - started.elapsed().as_millis() as i128;
@@ -140,9 +143,8 @@ fn sleep_for_room(socket: &Socket, fd: RawFd, limit_ms: i32) -> Result<(), Errno
         let most = slice_ms(socket).unwrap_or(SLICE_MS);
         let slice_ms = if limit_ms < 0 { most } else { most.min(left_ms as i32) };
         let events = kernel::poll(fd, bell(socket), slice_ms)?;
-        take_note(socket, fd, events, None);
-        if is_over(socket, Waiting::ToSend) || events & libc::POLLIN != 0 {
-            return Ok(());
+        if events != 0 || is_over(socket, Waiting::ToSend) {
+            return Ok(events);
         }
         look_for_life(socket, fd);
     }
