@@ -271,20 +271,36 @@ impl Epoll {
 
     /// Whether it has anything to report, for those who watch it.
     pub(crate) fn has_events(self: &Arc<Self>) -> bool {
-        if kernel::poll(self.fd(), libc::POLLIN, 0).is_ok_and(|found| found != 0) {
-            self.take_kernel_events();
+        if !self.kept().is_empty() {
+            return true;
         }
+        let has_kernels =
+            kernel::poll(self.fd(), libc::POLLIN, 0).is_ok_and(|found| found != 0) && self.take_kernel_events();
         readiness::distribute(Some(self));
         let ready: Vec<_> = self.ready().clone();
-        !self.kept().is_empty() || ready.iter().any(|registration| registration.has_events())
+        has_kernels || ready.iter().any(|registration| registration.has_events())
     }
 
-    /// Sorts the kernel's events: doorbells are taken note of, the program's are kept until it asks.
-    fn take_kernel_events(self: &Arc<Self>) {
+    /// Sorts the kernel's events: doorbells are taken note of, the program's are kept until it asks, unless the kernel will say them
+    /// again. Whether there are any of the program's.
+    fn take_kernel_events(self: &Arc<Self>) -> bool {
         let mut events = [epoll_event { events: 0, u64: 0 }; 16];
         let found = kernel::epoll_look(self.fd(), &mut events);
-        let kept: Vec<_> = events[..found].iter().filter_map(|event| self.translate(*event)).collect();
-        self.kept().extend(kept);
+        let is_said_again = |event: &epoll_event| {
+            let registration = self.registration_of(event.u64);
+            registration.is_some_and(|it| it.interest.load(Ordering::Acquire) & (EPOLLET | EPOLLONESHOT) as u32 == 0)
+        };
+        let mut has_any = false;
+        for event in &events[..found] {
+            let is_said_again = is_said_again(event);
+            if let Some(event) = self.translate(*event) {
+                has_any = true;
+                if !is_said_again {
+                    self.kept().push(event);
+                }
+            }
+        }
+        has_any
     }
 
     fn kept(&self) -> MutexGuard<'_, Vec<epoll_event>> {

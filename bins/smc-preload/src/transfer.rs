@@ -149,7 +149,10 @@ pub(crate) fn receive(socket: &Arc<Socket>, fd: RawFd, parts: &[Target<'_>], fla
         // Waiting for all of it is done here: the kernel would take a doorbell for one of the bytes and wait on. But what is only
         // looked at is not taken, so nothing could be waited for here.
         let own = if flags & MSG_PEEK != 0 { 0 } else { MSG_WAITALL };
-        let taken = kernel::receive(fd, parts, received, usize::MAX, flags & !own);
+        let taken = match received {
+            0 => kernel::receive(fd, parts, 0, usize::MAX, flags & !own),
+            _ => receive_more_over_tcp(fd, parts, received, flags & !own),
+        };
         let kept = taken.map(|taken| socket.count_received(taken, flags & MSG_PEEK != 0));
         drop(receiving);
         if kept.is_ok() {
@@ -164,6 +167,14 @@ pub(crate) fn receive(socket: &Arc<Socket>, fd: RawFd, parts: &[Target<'_>], fla
         }
     }
     receive_from_ring(socket, fd, parts, flags, received)
+}
+
+/// Waits for more where some was received: a signal ends such a call, even if calls go on after it.
+fn receive_more_over_tcp(fd: RawFd, parts: &[Target<'_>], received: usize, flags: c_int) -> Result<usize, Errno> {
+    if flags & MSG_DONTWAIT == 0 && !kernel::is_nonblocking(fd) {
+        kernel::poll(fd, libc::POLLIN, kernel::time_limit_ms(fd, libc::SO_RCVTIMEO))?;
+    }
+    kernel::receive(fd, parts, received, usize::MAX, flags | MSG_DONTWAIT)
 }
 
 /// What comes of a call that received over TCP; nothing yet if there is more to wait for, or the rings have the rest.

@@ -1,5 +1,5 @@
 // What must not cost or harm anybody: connections that are idle, listeners that have ended, peers that write garbage.
-#include "semantics.h"
+#include "stress.h"
 
 // --- connections through which much has gone, and nothing goes any more
 
@@ -162,7 +162,7 @@ static void hostile_far(int listener) {
         rounds(s, false, 40);
         settle(s);
         // The one who is written to goes on in its own pace: what it sends is read now and then.
-        uint64_t draws = i * 1000000;
+        uint64_t draws = (stress_seed() * HOSTILE_ROUNDS + i) * 1000000;
         scribble(&draws);
         while (recv(s, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
             continue;

@@ -232,7 +232,13 @@ unsafe extern "C-unwind" fn __read_chk(fd: c_int, buffer: *mut c_void, length: s
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn __recv_chk(fd: c_int, buffer: *mut c_void, length: size_t, room: size_t, flags: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn __recv_chk(
+    fd: c_int,
+    buffer: *mut c_void,
+    length: size_t,
+    room: size_t,
+    flags: c_int,
+) -> ssize_t {
     // SAFETY: as above.
     unsafe {
         match (length <= room).then(|| receive(fd, buffer, length, flags)).flatten() {

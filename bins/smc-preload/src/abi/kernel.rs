@@ -110,7 +110,9 @@ pub(crate) fn poll(fd: RawFd, events: i16, timeout_ms: c_int) -> Result<i16, Err
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
     /// Whether there were any.
-    Open { had_doorbells: bool },
+    Open {
+        had_doorbells: bool,
+    },
     Ended,
     Reset,
 }

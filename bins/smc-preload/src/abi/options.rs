@@ -23,7 +23,13 @@ const fn remembered(level: c_int, name: c_int) -> Option<u64> {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C-unwind" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, size: socklen_t) -> c_int {
+unsafe extern "C-unwind" fn setsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    size: socklen_t,
+) -> c_int {
     if table::is_known(fd) && !value.is_null() && size >= 4 {
         // SAFETY: the program vouches for `size` bytes.
         let number = unsafe { value.cast::<c_int>().read_unaligned() };
