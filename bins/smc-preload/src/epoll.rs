@@ -260,6 +260,15 @@ impl Epoll {
         }
     }
 
+    /// The socket of `registration` is closed; its number may be another's already.
+    fn forget_registration(&self, registration: &Arc<Registration>) {
+        registration.is_removed.store(true, Ordering::Release);
+        let mut registrations = self.registrations();
+        if registrations.get(&registration.fd).is_some_and(|known| Arc::ptr_eq(known, registration)) {
+            registrations.remove(&registration.fd);
+        }
+    }
+
     fn tell_waiters(&self) {
         let all: Vec<_> = self.registrations().values().cloned().collect();
         for registration in all {
@@ -316,9 +325,7 @@ impl Epoll {
             registration.take_note(event.events);
             return None;
         }
-        if registration.interest.load(Ordering::Acquire) & EPOLLONESHOT as u32 != 0 {
-            registration.is_spent.store(true, Ordering::Release);
-        }
+        registration.note_told(event.events);
         Some(epoll_event { events: event.events, u64: registration.data.load(Ordering::Acquire) })
     }
 
@@ -511,18 +518,43 @@ impl Registration {
             _ if operation == EPOLL_CTL_ADD || epoll.sleepers.load(Ordering::SeqCst) > 0 => EDGES | WRITABLE,
             _ => EDGES,
         };
+        self.ask(&epoll, operation, wanted)
+    }
+
+    /// Asks the kernel for `wanted`. A number that was closed while the connection goes on under others may be anybody's by now: what
+    /// the kernel knows under it stays as it is.
+    fn ask(&self, epoll: &Epoll, operation: c_int, wanted: u32) -> Result<(), Errno> {
+        let descriptors = match &self.target {
+            Target::Socket(socket) => Some(socket.descriptors()),
+            Target::Epoll(_) => None,
+        };
+        if descriptors.is_some_and(|descriptors| !descriptors.contains(&self.fd)) {
+            return Err(Errno::NOENT);
+        }
         kernel::epoll_control(epoll.fd(), operation, self.fd, wanted, *TOKENS | self.fd as u64)
     }
 
-    /// Its socket sends through the ring from now on: whether it is still of use.
+    /// What is known of it is known here from now on, or has changed: whether it is still of use.
     pub(crate) fn take_over(self: &Arc<Self>) -> bool {
         if let Some(epoll) = self.epoll.upgrade() {
             // With writability, so that somebody who sleeps in the kernel wakes up and looks.
-            let once = EDGES | self.interest.load(Ordering::Acquire) & WRITABLE;
-            let _ = kernel::epoll_control(epoll.fd(), EPOLL_CTL_MOD, self.fd, once, *TOKENS | self.fd as u64);
+            let _ = self.ask(&epoll, EPOLL_CTL_MOD, EDGES | WRITABLE);
         }
         self.queue();
         !self.is_removed.load(Ordering::Acquire)
+    }
+
+    /// The program gets these `events` from the kernel.
+    fn note_told(&self, events: u32) {
+        if self.interest.load(Ordering::Acquire) & EPOLLONESHOT as u32 != 0 {
+            self.is_spent.store(true, Ordering::Release);
+        }
+        self.is_fresh.store(false, Ordering::Release);
+        if let Target::Socket(socket) = &self.target
+            && events & WRITABLE != 0
+        {
+            self.refusals.store(socket.refusals.load(Ordering::Acquire), Ordering::Release);
+        }
     }
 
     /// Its socket stays TCP after all.
@@ -572,7 +604,7 @@ impl Registration {
         if let Target::Socket(socket) = &self.target {
             // The bits are the same in both.
             wait::take_note(socket, self.fd, events as i16, self.epoll.upgrade().as_deref());
-            if !socket.is_behind_switch() || events & WRITABLE != 0 && !socket.has_switched() {
+            if !socket.is_behind_switch() && events & !WRITABLE != 0 {
                 self.is_fresh.store(true, Ordering::Release);
             }
         }
@@ -632,13 +664,14 @@ impl Registration {
 
 /// A descriptor is closed that instances may be watching.
 pub(crate) fn forget(socket: &Socket, fd: RawFd) {
-    let watching: Vec<_> = socket.watchers().iter().filter_map(Weak::upgrade).collect();
-    for registration in watching.into_iter().filter(|registration| registration.fd == fd) {
-        // The kernel keeps what is registered as long as a copy of the descriptor lives; so do we.
-        if socket.descriptors().len() <= 1
-            && let Some(epoll) = registration.epoll.upgrade()
-        {
-            epoll.forget(fd);
+    // The kernel keeps what is registered as long as a copy of the descriptor lives; so do we.
+    if socket.descriptors().iter().any(|known| *known != fd) {
+        return;
+    }
+    let watching: Vec<_> = socket.watchers().drain(..).filter_map(|watcher| watcher.upgrade()).collect();
+    for registration in watching {
+        if let Some(epoll) = registration.epoll.upgrade() {
+            epoll.forget_registration(&registration);
         }
     }
 }

@@ -66,7 +66,7 @@ impl Ours {
     /// How long one may sleep who wants `wanted`, if that does not matter.
     fn slice(&self, wanted: i16) -> Option<Duration> {
         match self {
-            Self::Socket(socket) if wanted & (POLLIN | POLLOUT) == POLLOUT => {
+            Self::Socket(socket) if wanted & POLLIN == 0 => {
                 wait::slice_ms(socket).map(|slice| Duration::from_millis(slice as u64))
             }
             Self::Socket(_) | Self::Epoll(_) => None,

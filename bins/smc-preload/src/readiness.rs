@@ -46,6 +46,7 @@ pub(crate) fn mark(socket: &Socket) -> u64 {
         flag::TCP_ENDED,
         flag::TCP_RESET,
         flag::HUNG_UP,
+        flag::CUT_OFF,
         flag::RECEIVING_SHUT,
         flag::SENDING_SHUT,
         flag::SENT_TO_CLOSED,
@@ -73,7 +74,7 @@ fn reading_events(socket: &Socket, connection: &Connection, rings: &Rings<'_>, f
             events |= EPOLLHUP as u32;
         }
     }
-    if transfer::was_reset(socket, rings) || socket.has_flag(flag::SENT_TO_CLOSED) {
+    if transfer::was_reset(socket, rings) || transfer::has_sent_to_closed(socket, rings) {
         events |= READABLE | (EPOLLRDHUP | EPOLLHUP) as u32;
         if !socket.has_flag(flag::RESET_TOLD) {
             events |= EPOLLERR as u32;

@@ -77,6 +77,8 @@ pub(crate) mod flag {
     pub(crate) const VIOLATED: u64 = 128;
     /// TCP has come to its end, behind bytes that are not read yet.
     pub(crate) const HUNG_UP: u64 = 8192;
+    /// TCP was reset, behind bytes that are not read yet.
+    pub(crate) const CUT_OFF: u64 = 16_384;
     /// The program wants a signal whenever something happens (O_ASYNC): the kernel sends it, with a doorbell.
     pub(crate) const SIGNALS: u64 = 4096;
     /// The program wants an abort for a close.
@@ -342,8 +344,12 @@ impl Socket {
             return;
         }
         self.wake_watchers();
-        // One who has closed only one direction before it sent through the ring reads on; one who has died answers with a reset.
-        if end != flag::TCP_RESET && self.peer_switch().is_none() {
+        self.probe_if_ended();
+    }
+
+    /// One who has closed only one direction before it sent through the ring reads on; one who has died answers with a reset.
+    pub(crate) fn probe_if_ended(&self) {
+        if self.has_flag(flag::TCP_ENDED | flag::HUNG_UP) && self.peer_switch().is_none() {
             self.probe();
         }
     }
@@ -469,6 +475,7 @@ impl Socket {
         watchers.retain(|watcher| watcher.upgrade().is_some_and(|watcher| watcher.take_over()));
         drop(watchers);
         self.notify();
+        self.probe_if_ended();
     }
 
     /// Whether sending goes into the ring.

@@ -28,8 +28,12 @@ pub(crate) fn send(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags:
     }
     let sent = kernel::send(fd, parts, 0, flags);
     socket.end_tcp_sending(*sent.as_ref().unwrap_or(&0));
-    if sent.is_ok() {
-        upgrade::count_transfer(socket, fd);
+    match sent {
+        Ok(_) => upgrade::count_transfer(socket, fd),
+        Err(Errno::AGAIN) => {
+            socket.refusals.fetch_add(1, Ordering::AcqRel);
+        }
+        Err(_) => {}
     }
     sent
 }
@@ -74,6 +78,7 @@ fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int
         let taken = taken?;
         sent += taken;
         socket.notify();
+        socket.probe_if_ended();
         socket.show(|entry| {
             if taken > 0 {
                 entry.sent(taken as u64);
@@ -108,7 +113,7 @@ fn may_send(socket: &Socket, rings: &Rings<'_>) -> Result<bool, Errno> {
     }
     let is_gone = has_vanished(socket);
     if peer & state::CLOSED != 0 || is_gone {
-        if socket.set_flag(flag::SENT_TO_CLOSED) {
+        if !has_sent_to_closed(socket, rings) && socket.set_flag(flag::SENT_TO_CLOSED) {
             return Ok(false);
         }
         socket.set_flag(flag::RESET_TOLD);
@@ -117,11 +122,16 @@ fn may_send(socket: &Socket, rings: &Rings<'_>) -> Result<bool, Errno> {
     Ok(true)
 }
 
+/// Whether something was sent that the peer had no more use for: it has closed, and said that it had read everything.
+pub(crate) fn has_sent_to_closed(socket: &Socket, rings: &Rings<'_>) -> bool {
+    socket.has_flag(flag::SENT_TO_CLOSED) || rings.peer_state() & state::CLOSED != 0 && rings.has_lost()
+}
+
 /// Whether TCP has come to its end without a word of the peer's. Its end of TCP is the peer's only if the peer no longer sends
 /// there: before, it may have closed one direction.
 pub(crate) fn has_vanished(socket: &Socket) -> bool {
     let has_ended = socket.has_flag(flag::TCP_ENDED | flag::HUNG_UP);
-    socket.has_flag(flag::TCP_RESET) || has_ended && socket.peer_switch().is_some()
+    socket.has_flag(flag::TCP_RESET | flag::CUT_OFF) || has_ended && socket.peer_switch().is_some()
 }
 
 /// Whether something is lost: the peer said so, or has died before it read everything. That TCP was reset says little: a doorbell
@@ -344,7 +354,8 @@ pub(crate) fn end(socket: &Socket, rings: &Rings<'_>) -> Option<End> {
     let (has_ended, was_reset) = (socket.has_tcp_ended(), socket.has_flag(flag::TCP_RESET));
     let limit = socket.rings().and_then(|(connection, _)| connection.peer_switch());
     match limit {
-        Some(limit) if socket.received() < limit && !has_ended && !was_reset => return None,
+        // What is missing between the two will not come.
+        Some(limit) if socket.received() < limit => return (has_ended || was_reset).then_some(End::Reset),
         None if !has_ended && !was_reset && !socket.has_flag(flag::RECEIVING_SHUT) => return None,
         _ => {}
     }

@@ -216,8 +216,8 @@ pub(crate) fn take_note(socket: &Socket, fd: RawFd, events: i16, epoll: Option<&
     }
     // Both directions being shut by us is no reset.
     let is_reset = events & libc::POLLERR != 0 || events & RESET != 0 && !socket.has_flag(flag::SENDING_SHUT);
-    if is_reset && !socket.is_behind_switch() {
-        socket.note(flag::TCP_RESET);
+    if is_reset {
+        socket.note(flag::CUT_OFF);
     }
 }
 
