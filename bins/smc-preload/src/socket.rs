@@ -407,6 +407,7 @@ impl Socket {
             show::take_room(connection);
         }
         self.tell_waiter();
+        self.remember_options();
         let is_prepared = self.change_mode(Mode::Undecided, Mode::Prepared);
         if is_prepared {
             // Who sleeps in the kernel for it wakes up, and from then on sleeps where the peer knows of.
@@ -415,20 +416,26 @@ impl Socket {
         is_prepared
     }
 
+    /// What the program has asked for: from now on it is told what is remembered.
+    fn remember_options(&self) {
+        let Some(fd) = self.descriptor() else {
+            return;
+        };
+        for (option, flag) in [(libc::TCP_NODELAY, flag::NO_DELAY), (libc::TCP_CORK, flag::CORKED)] {
+            if kernel::option(fd, libc::IPPROTO_TCP, option) == Some(1) {
+                self.set_flag(flag);
+            }
+        }
+    }
+
     /// From now on we may send through the ring.
     pub(crate) fn establish(&self) {
         if !self.change_mode(Mode::Prepared, Mode::Ring) {
             return;
         }
         if let Some(&fd) = self.descriptors().first() {
-            // Doorbells are single bytes: they wait for nothing. What the program has asked for is remembered.
-            if kernel::option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY) == Some(1) {
-                self.set_flag(flag::NO_DELAY);
-            }
-            if kernel::option(fd, libc::IPPROTO_TCP, libc::TCP_CORK) == Some(1) {
-                self.set_flag(flag::CORKED);
-                kernel::set_option(fd, libc::IPPROTO_TCP, libc::TCP_CORK, 0);
-            }
+            // Doorbells are single bytes: they wait for nothing.
+            kernel::set_option(fd, libc::IPPROTO_TCP, libc::TCP_CORK, 0);
             kernel::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
         }
         self.try_switch();

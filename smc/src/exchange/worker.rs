@@ -34,9 +34,6 @@ const GONE: DeclineReason = DeclineReason::PEER_DECLINED;
 /// Messages that may have been sent before the peer could know that this end does not wait any longer.
 const LAST_MESSAGES: usize = 4;
 
-/// How long after a connection was agreed on the host first looks for what it could clear away.
-const TIDY_AFTER: Duration = Duration::from_secs(1);
-
 /// What other threads ask of this one.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -374,7 +371,9 @@ impl Worker {
     }
 
     fn agreed(&mut self, id: u64, exchange: Exchange, first: Option<(Process, Arc<Arena>)>) {
-        self.tidy_at.get_or_insert_with(|| Instant::now() + TIDY_AFTER);
+        if self.tidy_at.is_none() {
+            self.tidy_at = self.host.tidy().map(|pause| Instant::now() + pause);
+        }
         let key = exchange.key;
         let (link, turn) = self.end_exchange(id, exchange);
         let Some((process, arena)) = first else {
