@@ -253,6 +253,7 @@ impl Epoll {
         let removed = self.registrations().remove(&fd);
         if let Some(removed) = removed {
             removed.is_removed.store(true, Ordering::Release);
+            self.unqueue(&removed);
             if let Target::Socket(socket) = &removed.target {
                 socket.watchers().retain(|watcher| !std::ptr::eq(watcher.as_ptr(), Arc::as_ptr(&removed)));
                 socket.tell_waiter();
@@ -267,6 +268,15 @@ impl Epoll {
         if registrations.get(&registration.fd).is_some_and(|known| Arc::ptr_eq(known, registration)) {
             registrations.remove(&registration.fd);
         }
+        drop(registrations);
+        self.unqueue(registration);
+    }
+
+    /// Nothing is left to report of `registration`, nor is it to keep its socket.
+    fn unqueue(&self, registration: &Arc<Registration>) {
+        let mut ready = self.ready();
+        ready.retain(|queued| !Arc::ptr_eq(queued, registration));
+        self.ready_count.store(ready.len(), Ordering::Release);
     }
 
     fn tell_waiters(&self) {

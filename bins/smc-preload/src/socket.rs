@@ -41,6 +41,9 @@ const SWITCHING: u64 = 1 << 32;
 /// Sending goes into the ring.
 const SWITCHED: u64 = 1 << 33;
 
+/// How long a close waits for those who have the connection just now, so that the peer hears of it before TCP ends.
+const PATIENCE: Duration = Duration::from_millis(2);
+
 /// Where a connection is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u64)]
@@ -659,7 +662,11 @@ impl Socket {
             // Left in TCP they would make a reset of the close.
             let _ = kernel::take_doorbells(fd, false);
         }
-        // But for the one in the table, which is just being removed, each is of a thread that uses it.
+        // But for the one in the table, which is just being removed, each is of a thread that uses it; our own have it for moments.
+        let started = Instant::now();
+        while Arc::strong_count(self) > 1 && started.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
         if Arc::strong_count(self) == 1 && self.words.holders() == 1 && self.say_goodbye() {
             kernel::ring_doorbell(fd);
         }
