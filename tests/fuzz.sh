@@ -86,6 +86,14 @@ seed() { # TARGET DIRECTORY
 		cp configs/smc-*.toml "$2"
 		printf 'rendezvous_directory = "/run/smc"\0SOFTRDMA_SMC_ISOLATION_DOMAIN=web\0SOFTRDMA_SMC_RING_BYTES=64K\0' >"$2/values"
 		;;
+	exchange)
+		# Each with its header; the last two name an arena, and one of them brings its memory.
+		local clc="e2d4c3d9 04001c18 1234020000abcdef 03070000 00000000 e2d4c3d9"
+		hex "7352736d 01 00 001c $(zeros 16) $clc" >"$2/decline"
+		clc="e2d4c3c4 02003019 0102030405060708 1112131415161718 09 20 0000 21222324 $(zeros 12) e2d4c3c4"
+		hex "7352736d 01 01 0030 3132333435363738 00004000 00010000 $clc" >"$2/accept"
+		hex "7352736d 01 03 0030 3132333435363738 00004000 00010000 $clc" >"$2/accept_first"
+		;;
 	rings)
 		# Everything once; then the peer writes its two words, and anywhere.
 		hex "01 0100 $(zeros 8)  07 0000 $(zeros 8)  03 0100 $(zeros 8)  05 0010 $(zeros 8)

@@ -5,11 +5,12 @@ set -euo pipefail
 
 shell_syntax() {
 	local script
-	for script in .ci/run bench/*.sh tests/*.sh; do
+	local scripts=(.ci/run bench/*.sh tests/*.sh tests/smc/*.sh tests/smc/*/*.sh tests/smc/*/*/*.sh)
+	for script in "${scripts[@]}"; do
 		[[ ! -e $script ]] || bash -n "$script" || return
 	done
 	if have shellcheck; then
-		shellcheck --severity=warning .ci/run tests/*.sh
+		shellcheck --severity=warning .ci/run tests/*.sh tests/smc/*.sh tests/smc/*/*.sh tests/smc/*/*/*.sh
 	else
 		skip shellcheck "not installed"
 	fi

@@ -264,13 +264,22 @@ impl Arena {
 
     /// Says that our `waiter` is about to sleep. It must look at everything once more before it does.
     pub fn fall_asleep(&self, waiter: usize) {
-        self.sleeper(self.side, waiter).store(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        if waiter < WAITERS {
+            Sleeper(self.sleeper(self.side, waiter)).fall_asleep();
+        }
     }
 
-    /// Our `waiter` is awake.
-    pub fn wake_up(&self, waiter: usize) {
-        self.sleeper(self.side, waiter).store(0, Ordering::Relaxed);
+    /// Whether our `waiter` has said so since the peer looked last.
+    pub fn is_asleep(&self, waiter: usize) -> bool {
+        fence(Ordering::SeqCst);
+        waiter < WAITERS && self.sleeper(self.side, waiter).load(Ordering::Relaxed) != 0
+    }
+
+    /// Our `waiter` is awake, unless `is_anybody_asleep` by its name.
+    pub fn wake_up(&self, waiter: usize, is_anybody_asleep: impl FnOnce() -> bool) {
+        if waiter < WAITERS {
+            Sleeper(self.sleeper(self.side, waiter)).wake_up(is_anybody_asleep);
+        }
     }
 
     /// Whether something happened to a connection, as far as can be told by a glance.
@@ -328,13 +337,33 @@ fn bits(mut word: u64) -> impl Iterator<Item = usize> {
     })
 }
 
+/// A word that is not 0 while somebody sleeps. Everybody who falls asleep writes another value, so that who wakes up does not take
+/// another's back.
+struct Sleeper<'a>(&'a AtomicU64);
+
+impl Sleeper<'_> {
+    fn fall_asleep(&self) {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed) << 1 | 1;
+        self.0.store(number, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    fn wake_up(&self, is_anybody_asleep: impl FnOnce() -> bool) {
+        let said = self.0.load(Ordering::SeqCst);
+        if said != 0 && !is_anybody_asleep() {
+            let _ = self.0.compare_exchange(said, 0, Ordering::SeqCst, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The words of a connection's control block, an end: those that the end itself writes.
 pub mod control {
     /// Bytes sent over TCP before everything went into the ring, plus one; 0 before.
     pub const SWITCH: usize = 0;
     /// What the end is called; written by the acceptor.
     pub const TOKEN: usize = 1;
-    /// The connector has joined.
+    /// The connector has joined, or may not join any more.
     pub const JOINED: usize = 2;
     /// The end will not touch the connection again.
     pub const RELEASED: usize = 3;
@@ -439,13 +468,12 @@ impl Connection {
 
     /// Says that a thread of ours is about to sleep for this connection alone. It must look once more before it does.
     pub fn fall_asleep(&self) {
-        self.own()[control::ASLEEP].store(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        Sleeper(&self.own()[control::ASLEEP]).fall_asleep();
     }
 
-    /// Nobody sleeps for this connection alone.
-    pub fn wake_up(&self) {
-        self.own()[control::ASLEEP].store(0, Ordering::Relaxed);
+    /// Nobody sleeps for this connection alone, unless `is_anybody_asleep`.
+    pub fn wake_up(&self, is_anybody_asleep: impl FnOnce() -> bool) {
+        Sleeper(&self.own()[control::ASLEEP]).wake_up(is_anybody_asleep);
     }
 
     /// Says whether somebody waits for room to send. Who begins to must look once more afterwards.
@@ -503,10 +531,10 @@ impl Connection {
         sleeper.load(Ordering::SeqCst) != 0 && sleeper.swap(0, Ordering::AcqRel) != 0
     }
 
-    /// Gives the memory of the ring that we receive in back to the system, all but its first page. It must be empty, and stay so
-    /// meanwhile.
-    pub fn discard_own_ring(&self) {
-        self.region().discard(self.own_buffer() + PAGE..self.own_buffer() + self.arena.geometry.stride());
+    /// Gives the memory of the ring that we send into back to the system, all but its first page. Nothing may be in it, nor may
+    /// anybody be sending: then nobody looks at what is given back, whose bytes are all ours to write.
+    pub(crate) fn discard_peer_ring(&self) {
+        self.region().discard(self.peer_buffer() + PAGE..self.peer_buffer() + self.arena.geometry.stride());
     }
 }
 
@@ -516,8 +544,13 @@ impl Drop for Connection {
             return;
         }
         self.set_waiter(None);
-        self.wake_up();
+        self.wake_up(|| false);
         self.region().discard(self.own_buffer()..self.own_buffer() + self.arena.geometry.stride());
+        let is_acceptor = self.arena.side == Side::Acceptor;
+        // A connector that has not come yet is kept out, and leaves nothing behind that would have to be released.
+        if is_acceptor && self.peer()[control::JOINED].swap(1, Ordering::AcqRel) == 0 {
+            self.peer()[control::RELEASED].store(1, Ordering::SeqCst);
+        }
         self.own()[control::RELEASED].store(1, Ordering::SeqCst);
     }
 }

@@ -20,6 +20,9 @@
 //!    from that byte on uses the ring. The reader takes from TCP up to the switch, then from the ring. What TCP carries
 //!    behind the switch are doorbells, single bytes that wake a sleeping reader and are thrown away.
 //!
+//! Rings are sparse: memory of one that was filled, and has been empty and unused for a while, goes back to the system. Its sender does
+//! that, to whom everything in an empty ring belongs, with its own lock held ([`ring::Rings::give_back`]).
+//!
 //! So there is no moment at which a connection waits for a decision, no state that must be undone when there is none, and
 //! nothing that a process without this library could get to see.
 //!

@@ -255,6 +255,22 @@ impl<'a> Rings<'a> {
         word.store(cursor.to_word(), Ordering::Release);
     }
 
+    /// Bytes sent so far: as long as they stay the same, nobody sends.
+    #[inline]
+    pub fn sent(&self) -> u64 {
+        self.progress.produced()
+    }
+
+    /// Gives the memory of the ring that we send into back to the system, if nothing is in it: whether it was given. Nobody may be
+    /// sending. It comes again, a page at a time, when something is sent.
+    pub fn give_back(&self) -> bool {
+        let is_empty = self.unread_by_peer() == 0;
+        if is_empty {
+            self.connection.discard_peer_ring();
+        }
+        is_empty
+    }
+
     /// Says `states` about ourselves. Nobody may be sending.
     pub fn say(&self, states: u8) {
         let said = self.progress.0[5].fetch_or(states.into(), Ordering::Relaxed) as u8 | states;

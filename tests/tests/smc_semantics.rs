@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+use softrdma_smc::statistics::{self, Counter};
+use softrdma_smc::wire::clc::DeclineReason;
 use softrdma_tests::program::{Scratch, smc_library};
 use softrdma_tests::skip;
 use softrdma_tests::tidy::tree;
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 const DIRECTORY: &str = "tests/smc/semantics";
@@ -28,7 +31,8 @@ const KILL_SEEDS: u64 = 8;
 const KILL_ROUNDS: u64 = 50;
 
 /// Scenarios that make their connections themselves and keep them long enough: these must have been moved, too.
-const ALSO_MOVED: &[&str] = &["connect-nonblocking", "connect-bound", "stress"];
+const ALSO_MOVED: &[&str] =
+    &["connect-nonblocking", "connect-bound", "stress", "idle-memory", "second-listener", "hostile-peer"];
 
 /// What a run is like.
 #[derive(Clone, Copy, Debug)]
@@ -42,9 +46,11 @@ struct Setting {
     options: &'static [&'static str],
     /// Whether every connection has been moved when its scenario begins.
     moved: bool,
+    /// What cannot be served in it.
+    except: &'static [&'static str],
 }
 
-const PLAIN: Setting = Setting { variables: &[], near: false, far: false, options: &[], moved: false };
+const PLAIN: Setting = Setting { variables: &[], near: false, far: false, options: &[], moved: false, except: &[] };
 const BOTH: Setting = Setting { near: true, far: true, moved: true, ..PLAIN };
 
 /// A scenario as the program lists it.
@@ -232,8 +238,11 @@ fn check(setting: &Setting) {
         (false, _) => None,
     };
     let scenarios = &*SCENARIOS;
-    let not_served = if setting.near && setting.far { not_served() } else { BTreeMap::new() };
-    let served: Vec<_> = scenarios.list.iter().filter(|scenario| !not_served.contains_key(&scenario.name)).collect();
+    let mut not_served = not_served();
+    // What the library looks at itself it looks at wherever it is.
+    not_served.retain(|name, _| setting.near && setting.far || library.is_some() && name == "bad-memory");
+    let is_served = |name: &str| !not_served.contains_key(name) && !setting.except.contains(&name);
+    let served: Vec<_> = scenarios.list.iter().filter(|scenario| is_served(&scenario.name)).collect();
     let complain = |scenario: &Scenario| {
         let again = || run(&scenarios.program, &scenario.name, setting, library.as_deref(), &[]);
         // Where others keep the processors busy, a scenario may be over before the two ends have met: then it says nothing.
@@ -273,7 +282,9 @@ fn moved_at_once() {
     if !are_long_runs_asked_for() {
         return;
     }
-    check(&Setting { variables: &[("SOFTRDMA_SMC_UPGRADE_AFTER", "0")], ..BOTH });
+    // What is moved at once may be moved already when the program is executed that it was accepted for.
+    let except = &["inetd"];
+    check(&Setting { variables: &[("SOFTRDMA_SMC_UPGRADE_AFTER", "0")], except, ..BOTH });
 }
 
 #[test]
@@ -362,6 +373,52 @@ fn peers_killed_at_any_moment_by_seed() {
         return;
     }
     check_seeds("kill-rounds", KILL_SEEDS, &[("SEMANTICS_ROUNDS", KILL_ROUNDS)]);
+}
+
+/// How many connections of processes that go by `limit` of ring memory have stayed TCP for want of it.
+fn short_of_memory(limit: u64) -> u64 {
+    let processes = statistics::processes().expect("look into /proc");
+    let snapshots = processes.into_iter().flatten().map(|process| process.snapshot);
+    let ours = snapshots.filter(|snapshot| snapshot.counters.get(Counter::RingMemoryLimit) == limit);
+    let fallbacks = ours.flat_map(|snapshot| snapshot.fallbacks);
+    fallbacks
+        .filter(|fallback| fallback.code == DeclineReason::INSUFFICIENT_MEMORY.0)
+        .map(|fallback| fallback.count)
+        .sum()
+}
+
+#[test]
+fn without_ring_memory_connections_stay_tcp_which_is_counted() {
+    const LIMIT: u64 = 300_007;
+    let _turn = take_turn();
+    let Some(library) = smc_library() else { return skip_library() };
+    let setting = Setting { variables: &[("SOFTRDMA_SMC_UPGRADE_AFTER", "4")], ..BOTH };
+    let (run, most) = thread::scope(|scope| {
+        let more = [("SOFTRDMA_SMC_MAX_RING_MEMORY", LIMIT)];
+        let running = scope.spawn(move || run(&SCENARIOS.program, "many-connections", &setting, Some(&library), &more));
+        let mut most = 0;
+        while !running.is_finished() {
+            most = most.max(short_of_memory(LIMIT));
+            thread::sleep(Duration::from_millis(5));
+        }
+        (running.join().expect("a run does not panic"), most)
+    });
+    assert_eq!(run.transcript, SCENARIOS.plain["many-connections"], "{}", run.errors);
+    assert!(most > 100, "only {most} connections have stayed TCP");
+}
+
+#[test]
+fn a_connection_that_must_be_moved_fails_at_once_where_nobody_can() {
+    let _turn = take_turn();
+    let Some(library) = smc_library() else { return skip_library() };
+    let setting = Setting { variables: &[("SOFTRDMA_SMC_ACTION", "require")], near: true, ..PLAIN };
+    let program = &SCENARIOS.program;
+    let started = Instant::now();
+    let run = run(program, "epoll-level", &setting, Some(&library), &[]);
+    let took = started.elapsed();
+    assert!(run.transcript.contains("byte 0 of 1: ECONNABORTED"), "{}", run.transcript);
+    assert!(run.transcript.contains("far| CANNOT GO ON: end of stream at byte 0"), "{}", run.transcript);
+    assert!(took < Duration::from_secs(3), "it took {took:?}");
 }
 
 #[test]

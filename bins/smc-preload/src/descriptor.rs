@@ -35,20 +35,31 @@ pub(crate) fn opened_epoll(fd: RawFd) {
 pub(crate) fn listening(fd: RawFd) {
     if let Some(socket) = table::socket(fd)
         && socket.mode() == Mode::Idle
-        && let Some(announcement) = kernel::local(fd).and_then(upgrade::announce)
     {
-        socket.keep(Arc::new(announcement));
+        announce(&socket, fd);
+    }
+}
+
+/// Says where `listener` listens, unless a process that is asked first has said so already.
+fn announce(listener: &Arc<Socket>, fd: RawFd) {
+    if let Some(announcement) = kernel::local(fd).and_then(upgrade::announce) {
+        listener.keep(Arc::new(announcement));
     }
 }
 
 /// `fd` was accepted from `listener`.
 pub(crate) fn accepted(listener: RawFd, fd: RawFd) {
     closing(fd);
-    if let Some(listener) = table::socket(listener)
-        && let Some(address) = kernel::local(fd)
-    {
+    let Some(socket) = table::socket(listener) else {
+        return;
+    };
+    if let Some(address) = kernel::local(fd) {
+        // Another process that listens there too may have ended since.
+        if socket.announcement().is_none() && socket.may_announce_again() {
+            announce(&socket, listener);
+        }
         begin(fd, address, Role::Acceptor);
-        if let (Some(socket), Some(announcement)) = (table::socket(fd), listener.announcement()) {
+        if let (Some(socket), Some(announcement)) = (table::socket(fd), socket.announcement()) {
             socket.keep(announcement);
         }
     }

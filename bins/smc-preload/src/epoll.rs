@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN};
 use libc::{EPOLLONESHOT, EPOLLRDHUP, epoll_event};
 use rustix::io::Errno;
-use softrdma_smc::arena::WAITERS;
+use softrdma_smc::arena::{Arena, WAITERS};
 
 use crate::abi::kernel;
 use crate::readiness::{self, READABLE, WRITABLE};
@@ -61,6 +61,21 @@ pub(crate) struct Epoll {
     is_kernel_busy: AtomicBool,
     /// What [`Self::collect`] works on, kept for its memory.
     batch: Mutex<Vec<Arc<Registration>>>,
+}
+
+/// A thread of ours sleeps in the kernel, or has been cancelled while it did, until this is dropped.
+struct Sleeping<'a>(&'a Epoll);
+
+impl Drop for Sleeping<'_> {
+    fn drop(&mut self) {
+        let epoll = self.0;
+        if epoll.sleepers.fetch_sub(1, Ordering::SeqCst) > 1 {
+            // The peer takes them for awake, too.
+            readiness::fall_asleep(epoll.waiter);
+        } else {
+            readiness::wake_up(epoll.waiter, || epoll.sleepers.load(Ordering::SeqCst) > 0);
+        }
+    }
 }
 
 /// A socket in an epoll instance.
@@ -303,11 +318,30 @@ impl Epoll {
         let removed = self.registrations().remove(&fd);
         if let Some(removed) = removed {
             removed.is_removed.store(true, Ordering::Release);
+            self.unqueue(&removed);
             if let Target::Socket(socket) = &removed.target {
                 socket.watchers().retain(|watcher| !std::ptr::eq(watcher.as_ptr(), Arc::as_ptr(&removed)));
                 socket.tell_waiter();
             }
         }
+    }
+
+    /// The socket of `registration` is closed; its number may be another's already.
+    fn forget_registration(&self, registration: &Arc<Registration>) {
+        registration.is_removed.store(true, Ordering::Release);
+        let mut registrations = self.registrations();
+        if registrations.get(&registration.fd).is_some_and(|known| Arc::ptr_eq(known, registration)) {
+            registrations.remove(&registration.fd);
+        }
+        drop(registrations);
+        self.unqueue(registration);
+    }
+
+    /// Nothing is left to report of `registration`, nor is it to keep its socket.
+    fn unqueue(&self, registration: &Arc<Registration>) {
+        let mut ready = self.ready();
+        ready.retain(|queued| !Arc::ptr_eq(queued, registration));
+        self.ready_count.store(ready.len(), Ordering::Release);
     }
 
     fn tell_waiters(&self) {
@@ -321,23 +355,37 @@ impl Epoll {
 
     /// Whether it has anything to report, for those who watch it.
     pub(crate) fn has_events(self: &Arc<Self>) -> bool {
-        if kernel::poll(self.fd(), libc::POLLIN, 0).is_ok_and(|found| found != 0) {
-            self.take_kernel_events();
+        if !self.kept().is_empty() {
+            return true;
         }
-        readiness::distribute();
+        let has_kernels =
+            kernel::poll(self.fd(), libc::POLLIN, 0).is_ok_and(|found| found != 0) && self.take_kernel_events();
+        readiness::distribute(Some(self));
         let ready: Vec<_> = self.ready().clone();
-        !self.kept().is_empty() || ready.iter().any(|registration| registration.has_events())
+        has_kernels || ready.iter().any(|registration| registration.has_events())
     }
 
-    /// Sorts the kernel's events: doorbells are taken note of, the program's are kept until it asks.
-    fn take_kernel_events(self: &Arc<Self>) {
+    /// Sorts the kernel's events: doorbells are taken note of, the program's are kept until it asks, unless the kernel will say them
+    /// again. Whether there are any of the program's.
+    fn take_kernel_events(self: &Arc<Self>) -> bool {
         let mut events = [epoll_event { events: 0, u64: 0 }; 16];
         let found = kernel::epoll_look(self.fd(), &mut events);
-        let kept: Vec<_> = events[..found].iter().filter_map(|event| self.translate(*event)).collect();
-        if !kept.is_empty() {
-            self.is_kernel_busy.store(true, Ordering::Relaxed);
+        let is_said_again = |event: &epoll_event| {
+            let registration = self.registration_of(event.u64);
+            registration.is_some_and(|it| it.interest.load(Ordering::Acquire) & (EPOLLET | EPOLLONESHOT) as u32 == 0)
+        };
+        let mut has_any = false;
+        for event in &events[..found] {
+            let is_said_again = is_said_again(event);
+            if let Some(event) = self.translate(*event) {
+                has_any = true;
+                if !is_said_again {
+                    self.kept().push(event);
+                    self.is_kernel_busy.store(true, Ordering::Relaxed);
+                }
+            }
         }
-        self.kept().extend(kept);
+        has_any
     }
 
     fn kept(&self) -> MutexGuard<'_, Vec<epoll_event>> {
@@ -350,14 +398,12 @@ impl Epoll {
             return Some(event);
         }
         // One that is removed meanwhile is of no interest any more.
-        let registration = self.registrations().get(&(event.u64 as u32 as RawFd)).cloned()?;
+        let registration = self.registration_of(event.u64)?;
         if registration.has_rings() {
-            registration.take_note();
+            registration.take_note(event.events);
             return None;
         }
-        if registration.interest.load(Ordering::Acquire) & EPOLLONESHOT as u32 != 0 {
-            registration.is_spent.store(true, Ordering::Release);
-        }
+        registration.note_told(event.events);
         Some(epoll_event { events: event.events, u64: registration.data.load(Ordering::Acquire) })
     }
 
@@ -377,9 +423,9 @@ impl Epoll {
     ) -> Result<usize, Errno> {
         if !self.has_ours.load(Ordering::SeqCst) {
             // Nothing of ours has ever been ready: the kernel's call it is. What changes meanwhile wakes it.
-            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            let sleeping = self.fall_asleep();
             let asked = ask(events, timeout);
-            self.sleepers.fetch_sub(1, Ordering::SeqCst);
+            drop(sleeping);
             let (asked, found) = asked.map(|asked| (asked, self.translate_all(&mut events[..asked])))?;
             if found > 0 || asked == 0 {
                 return Ok(found);
@@ -453,12 +499,27 @@ impl Epoll {
         limit: Option<Duration>,
         ask: &mut Ask<'_>,
     ) -> Result<usize, Errno> {
+        let sleeping = self.fall_asleep();
+        readiness::fall_asleep(self.waiter);
+        let result = if self.is_pending() { Ok(0) } else { self.ask_kernel(events, limit, ask) };
+        drop(sleeping);
+        result
+    }
+
+    /// The registration that an event of the kernel's is about, if it is one of ours.
+    fn registration_of(&self, data: u64) -> Option<Arc<Registration>> {
+        is_token(data).then(|| self.registrations().get(&(data as u32 as RawFd)).cloned()).flatten()
+    }
+
+    fn fall_asleep(&self) -> Sleeping<'_> {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        readiness::set_asleep(self.waiter, true);
-        let result = if self.is_pending() { Ok(0) } else { self.ask_kernel(events, limit, ask) };
-        readiness::set_asleep(self.waiter, self.sleepers.fetch_sub(1, Ordering::SeqCst) > 1);
-        result
+        Sleeping(self)
+    }
+
+    /// In a child: the threads that sleep are the parent's.
+    pub(crate) fn forget_sleepers(&self) {
+        self.sleepers.store(0, Ordering::SeqCst);
     }
 
     fn is_pending(&self) -> bool {
@@ -467,7 +528,7 @@ impl Epoll {
 
     /// Events of ours: how many.
     fn collect(self: &Arc<Self>, events: &mut [epoll_event]) -> usize {
-        readiness::distribute();
+        readiness::distribute(Some(self));
         if self.ready_count.load(Ordering::Acquire) == 0 {
             return 0;
         }
@@ -494,6 +555,10 @@ impl Epoll {
                 }
             }
             looked_at += 1;
+        }
+        if let Some(next) = batch.get(looked_at).filter(|_| self.sleepers.load(Ordering::SeqCst) > 0) {
+            // There is no room for it here: somebody else wakes up for it.
+            next.take_over();
         }
         let mut ready = self.ready();
         // The reported ones last, so that all get their turn.
@@ -574,13 +639,26 @@ impl Registration {
     fn register(&self, operation: c_int) -> Result<(), Errno> {
         let epoll = self.epoll.upgrade().ok_or(Errno::BADF)?;
         let wanted = match &self.target {
-            Target::Socket(socket) if !socket.has_switched() => {
-                self.interest.load(Ordering::Acquire) & !(EPOLLEXCLUSIVE as u32)
-            }
+            Target::Socket(_) if !self.has_rings() => self.interest.load(Ordering::Acquire) & !(EPOLLEXCLUSIVE as u32),
+            // TCP's writability is the program's still.
+            Target::Socket(socket) if !socket.has_switched() => EDGES | WRITABLE,
             // With writability, which TCP has: so that somebody who sleeps in the kernel wakes up and looks.
             // Whoever has slept there since before anything of ours was in it is in no count.
             _ => EDGES | WRITABLE,
         };
+        self.ask(&epoll, operation, wanted)
+    }
+
+    /// Asks the kernel for `wanted`. A number that was closed while the connection goes on under others may be anybody's by now: what
+    /// the kernel knows under it stays as it is.
+    fn ask(&self, epoll: &Epoll, operation: c_int, wanted: u32) -> Result<(), Errno> {
+        let descriptors = match &self.target {
+            Target::Socket(socket) => Some(socket.descriptors()),
+            Target::Epoll(_) => None,
+        };
+        if descriptors.is_some_and(|descriptors| !descriptors.contains(&self.fd)) {
+            return Err(Errno::NOENT);
+        }
         kernel::epoll_control(epoll.fd(), operation, self.fd, wanted, *TOKENS | self.fd as u64)
     }
 
@@ -602,18 +680,54 @@ impl Registration {
         self.is_fresh.store(true, Ordering::Release);
     }
 
-    /// Its socket sends through the ring from now on: whether it is still of use.
+    /// What is known of it is known here from now on, or has changed: whether it is still of use.
     pub(crate) fn take_over(self: &Arc<Self>) -> bool {
         if self.is_removed.load(Ordering::Acquire) {
             return false;
         }
         if let Some(epoll) = self.epoll.upgrade() {
             // With writability, so that somebody who sleeps in the kernel wakes up and looks.
-            let once = EDGES | self.interest.load(Ordering::Acquire) & WRITABLE;
-            let _ = kernel::epoll_control(epoll.fd(), EPOLL_CTL_MOD, self.fd, once, *TOKENS | self.fd as u64);
+            let _ = self.ask(&epoll, EPOLL_CTL_MOD, EDGES | WRITABLE);
         }
         self.queue();
         !self.is_removed.load(Ordering::Acquire)
+    }
+
+    /// The program gets these `events` from the kernel.
+    fn note_told(&self, events: u32) {
+        if self.interest.load(Ordering::Acquire) & EPOLLONESHOT as u32 != 0 {
+            self.is_spent.store(true, Ordering::Release);
+        }
+        self.is_fresh.store(false, Ordering::Release);
+        if let Target::Socket(socket) = &self.target
+            && events & WRITABLE != 0
+        {
+            self.refusals.store(socket.refusals.load(Ordering::Acquire), Ordering::Release);
+        }
+    }
+
+    /// Its socket stays TCP after all.
+    pub(crate) fn give_back(&self) {
+        let _ = self.register(EPOLL_CTL_MOD);
+    }
+
+    fn is_in(&self, epoll: Option<&Epoll>) -> bool {
+        epoll.is_some_and(|epoll| std::ptr::eq(self.epoll.as_ptr(), epoll))
+    }
+
+    /// Wakes those who sleep in its instance, if that is not `own`, and may have slept on while somebody else took their doorbell.
+    pub(crate) fn wake_others(self: &Arc<Self>, own: Option<&Epoll>) {
+        if !self.is_in(own) && self.epoll.upgrade().is_some_and(|epoll| epoll.sleepers.load(Ordering::SeqCst) > 0) {
+            self.take_over();
+        }
+    }
+
+    /// Wakes somebody who fell asleep after the peer had found him awake, and before he could see what we have queued.
+    pub(crate) fn wake_who_just_fell_asleep(self: &Arc<Self>, arena: &Arena, own: Option<&Epoll>) {
+        let waiter = self.waiter();
+        if !self.is_in(own) && waiter < WAITERS && arena.is_asleep(waiter) {
+            self.take_over();
+        }
     }
 
     fn queue_if_ours(self: &Arc<Self>) {
@@ -634,13 +748,12 @@ impl Registration {
         }
     }
 
-    /// The kernel has woken us for it.
-    fn take_note(self: &Arc<Self>) {
-        if let Target::Socket(socket) = &self.target
-            && let Some((connection, _)) = socket.rings()
-        {
-            wait::take_doorbells(socket, connection, self.fd);
-            if connection.peer_switch().is_none_or(|switch| socket.received() < switch) {
+    /// The kernel has woken us for it with these `events`.
+    fn take_note(self: &Arc<Self>, events: u32) {
+        if let Target::Socket(socket) = &self.target {
+            // The bits are the same in both.
+            wait::take_note(socket, self.fd, events as i16, self.epoll.upgrade().as_deref());
+            if !socket.is_behind_switch() && events & !WRITABLE != 0 {
                 self.is_fresh.store(true, Ordering::Release);
             }
         }
@@ -755,13 +868,14 @@ fn now_ns() -> u64 {
 
 /// A descriptor is closed that instances may be watching.
 pub(crate) fn forget(socket: &Socket, fd: RawFd) {
-    let watching: Vec<_> = socket.watchers().iter().filter_map(Weak::upgrade).collect();
-    for registration in watching.into_iter().filter(|registration| registration.fd == fd) {
-        // The kernel keeps what is registered as long as a copy of the descriptor lives; so do we.
-        if socket.descriptors().len() <= 1
-            && let Some(epoll) = registration.epoll.upgrade()
-        {
-            epoll.forget(fd);
+    // The kernel keeps what is registered as long as a copy of the descriptor lives; so do we.
+    if socket.descriptors().iter().any(|known| *known != fd) {
+        return;
+    }
+    let watching: Vec<_> = socket.watchers().drain(..).filter_map(|watcher| watcher.upgrade()).collect();
+    for registration in watching {
+        if let Some(epoll) = registration.epoll.upgrade() {
+            epoll.forget_registration(&registration);
         }
     }
 }

@@ -11,27 +11,28 @@ use crate::upgrade;
 
 /// The process that the tables are of.
 static PROCESS: AtomicU64 = AtomicU64::new(0);
+/// What it locks with.
+static OWNER: AtomicU64 = AtomicU64::new(0);
 
-/// Its number.
+/// This is a process of its own.
+pub(crate) fn begin() {
+    PROCESS.store(lock::process(), Ordering::Relaxed);
+    OWNER.store(lock::owner(), Ordering::Relaxed);
+}
+
+/// What the process locks with.
 #[inline]
-pub(crate) fn process() -> u64 {
-    match PROCESS.load(Ordering::Relaxed) {
-        0 => {
-            PROCESS.store(lock::owner(), Ordering::Relaxed);
-            lock::owner()
-        }
-        process => process,
-    }
+pub(crate) fn owner() -> u64 {
+    OWNER.load(Ordering::Relaxed)
 }
 
 /// Whether this is not a child that only borrows our memory.
 pub(crate) fn is_own_process() -> bool {
-    process() == lock::owner()
+    PROCESS.load(Ordering::Relaxed) == lock::process()
 }
 
 /// A child will have every connection too.
 pub(crate) fn before() {
-    process();
     upgrade::before_fork();
     table::each(|fd, entry| {
         if let Entry::Socket(socket) = entry
@@ -47,7 +48,11 @@ pub(crate) fn after_in_parent() {
 }
 
 pub(crate) fn after_in_child() {
-    PROCESS.store(lock::owner(), Ordering::Relaxed);
+    begin();
+    table::each(|_, entry| match entry {
+        Entry::Socket(socket) => socket.forget_sleepers(),
+        Entry::Epoll(epoll) => epoll.forget_sleepers(),
+    });
     shared_words::begin_anew();
     readiness::begin_anew();
     upgrade::after_fork_in_child();

@@ -9,6 +9,33 @@
 //! - `readiness`, `epoll`, `poll`: which of many can be read or written.
 //! - `upgrade`: how a connection gets its rings.
 //!
+//! # Who is told of what
+//!
+//! What a peer has to say comes as a doorbell, one byte over TCP, or as the end of TCP. Each is heard once, by whoever looks first,
+//! so three rules hold:
+//!
+//! - A doorbell stays in the stream until all threads have woken that slept because of the connection; the last one takes it. An
+//!   epoll instance sees an edge only: those who sleep in another instance than the one that took the doorbell are woken.
+//! - Whoever hears of the end of TCP tells all who watch. If bytes that the program has not read lie before it, what the kernel
+//!   said of it (POLLRDHUP, POLLHUP, POLLERR) is remembered, and TCP is looked at again behind the last of them.
+//! - The end of TCP is the peer's death only if the peer no longer sends there. If it still did, a doorbell finds out: who is gone
+//!   answers with a reset.
+//!
+//! A peer that has died is found by these rules alone: nothing is asked of anybody now and then, but by a thread that waits for room
+//! behind bytes that nobody reads, 50 times a second.
+//!
+//! # What ends the program
+//!
+//! A panic, and with it the program: a library that does not know any more what a stream carries must not go on, and programs
+//! in C cannot be unwound. No peer can bring one about: what it writes is checked where it is read, and what cannot be ends that
+//! connection alone. Cancelled threads do unwind through here (so the calls are of the C-unwind kind), and leave nothing locked.
+//!
+//! # What must be moved
+//!
+//! A connection whose policy is `require` fails with ECONNABORTED, instead of going over TCP: at once if the end that connects finds
+//! no listener with the library there, or the other end is on another host; and after six seconds if this end has
+//! accepted, as nobody can know whether the other one is still coming. It works where both ends require it.
+//!
 //! Calls on descriptors that are no TCP sockets cost one look at a byte. Nothing here logs, and nothing on that way
 //! allocates or locks.
 

@@ -10,7 +10,7 @@ const SPINS: u32 = 200;
 /// How often it lets others run before it asks whether the owner lives.
 const YIELDS: u32 = 10_000;
 
-/// Unlocked: 0; locked: the process that did.
+/// Unlocked: 0; locked: the [`owner`] that did.
 pub(crate) struct Lock<'a>(&'a AtomicU64);
 
 impl<'a> Lock<'a> {
@@ -21,6 +21,11 @@ impl<'a> Lock<'a> {
             wait(word, owner);
         }
         Self(word)
+    }
+
+    /// Takes it if nobody has it.
+    pub(crate) fn try_take(word: &'a AtomicU64, owner: u64) -> Option<Self> {
+        word.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed).ok().map(|_| Self(word))
     }
 }
 
@@ -53,11 +58,40 @@ fn wait(word: &AtomicU64, owner: u64) {
 
 fn take_over(word: &AtomicU64, owner: u64) -> bool {
     let held_by = word.load(Ordering::Relaxed);
-    let is_alive = Pid::from_raw(held_by as i32).is_none_or(|pid| test_kill_process(pid).is_ok());
-    !is_alive && word.compare_exchange(held_by, owner, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    held_by != 0
+        && !is_alive(held_by)
+        && word.compare_exchange(held_by, owner, Ordering::Acquire, Ordering::Relaxed).is_ok()
 }
 
-/// What this process locks with.
-pub(crate) fn owner() -> u64 {
+/// Whether the process that calls itself `owner` runs still. One that has died is told from another one that has got its number by
+/// when it began, and is none any more from then on, even before its parent has heard of it.
+fn is_alive(owner: u64) -> bool {
+    let number = owner as u32 as i32;
+    match (status(&number.to_string()), status("self")) {
+        (Some((state, began)), _) => !matches!(state, b'Z' | b'X') && began == (owner >> 32) as u32,
+        // There is no /proc to ask.
+        (None, None) => Pid::from_raw(number).is_none_or(|pid| test_kill_process(pid).is_ok()),
+        (None, Some(_)) => false,
+    }
+}
+
+/// The state of a process, and when it began, in so many bits as there is room for.
+fn status(process: &str) -> Option<(u8, u32)> {
+    let text = std::fs::read(format!("/proc/{process}/stat")).ok()?;
+    // The name, in parentheses, may be anything.
+    let behind_name = text.iter().rposition(|byte| *byte == b')')? + 1;
+    let mut fields = text[behind_name..].split(|byte| *byte == b' ').filter(|field| !field.is_empty());
+    let state = *fields.next()?.first()?;
+    let began = std::str::from_utf8(fields.nth(18)?).ok()?.parse::<u64>().ok()?;
+    Some((state, began as u32))
+}
+
+/// The number of this process.
+pub(crate) fn process() -> u64 {
     u64::from(getpid().as_raw_nonzero().get().unsigned_abs())
+}
+
+/// What this process locks with: its number, and when it began.
+pub(crate) fn owner() -> u64 {
+    process() | u64::from(status("self").map_or(0, |(_, began)| began)) << 32
 }

@@ -4,12 +4,12 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, pollfd};
+use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, pollfd};
 use rustix::io::Errno;
 
 use crate::epoll::{Epoll, KERNEL_PATIENCE};
 use crate::readiness;
-use crate::socket::{Mode, Socket};
+use crate::socket::{Mode, Sleeping, Socket};
 use crate::spin::Spin;
 use crate::table::{self, Entry};
 use crate::wait;
@@ -49,19 +49,51 @@ impl Ours {
         }
     }
 
-    fn set_asleep(&self, is_asleep: bool) {
-        if let Self::Socket(socket) = self {
-            if is_asleep { socket.fall_asleep() } else { socket.wake_up() }
+    /// What the kernel is asked for: doorbells and the end, and what TCP still does itself.
+    fn asked(&self, wanted: i16) -> i16 {
+        match self {
+            Self::Socket(socket) => {
+                let reading = if socket.is_behind_switch() || socket.has_tcp_ended() { 0 } else { wanted & POLLIN };
+                let writing = if socket.has_switched() { 0 } else { wanted & POLLOUT };
+                wait::bell(socket) | reading | writing
+            }
+            Self::Epoll(_) => POLLIN,
         }
     }
 
-    fn take_doorbells(&self, fd: RawFd) {
-        if let Self::Socket(socket) = self
-            && let Some((connection, _)) = socket.rings()
-        {
-            wait::take_doorbells(socket, connection, fd);
+    /// How long one may sleep who wants `wanted`, if that does not matter.
+    fn slice(&self, wanted: i16) -> Option<Duration> {
+        match self {
+            Self::Socket(socket) if wanted & POLLIN == 0 => {
+                wait::slice_ms(socket).map(|slice| Duration::from_millis(slice as u64))
+            }
+            Self::Socket(_) | Self::Epoll(_) => None,
         }
     }
+
+    fn take_note(&self, fd: RawFd, happened: i16) {
+        if let Self::Socket(socket) = self {
+            wait::take_note(socket, fd, happened, None);
+        }
+    }
+
+    fn look_for_life(&self, fd: RawFd) {
+        if let Self::Socket(socket) = self {
+            wait::look_for_life(socket, fd);
+        }
+    }
+
+    fn fall_asleep(&self) -> Option<Sleeping<'_>> {
+        match self {
+            Self::Socket(socket) => Some(socket.fall_asleep()),
+            Self::Epoll(_) => None,
+        }
+    }
+}
+
+/// A socket that may get its rings while the kernel is asked.
+fn undecided(fd: RawFd) -> Option<Arc<Socket>> {
+    table::socket(fd).filter(|socket| socket.mode() == Mode::Undecided)
 }
 
 /// Whether any of `descriptors` may be ours, which costs a look each.
@@ -84,19 +116,25 @@ pub(crate) fn poll(
     // What the kernel is asked: for ours, only whether it has doorbells or an end.
     let mut asked: Vec<pollfd> = descriptors.to_vec();
     loop {
+        let undecided: Vec<_> = descriptors.iter().filter_map(|descriptor| undecided(descriptor.fd)).collect();
         let ours: Vec<Option<Ours>> = descriptors.iter().map(|descriptor| Ours::of(descriptor.fd)).collect();
         if ours.iter().all(Option::is_none) {
             // Nothing of ours is on its way yet. While the kernel waits that may change: its doorbells wake it.
-            let found = ask(descriptors, left(deadline))?;
+            let sleeping: Vec<_> = undecided.iter().map(|socket| socket.fall_asleep()).collect();
+            let found = ask(descriptors, left(deadline));
+            drop(sleeping);
+            let found = found?;
             let has_changed = descriptors.iter().any(|descriptor| Ours::of(descriptor.fd).is_some());
             if found == 0 || !has_changed {
                 return Ok(found);
             }
             continue;
         }
-        for (asked, (given, ours)) in asked.iter_mut().zip(descriptors.iter().zip(&ours)) {
-            *asked = pollfd { events: if ours.is_some() { POLLIN } else { given.events }, ..*given };
+        let given = || descriptors.iter().zip(&ours);
+        for (asked, (given, ours)) in asked.iter_mut().zip(given()) {
+            *asked = pollfd { events: ours.as_ref().map_or(given.events, |ours| ours.asked(given.events)), ..*given };
         }
+        let slice = given().filter_map(|(given, ours)| ours.as_ref()?.slice(given.events)).min();
         let pending = |descriptors: &[pollfd]| {
             descriptors.iter().zip(&ours).any(|(descriptor, ours)| {
                 ours.as_ref().is_some_and(|ours| ours.events(descriptor.fd, descriptor.events) != 0)
@@ -120,13 +158,22 @@ pub(crate) fn poll(
         if SPIN.with(|spin| spin.until(|| pending(descriptors), look_aside)) {
             continue;
         }
-        ours.iter().flatten().for_each(|ours| ours.set_asleep(true));
-        let result = if pending(descriptors) { Ok(0) } else { ask(&mut asked, left(deadline)) };
-        ours.iter().flatten().for_each(|ours| ours.set_asleep(false));
+        let mut sleeping: Vec<_> = undecided.iter().map(|socket| socket.fall_asleep()).collect();
+        sleeping.extend(ours.iter().flatten().filter_map(Ours::fall_asleep));
+        let time = left(deadline).map_or(slice, |left| Some(slice.map_or(left, |slice| slice.min(left))));
+        let result = if pending(descriptors) { Ok(0) } else { ask(&mut asked, time) };
+        drop(sleeping);
         result?;
         let found = report(descriptors, &asked, &ours);
         if found > 0 {
             return Ok(found);
+        }
+        if slice.is_some() {
+            descriptors.iter().zip(&ours).for_each(|(given, ours)| {
+                if let Some(ours) = ours {
+                    ours.look_for_life(given.fd);
+                }
+            });
         }
     }
 }
@@ -142,7 +189,7 @@ fn report(descriptors: &mut [pollfd], asked: &[pollfd], ours: &[Option<Ours>]) -
             None => asked.revents,
             Some(ours) => {
                 if asked.revents != 0 {
-                    ours.take_doorbells(descriptor.fd);
+                    ours.take_note(descriptor.fd, asked.revents);
                 }
                 ours.events(descriptor.fd, descriptor.events)
             }

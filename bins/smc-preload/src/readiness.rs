@@ -1,15 +1,17 @@
 //! Which of many connections can be read or written, and who wants to know.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::time::Duration;
 
 use libc::{EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLRDNORM, EPOLLWRNORM, POLLIN, POLLOUT};
 use softrdma_smc::arena::{Arena, Connection};
 use softrdma_smc::ring::{Rings, state};
 
 use crate::abi::kernel;
-use crate::socket::{Socket, flag};
+use crate::epoll::Epoll;
+use crate::socket::{Socket, Tidied, flag};
 use crate::transfer;
 
 /// The events there are for readable and writable.
@@ -29,7 +31,7 @@ pub(crate) fn events(socket: &Socket, fd: RawFd, wanted: u32) -> u32 {
             connection.want_room(true);
             is_writable = rings.is_writable().unwrap_or(true);
         }
-        if is_writable || events & EPOLLHUP as u32 != 0 {
+        if is_writable || events & EPOLLHUP as u32 != 0 || transfer::has_vanished(socket) {
             events |= WRITABLE;
         }
     } else if kernel::poll(fd, POLLOUT, 0).is_ok_and(|found| found & POLLOUT != 0) {
@@ -40,7 +42,15 @@ pub(crate) fn events(socket: &Socket, fd: RawFd, wanted: u32) -> u32 {
 
 /// Changes whenever something happened that a reader would want to hear of.
 pub(crate) fn mark(socket: &Socket) -> u64 {
-    let flags = [flag::TCP_ENDED, flag::TCP_RESET, flag::RECEIVING_SHUT, flag::SENDING_SHUT, flag::SENT_TO_CLOSED];
+    let flags = [
+        flag::TCP_ENDED,
+        flag::TCP_RESET,
+        flag::HUNG_UP,
+        flag::CUT_OFF,
+        flag::RECEIVING_SHUT,
+        flag::SENDING_SHUT,
+        flag::SENT_TO_CLOSED,
+    ];
     let flags = flags.into_iter().filter(|flag| socket.has_flag(*flag)).fold(0, |all, flag| all | flag);
     socket.rings().map_or(0, |(_, rings)| rings.peer_mark()) ^ flags.rotate_left(40)
 }
@@ -57,14 +67,14 @@ fn reading_events(socket: &Socket, connection: &Connection, rings: &Rings<'_>, f
     }
     let peer = rings.peer_state();
     let has_peer_ended = peer & (state::SENDING_DONE | state::CLOSED | state::ABORTED) != 0
-        || socket.has_flag(flag::TCP_ENDED | flag::TCP_RESET | flag::RECEIVING_SHUT);
+        || socket.has_flag(flag::TCP_ENDED | flag::TCP_RESET | flag::HUNG_UP | flag::RECEIVING_SHUT);
     if has_peer_ended {
         events |= READABLE | EPOLLRDHUP as u32;
         if socket.has_flag(flag::SENDING_SHUT) || peer & state::ABORTED != 0 {
             events |= EPOLLHUP as u32;
         }
     }
-    if transfer::was_reset(socket, rings) || socket.has_flag(flag::SENT_TO_CLOSED) {
+    if transfer::was_reset(socket, rings) || transfer::has_sent_to_closed(socket, rings) {
         events |= READABLE | (EPOLLRDHUP | EPOLLHUP) as u32;
         if !socket.has_flag(flag::RESET_TOLD) {
             events |= EPOLLERR as u32;
@@ -110,8 +120,8 @@ pub(crate) fn is_pending() -> bool {
     COUNT.load(Ordering::Acquire) > 0 && with_known(|all| all.iter().any(|known| known.arena.has_ready()))
 }
 
-/// Hands what has happened to those who watch.
-pub(crate) fn distribute() {
+/// Hands what has happened to those who watch. Those in other instances than `own` are woken, if the peer has not.
+pub(crate) fn distribute(own: Option<&Epoll>) {
     if COUNT.load(Ordering::Acquire) == 0 {
         return;
     }
@@ -122,6 +132,7 @@ pub(crate) fn distribute() {
                 if let Some(socket) = sockets.get(index as usize).and_then(Weak::upgrade) {
                     for watcher in socket.watchers().iter().filter_map(Weak::upgrade) {
                         watcher.queue();
+                        watcher.wake_who_just_fell_asleep(&known.arena, own);
                     }
                 }
             });
@@ -129,15 +140,51 @@ pub(crate) fn distribute() {
     });
 }
 
-/// Says to all peers that our `waiter` is about to sleep, or is awake.
-pub(crate) fn set_asleep(waiter: usize, is_asleep: bool) {
+/// Says to all peers that our `waiter` is about to sleep.
+pub(crate) fn fall_asleep(waiter: usize) {
     if COUNT.load(Ordering::Acquire) > 0 {
-        with_known(|all| {
-            for known in all {
-                if is_asleep { known.arena.fall_asleep(waiter) } else { known.arena.wake_up(waiter) }
-            }
-        });
+        with_known(|all| all.iter().for_each(|known| known.arena.fall_asleep(waiter)));
     }
+}
+
+/// Says to all peers that our `waiter` is awake, unless `is_anybody_asleep` by its name.
+pub(crate) fn wake_up(waiter: usize, is_anybody_asleep: impl Fn() -> bool) {
+    if COUNT.load(Ordering::Acquire) > 0 {
+        with_known(|all| all.iter().for_each(|known| known.arena.wake_up(waiter, &is_anybody_asleep)));
+    }
+}
+
+/// How long after something was given back, or may be soon, is looked again.
+const TIDY_SOON: Duration = Duration::from_secs(1);
+/// How long is waited at most between two looks that find nothing.
+const TIDY_SELDOM: Duration = Duration::from_secs(64);
+/// Rings that are given back at a time: what is done here holds up whoever forks.
+const TIDIED_AT_ONCE: usize = 256;
+
+/// Gives back ring memory that is not used; how long until the next look. `None`: there are no connections.
+pub(crate) fn tidy() -> Option<Duration> {
+    static PAUSE_S: AtomicU64 = AtomicU64::new(0);
+    let all: Vec<_> = with_known(<[_]>::to_vec);
+    let (mut has_any, mut has_more, mut given_back) = (false, false, 0);
+    for known in all {
+        let sockets = known.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for socket in sockets.iter().filter_map(Weak::upgrade) {
+            has_any = true;
+            match socket.tidy() {
+                Tidied::Nothing => {}
+                Tidied::Later => has_more = true,
+                Tidied::GivenBack => given_back += 1,
+            }
+            if given_back == TIDIED_AT_ONCE {
+                return Some(Duration::from_millis(10));
+            }
+        }
+    }
+    let last = Duration::from_secs(PAUSE_S.load(Ordering::Relaxed));
+    let is_busy = has_more || given_back > 0;
+    let pause = if is_busy { TIDY_SOON } else { (last * 2).clamp(TIDY_SOON, TIDY_SELDOM) };
+    PAUSE_S.store(pause.as_secs(), Ordering::Relaxed);
+    has_any.then_some(pause)
 }
 
 fn with_known<R>(with: impl FnOnce(&[Arc<Known>]) -> R) -> R {

@@ -3,6 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use softrdma_smc::arena::{Connection, WAITERS};
@@ -11,7 +12,7 @@ use softrdma_smc::ring::{Progress, Rings, state};
 use softrdma_smc::statistics;
 
 use crate::abi::kernel;
-use crate::epoll::Registration;
+use crate::epoll::{Epoll, Registration};
 use crate::fork;
 use crate::lock::Lock;
 use crate::shared_words::{SharedWords, WORDS};
@@ -40,6 +41,9 @@ mod word {
 const SWITCHING: u64 = 1 << 32;
 /// Sending goes into the ring.
 const SWITCHED: u64 = 1 << 33;
+
+/// How long a close waits for those who have the connection just now, so that the peer hears of it before TCP ends.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Where a connection is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +79,10 @@ pub(crate) mod flag {
     pub(crate) const SENT_TO_CLOSED: u64 = 64;
     /// The peer has broken the rules.
     pub(crate) const VIOLATED: u64 = 128;
+    /// TCP has come to its end, behind bytes that are not read yet.
+    pub(crate) const HUNG_UP: u64 = 8192;
+    /// TCP was reset, behind bytes that are not read yet.
+    pub(crate) const CUT_OFF: u64 = 16_384;
     /// The program wants a signal whenever something happens (O_ASYNC): the kernel sends it, with a doorbell.
     pub(crate) const SIGNALS: u64 = 4096;
     /// The program wants an abort for a close.
@@ -120,13 +128,47 @@ pub(crate) struct Socket {
     entry: OnceLock<statistics::Entry>,
     /// That a process listens at its port, and has SMC: it holds as long as the listener does, or a connection accepted there.
     announcement: OnceLock<Arc<Announcement>>,
+    tried_to_announce_at: Mutex<Option<Instant>>,
     /// Without rings it is not used.
     is_required: AtomicBool,
     /// How often the program was refused room, or was told that there is none.
     pub(crate) refusals: AtomicU32,
-    /// Threads that sleep until something happens to it, and those of them that sleep to receive.
+    /// Threads that sleep until something happens to it.
     pub(crate) sleepers: AtomicU32,
-    pub(crate) sleeping_receivers: AtomicU32,
+    /// How much had been sent through the ring when it was last looked at for memory, and when that was last given back.
+    looked_at: AtomicU64,
+    given_back_at: AtomicU64,
+}
+
+/// What came of looking for memory that could be given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tidied {
+    /// There is none.
+    Nothing,
+    /// There may be some the next time.
+    Later,
+    /// It was given back.
+    GivenBack,
+}
+
+/// A thread of ours sleeps, or has been cancelled while it did, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Sleeping<'a>(&'a Socket);
+
+impl Drop for Sleeping<'_> {
+    fn drop(&mut self) {
+        self.0.wake_up();
+    }
+}
+
+/// A thread receives over TCP until this is dropped.
+#[derive(Debug)]
+pub(crate) struct TcpReceiving<'a>(&'a Socket);
+
+impl Drop for TcpReceiving<'_> {
+    fn drop(&mut self) {
+        self.0.words()[word::READERS].fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Socket {
@@ -143,10 +185,12 @@ impl Socket {
             spin: Spin::new(),
             entry: OnceLock::new(),
             announcement: OnceLock::new(),
+            tried_to_announce_at: Mutex::default(),
             is_required: AtomicBool::new(false),
             refusals: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
-            sleeping_receivers: AtomicU32::new(0),
+            looked_at: AtomicU64::new(0),
+            given_back_at: AtomicU64::new(0),
         }))
     }
 
@@ -202,6 +246,17 @@ impl Socket {
         self.announcement.get().cloned()
     }
 
+    /// Whether it was long ago that somebody else said so in its place: asking costs some system calls.
+    pub(crate) fn may_announce_again(&self) -> bool {
+        const EVERY: Duration = Duration::from_millis(100);
+        let mut tried_at = self.tried_to_announce_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let may_try = tried_at.is_none_or(|tried_at| tried_at.elapsed() >= EVERY);
+        if may_try {
+            *tried_at = Some(Instant::now());
+        }
+        may_try
+    }
+
     /// It is of no use without rings.
     pub(crate) fn require(&self) {
         self.is_required.store(true, Ordering::Release);
@@ -235,11 +290,18 @@ impl Socket {
     pub(crate) fn give_up_rings(&self) -> bool {
         if self.change_mode(Mode::Prepared, Mode::Plain) {
             self.let_through();
+            for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
+                watcher.give_back();
+            }
         }
         self.stay_plain()
     }
 
     fn let_through(&self) {
+        if self.is_required() {
+            // Its calls are to fail.
+            return;
+        }
         for fd in self.descriptors().iter() {
             table::let_through(*fd, self);
         }
@@ -276,8 +338,48 @@ impl Socket {
     /// TCP has no more bytes: the peer has closed or died, unless we asked for no more ourselves.
     pub(crate) fn note_tcp_end(&self) {
         if !self.has_flag(flag::RECEIVING_SHUT) {
-            self.set_flag(flag::TCP_ENDED);
+            self.note(flag::TCP_ENDED);
         }
+    }
+
+    /// TCP says what it says once: whoever hears it tells all who wait.
+    pub(crate) fn note(&self, end: u64) {
+        if !self.set_flag(end) {
+            return;
+        }
+        self.wake_watchers();
+        self.probe_if_ended();
+    }
+
+    /// One who has closed only one direction before it sent through the ring reads on; one who has died answers with a reset.
+    pub(crate) fn probe_if_ended(&self) {
+        if self.has_flag(flag::TCP_ENDED | flag::HUNG_UP) && self.peer_switch().is_none() {
+            self.probe();
+        }
+    }
+
+    /// Finds out whether the peer lives, which has nothing more to send: if not, TCP will be reset.
+    pub(crate) fn probe(&self) {
+        if self.has_switched()
+            && let Some(fd) = self.descriptors().first()
+        {
+            kernel::ring_doorbell(*fd);
+        }
+    }
+
+    /// How many bytes the peer has sent over TCP, if the rest comes through the ring.
+    pub(crate) fn peer_switch(&self) -> Option<u64> {
+        self.connection.get()?.peer_switch()
+    }
+
+    /// Whether the program has all of its bytes that TCP has carried: what comes there is doorbells.
+    pub(crate) fn is_behind_switch(&self) -> bool {
+        self.peer_switch().is_some_and(|switch| self.received() >= switch)
+    }
+
+    /// Whether nothing more comes from TCP.
+    pub(crate) fn has_tcp_ended(&self) -> bool {
+        self.has_flag(flag::TCP_ENDED) || self.has_flag(flag::HUNG_UP) && self.is_behind_switch()
     }
 
     pub(crate) fn clear_flag(&self, flag: u64) {
@@ -309,7 +411,25 @@ impl Socket {
             show::take_room(connection);
         }
         self.tell_waiter();
-        self.change_mode(Mode::Undecided, Mode::Prepared)
+        self.remember_options();
+        let is_prepared = self.change_mode(Mode::Undecided, Mode::Prepared);
+        if is_prepared {
+            // Who sleeps in the kernel for it wakes up, and from then on sleeps where the peer knows of.
+            self.wake_watchers();
+        }
+        is_prepared
+    }
+
+    /// What the program has asked for: from now on it is told what is remembered.
+    fn remember_options(&self) {
+        let Some(fd) = self.descriptor() else {
+            return;
+        };
+        for (option, flag) in [(libc::TCP_NODELAY, flag::NO_DELAY), (libc::TCP_CORK, flag::CORKED)] {
+            if kernel::option(fd, libc::IPPROTO_TCP, option) == Some(1) {
+                self.set_flag(flag);
+            }
+        }
     }
 
     /// From now on we may send through the ring.
@@ -318,14 +438,8 @@ impl Socket {
             return;
         }
         if let Some(&fd) = self.descriptors().first() {
-            // Doorbells are single bytes: they wait for nothing. What the program has asked for is remembered.
-            if kernel::option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY) == Some(1) {
-                self.set_flag(flag::NO_DELAY);
-            }
-            if kernel::option(fd, libc::IPPROTO_TCP, libc::TCP_CORK) == Some(1) {
-                self.set_flag(flag::CORKED);
-                kernel::set_option(fd, libc::IPPROTO_TCP, libc::TCP_CORK, 0);
-            }
+            // Doorbells are single bytes: they wait for nothing.
+            kernel::set_option(fd, libc::IPPROTO_TCP, libc::TCP_CORK, 0);
             kernel::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
         }
         self.try_switch();
@@ -375,6 +489,7 @@ impl Socket {
         watchers.retain(|watcher| watcher.upgrade().is_some_and(|watcher| watcher.take_over()));
         drop(watchers);
         self.notify();
+        self.probe_if_ended();
     }
 
     /// Whether sending goes into the ring.
@@ -382,22 +497,15 @@ impl Socket {
         self.words()[word::SEND_GATE].load(Ordering::Acquire) & SWITCHED != 0
     }
 
-    /// Whether receiving goes over TCP alone, one call of which is counted until [`Self::end_tcp_receiving`].
-    pub(crate) fn begin_tcp_receiving(&self) -> bool {
+    /// Whether receiving goes over TCP alone, one call of which is counted until the result is dropped.
+    pub(crate) fn begin_tcp_receiving(&self) -> Option<TcpReceiving<'_>> {
         if matches!(self.mode(), Mode::Prepared | Mode::Ring) {
-            return false;
+            return None;
         }
         let others = self.words()[word::READERS].fetch_add(1, Ordering::SeqCst);
+        let receiving = TcpReceiving(self);
         let is_alone = others == 0 || self.stay_plain();
-        if self.mode() < Mode::Prepared && is_alone || self.is_plain() {
-            return true;
-        }
-        self.words()[word::READERS].fetch_sub(1, Ordering::SeqCst);
-        false
-    }
-
-    pub(crate) fn end_tcp_receiving(&self) {
-        self.words()[word::READERS].fetch_sub(1, Ordering::SeqCst);
+        (self.mode() < Mode::Prepared && is_alone || self.is_plain()).then_some(receiving)
     }
 
     /// Whether a call that began to receive over TCP before there were rings is still at it.
@@ -428,11 +536,31 @@ impl Socket {
     }
 
     pub(crate) fn lock_sending(&self) -> Lock<'_> {
-        Lock::take(&self.words()[word::SEND_LOCK], fork::process())
+        Lock::take(&self.words()[word::SEND_LOCK], fork::owner())
     }
 
     pub(crate) fn lock_receiving(&self) -> Lock<'_> {
-        Lock::take(&self.words()[word::RECEIVE_LOCK], fork::process())
+        Lock::take(&self.words()[word::RECEIVE_LOCK], fork::owner())
+    }
+
+    /// Gives back the memory of a ring that was filled once, and is empty and unused since it was last looked at.
+    pub(crate) fn tidy(&self) -> Tidied {
+        let Some((_, rings)) = self.rings() else {
+            return Tidied::Nothing;
+        };
+        let sent = rings.sent();
+        if self.given_back_at.load(Ordering::Relaxed) == sent {
+            return Tidied::Nothing;
+        }
+        if self.looked_at.swap(sent, Ordering::Relaxed) != sent {
+            return Tidied::Later;
+        }
+        let lock = Lock::try_take(&self.words()[word::SEND_LOCK], fork::owner());
+        if lock.is_none() || rings.sent() != sent || !rings.give_back() {
+            return Tidied::Later;
+        }
+        self.given_back_at.store(sent, Ordering::Relaxed);
+        Tidied::GivenBack
     }
 
     /// Tells the peer that something has changed for it, with a doorbell if it sleeps. As long as we send over TCP a doorbell
@@ -463,27 +591,45 @@ impl Socket {
         }
     }
 
-    /// Something has happened to it by our own doing: whoever watches it looks.
+    /// Something has happened to it that only we know of: whoever watches it looks.
     pub(crate) fn wake_watchers(&self) {
         for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
             watcher.take_over();
         }
     }
 
-    /// A thread is about to sleep until something happens to the connection.
-    pub(crate) fn fall_asleep(&self) {
+    /// A doorbell was taken off the stream, which may have been for others too: those who sleep in other instances than `own`.
+    pub(crate) fn pass_on_doorbell(&self, own: Option<&Epoll>) {
+        for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
+            watcher.wake_others(own);
+        }
+    }
+
+    /// A thread is about to sleep until something happens to the connection; it is awake when the result is dropped.
+    pub(crate) fn fall_asleep(&self) -> Sleeping<'_> {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         if let Some(connection) = self.connection.get() {
             connection.fall_asleep();
         }
+        Sleeping(self)
     }
 
-    /// It is awake; others may sleep still.
-    pub(crate) fn wake_up(&self) {
+    /// A thread is awake; others may sleep still, or be in the kernel since before there were rings.
+    fn wake_up(&self) {
         let is_last = self.sleepers.fetch_sub(1, Ordering::SeqCst) == 1;
-        if let Some(connection) = self.connection.get() {
-            if is_last { connection.wake_up() } else { connection.fall_asleep() }
+        let Some(connection) = self.connection.get() else {
+            return;
+        };
+        if is_last && !self.is_receiving_over_tcp() {
+            connection.wake_up(|| self.sleepers.load(Ordering::SeqCst) > 0);
+        } else {
+            connection.fall_asleep();
         }
+    }
+
+    /// In a child: the threads that sleep are the parent's.
+    pub(crate) fn forget_sleepers(&self) {
+        self.sleepers.store(0, Ordering::SeqCst);
     }
 
     /// Tells the peer whom to wake for us. The watchers have changed, or the connection is new.
@@ -529,14 +675,18 @@ impl Socket {
         if kernel::lingers_not(fd) {
             self.set_flag(flag::ABRUPT);
         }
-        let Some((connection, _)) = self.rings() else {
+        if self.rings().is_none() {
             return;
-        };
-        if connection.peer_switch().is_some_and(|switch| self.received() >= switch) {
-            // Left in TCP they would make a reset of the close.
-            let _ = kernel::take_doorbells(fd);
         }
-        // But for the one in the table, which is just being removed, each is of a thread that uses it.
+        if self.is_behind_switch() {
+            // Left in TCP they would make a reset of the close.
+            let _ = kernel::take_doorbells(fd, false);
+        }
+        // But for the one in the table, which is just being removed, each is of a thread that uses it; our own have it for moments.
+        let started = Instant::now();
+        while Arc::strong_count(self) > 1 && started.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
         if Arc::strong_count(self) == 1 && self.words.holders() == 1 && self.say_goodbye() {
             kernel::ring_doorbell(fd);
         }

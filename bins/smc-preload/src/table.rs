@@ -94,7 +94,9 @@ pub(crate) fn insert(fd: RawFd, entry: Entry) {
     };
     HIGHEST.fetch_max(at, Ordering::AcqRel);
     let (kind, socket, epoll) = match entry {
-        Entry::Socket(socket) => (if socket.is_plain() { PLAIN_SOCKET } else { SOCKET }, Some(socket), None),
+        Entry::Socket(socket) => {
+            (if socket.is_plain() && !socket.is_required() { PLAIN_SOCKET } else { SOCKET }, Some(socket), None)
+        }
         Entry::Epoll(epoll) => (EPOLL, None, Some(epoll)),
     };
     SOCKETS[at].store(socket);

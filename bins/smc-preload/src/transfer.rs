@@ -17,19 +17,23 @@ use crate::wait::{self, Waiting};
 
 /// Sends `parts`: what `sendmsg` with them does.
 pub(crate) fn send(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags: c_int) -> Result<usize, Errno> {
-    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || is_kernels_own(fd, flags) {
-        return send_aside(socket, fd, parts, flags);
-    }
     if socket.is_required() {
         upgrade::wait_for_rings(socket, fd)?;
+    }
+    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || is_kernels_own(fd, flags) {
+        return send_aside(socket, fd, parts, flags);
     }
     if !socket.begin_tcp_sending() {
         return send_into_ring(socket, fd, parts, flags);
     }
     let sent = kernel::send(fd, parts, 0, flags);
     socket.end_tcp_sending(*sent.as_ref().unwrap_or(&0));
-    if sent.is_ok() {
-        upgrade::count_transfer(socket, fd);
+    match sent {
+        Ok(_) => upgrade::count_transfer(socket, fd),
+        Err(Errno::AGAIN) => {
+            socket.refusals.fetch_add(1, Ordering::AcqRel);
+        }
+        Err(_) => {}
     }
     sent
 }
@@ -74,6 +78,7 @@ fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int
         let taken = taken?;
         sent += taken;
         socket.notify_unlocked();
+        socket.probe_if_ended();
         socket.show(|entry| {
             if taken > 0 {
                 entry.sent(taken as u64);
@@ -108,7 +113,7 @@ fn may_send(socket: &Socket, rings: &Rings<'_>) -> Result<bool, Errno> {
     }
     let is_gone = has_vanished(socket);
     if peer & state::CLOSED != 0 || is_gone {
-        if socket.set_flag(flag::SENT_TO_CLOSED) {
+        if !has_sent_to_closed(socket, rings) && socket.set_flag(flag::SENT_TO_CLOSED) {
             return Ok(false);
         }
         socket.set_flag(flag::RESET_TOLD);
@@ -117,11 +122,16 @@ fn may_send(socket: &Socket, rings: &Rings<'_>) -> Result<bool, Errno> {
     Ok(true)
 }
 
+/// Whether something was sent that the peer had no more use for: it has closed, and said that it had read everything.
+pub(crate) fn has_sent_to_closed(socket: &Socket, rings: &Rings<'_>) -> bool {
+    socket.has_flag(flag::SENT_TO_CLOSED) || rings.peer_state() & state::CLOSED != 0 && rings.has_lost()
+}
+
 /// Whether TCP has come to its end without a word of the peer's. Its end of TCP is the peer's only if the peer no longer sends
 /// there: before, it may have closed one direction.
-fn has_vanished(socket: &Socket) -> bool {
-    let has_peer_switched = socket.rings().is_some_and(|(connection, _)| connection.peer_switch().is_some());
-    socket.has_flag(flag::TCP_RESET) || socket.has_flag(flag::TCP_ENDED) && has_peer_switched
+pub(crate) fn has_vanished(socket: &Socket) -> bool {
+    let has_ended = socket.has_flag(flag::TCP_ENDED | flag::HUNG_UP);
+    socket.has_flag(flag::TCP_RESET | flag::CUT_OFF) || has_ended && socket.peer_switch().is_some()
 }
 
 /// Whether something is lost: the peer said so, or has died before it read everything. That TCP was reset says little: a doorbell
@@ -137,29 +147,44 @@ pub(crate) fn was_reset(socket: &Socket, rings: &Rings<'_>) -> bool {
 
 /// Receives into `parts`: what `recvmsg` with them does.
 pub(crate) fn receive(socket: &Arc<Socket>, fd: RawFd, parts: &[Target<'_>], flags: c_int) -> Result<usize, Errno> {
-    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || flags & (MSG_OOB | MSG_ERRQUEUE) != 0 {
-        return kernel::receive(fd, parts, 0, usize::MAX, flags);
-    }
     if socket.is_required() {
         upgrade::wait_for_rings(socket, fd)?;
     }
+    if matches!(socket.mode(), Mode::Idle | Mode::Plain) || flags & (MSG_OOB | MSG_ERRQUEUE) != 0 {
+        return kernel::receive(fd, parts, 0, usize::MAX, flags);
+    }
     let mut received = 0;
     let total: usize = parts.iter().map(Target::length).sum();
-    while socket.begin_tcp_receiving() {
+    while let Some(receiving) = socket.begin_tcp_receiving() {
         // Waiting for all of it is done here: the kernel would take a doorbell for one of the bytes and wait on. But what is only
         // looked at is not taken, so nothing could be waited for here.
         let own = if flags & MSG_PEEK != 0 { 0 } else { MSG_WAITALL };
-        let taken = kernel::receive(fd, parts, received, usize::MAX, flags & !own);
+        let taken = match received {
+            0 => kernel::receive(fd, parts, 0, usize::MAX, flags & !own),
+            _ => receive_more_over_tcp(fd, parts, received, flags & !own),
+        };
         let kept = taken.map(|taken| socket.count_received(taken, flags & MSG_PEEK != 0));
-        socket.end_tcp_receiving();
+        drop(receiving);
         if kept.is_ok() {
             upgrade::count_transfer(socket, fd);
+        }
+        if socket.is_behind_switch() {
+            // Nobody else could look behind the program's bytes.
+            wait::take_doorbells(socket, fd, true, None);
         }
         if let Some(result) = judge(socket, taken, kept, &mut received, total, flags) {
             return result;
         }
     }
     receive_from_ring(socket, fd, parts, flags, received)
+}
+
+/// Waits for more where some was received: a signal ends such a call, even if calls go on after it.
+fn receive_more_over_tcp(fd: RawFd, parts: &[Target<'_>], received: usize, flags: c_int) -> Result<usize, Errno> {
+    if flags & MSG_DONTWAIT == 0 && !kernel::is_nonblocking(fd) {
+        kernel::poll(fd, libc::POLLIN, kernel::time_limit_ms(fd, libc::SO_RCVTIMEO))?;
+    }
+    kernel::receive(fd, parts, received, usize::MAX, flags | MSG_DONTWAIT)
 }
 
 /// What comes of a call that received over TCP; nothing yet if there is more to wait for, or the rings have the rest.
@@ -188,7 +213,7 @@ fn judge(
         }
         (Err(error), _) | (_, Err(error)) => {
             if has_rings && error == Errno::CONNRESET {
-                socket.set_flag(flag::TCP_RESET);
+                socket.note(flag::TCP_RESET);
                 return None;
             }
             Some(if *received > 0 { Ok(*received) } else { Err(error) })
@@ -286,10 +311,17 @@ fn take_from_tcp(socket: &Socket, fd: RawFd, parts: &[Target<'_>], flags: c_int,
             socket.note_tcp_end();
             Ok(0)
         }
-        Ok(taken) => Ok(socket.count_received(taken, flags & MSG_PEEK != 0)),
+        Ok(taken) => {
+            let kept = socket.count_received(taken, flags & MSG_PEEK != 0);
+            if socket.is_behind_switch() {
+                // What lies behind the last of them may have been announced already.
+                wait::look_behind(socket, fd);
+            }
+            Ok(kept)
+        }
         Err(Errno::AGAIN) => Ok(0),
         Err(Errno::CONNRESET) => {
-            socket.set_flag(flag::TCP_RESET);
+            socket.note(flag::TCP_RESET);
             Ok(0)
         }
         Err(error) => Err(error),
@@ -319,10 +351,11 @@ pub(crate) fn end(socket: &Socket, rings: &Rings<'_>) -> Option<End> {
     }
     // What the peer says about itself before what there is: it said it last.
     let peer = rings.peer_state();
-    let (has_ended, was_reset) = (socket.has_flag(flag::TCP_ENDED), socket.has_flag(flag::TCP_RESET));
+    let (has_ended, was_reset) = (socket.has_tcp_ended(), socket.has_flag(flag::TCP_RESET));
     let limit = socket.rings().and_then(|(connection, _)| connection.peer_switch());
     match limit {
-        Some(limit) if socket.received() < limit && !has_ended && !was_reset => return None,
+        // What is missing between the two will not come.
+        Some(limit) if socket.received() < limit => return (has_ended || was_reset).then_some(End::Reset),
         None if !has_ended && !was_reset && !socket.has_flag(flag::RECEIVING_SHUT) => return None,
         _ => {}
     }

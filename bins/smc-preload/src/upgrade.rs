@@ -78,6 +78,10 @@ impl Host for Sockets {
         }
     }
 
+    fn tidy(&self) -> Option<Duration> {
+        readiness::tidy()
+    }
+
     fn decline(&self, key: u64, reason: DeclineReason, by_peer: bool) {
         let socket = self.all().remove(&key);
         if let Some(socket) = socket.as_ref().and_then(Weak::upgrade) {
@@ -181,6 +185,9 @@ fn attempt(socket: &Arc<Socket>, fd: RawFd, number: u32) {
         return fall_back(socket, DeclineReason::INSUFFICIENT_MEMORY, false);
     }
     let tuple = Tuple { local, peer };
+    if number == 0 && upgrades.policy.rendezvous_directory.is_none() && !kernel::is_of_this_host(tuple) {
+        return fall_back(socket, DeclineReason::PEER_WITHOUT_SMC, false);
+    }
     match socket.role() {
         Role::Connector => offer(upgrades, socket, tuple, number),
         Role::Acceptor => {
@@ -219,6 +226,9 @@ fn fall_back(socket: &Arc<Socket>, reason: DeclineReason, by_peer: bool) {
 /// Waits until a connection that must have rings has them.
 #[cold]
 pub(crate) fn wait_for_rings(socket: &Arc<Socket>, fd: RawFd) -> Result<(), Errno> {
+    if socket.mode() == Mode::Ring {
+        return Ok(());
+    }
     let started = Instant::now();
     let mut number = 0;
     while matches!(socket.mode(), Mode::Undecided | Mode::Prepared) {

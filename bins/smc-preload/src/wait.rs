@@ -7,7 +7,8 @@ use std::time::Instant;
 use rustix::io::Errno;
 use softrdma_smc::arena::Connection;
 
-use crate::abi::kernel;
+use crate::abi::kernel::{self, Stream};
+use crate::epoll::Epoll;
 use crate::socket::{Socket, flag};
 use crate::transfer;
 
@@ -30,7 +31,7 @@ pub(crate) fn wait(socket: &Socket, fd: RawFd, waiting: Waiting, has_begun: bool
         return Ok(());
     };
     match waiting {
-        Waiting::ToReceive => sleep_to_receive(socket, connection, fd, has_begun),
+        Waiting::ToReceive => sleep_to_receive(socket, fd, has_begun),
         Waiting::ToSend => sleep_to_send(socket, connection, fd),
     }
 }
@@ -44,7 +45,8 @@ pub(crate) fn is_over(socket: &Socket, waiting: Waiting) -> bool {
         Waiting::ToSend => {
             rings.is_writable().unwrap_or(true)
                 || rings.peer_state() != 0 && transfer::end(socket, &rings).is_some()
-                || socket.has_flag(flag::SENDING_SHUT | flag::TCP_ENDED | flag::TCP_RESET)
+                || socket.has_flag(flag::SENDING_SHUT)
+                || transfer::has_vanished(socket)
         }
         Waiting::ToReceive => {
             let is_behind = connection.peer_switch().is_none_or(|switch| socket.received() >= switch);
@@ -54,17 +56,15 @@ pub(crate) fn is_over(socket: &Socket, waiting: Waiting) -> bool {
     }
 }
 
-fn sleep_to_receive(socket: &Socket, connection: &Connection, fd: RawFd, has_begun: bool) -> Result<(), Errno> {
-    socket.sleeping_receivers.fetch_add(1, Ordering::SeqCst);
-    socket.fall_asleep();
+fn sleep_to_receive(socket: &Socket, fd: RawFd, has_begun: bool) -> Result<(), Errno> {
+    let sleeping = socket.fall_asleep();
     let result = match is_over(socket, Waiting::ToReceive) {
         true => Ok(None),
         false if has_begun => sleep_until_signal(fd),
         false => kernel::sleep(fd).map(Some),
     };
-    socket.wake_up();
-    socket.sleeping_receivers.fetch_sub(1, Ordering::SeqCst);
-    listen_to_tcp(socket, connection, fd, result)
+    drop(sleeping);
+    listen_to_tcp(socket, fd, result)
 }
 
 fn sleep_until_signal(fd: RawFd) -> Result<Option<usize>, Errno> {
@@ -77,41 +77,69 @@ fn sleep_until_signal(fd: RawFd) -> Result<Option<usize>, Errno> {
 fn sleep_to_send(socket: &Socket, connection: &Connection, fd: RawFd) -> Result<(), Errno> {
     let limit_ms = kernel::time_limit_ms(fd, libc::SO_SNDTIMEO);
     connection.want_room(true);
-    socket.fall_asleep();
-    let result = if is_over(socket, Waiting::ToSend) { Ok(None) } else { sleep_for_room(socket, fd, limit_ms) };
-    socket.wake_up();
+    let sleeping = socket.fall_asleep();
+    let result = if is_over(socket, Waiting::ToSend) { Ok(0) } else { sleep_for_room(socket, fd, limit_ms) };
+    drop(sleeping);
     connection.want_room(false);
-    listen_to_tcp(socket, connection, fd, result)
+    // Those who slept as well may have left it to us.
+    take_note(socket, fd, *result.as_ref().unwrap_or(&libc::POLLIN), None);
+    result.map(drop)
 }
 
-/// A doorbell may be taken by a thread that sleeps to receive, so who sleeps to send looks again from time to time.
-fn sleep_for_room(socket: &Socket, fd: RawFd, limit_ms: i32) -> Result<Option<usize>, Errno> {
-    const SLICE_MS: i32 = 20;
+/// How long who waits for room sleeps at most. Bytes that the program does not read may lie before the doorbells.
+const SLICE_MS: i32 = 20;
+/// The same where TCP is shut to receive, which no doorbell gets through.
+const SHUT_SLICE_MS: i32 = 1;
+
+/// Sleeps until there may be room: what TCP has to say.
+fn sleep_for_room(socket: &Socket, fd: RawFd, limit_ms: i32) -> Result<i16, Errno> {
     let started = Instant::now();
     loop {
         let left_ms = i128::from(limit_ms) - started.elapsed().as_millis() as i128;
         if limit_ms >= 0 && left_ms <= 0 {
             return Err(Errno::AGAIN);
         }
-        let slice_ms = if limit_ms < 0 { SLICE_MS } else { SLICE_MS.min(left_ms as i32) };
-        match kernel::poll(fd, libc::POLLIN, slice_ms) {
-            Ok(_) if is_over(socket, Waiting::ToSend) => return Ok(None),
-            Ok(0) => {}
-            // Somebody who sleeps to receive is just being woken by it, and takes it off.
-            Ok(_) if socket.sleeping_receivers.load(Ordering::SeqCst) > 0 => std::thread::yield_now(),
-            Ok(_) => return Ok(Some(1)),
-            Err(error) => return Err(error),
+        let most = slice_ms(socket).unwrap_or(SLICE_MS);
+        let slice_ms = if limit_ms < 0 { most } else { most.min(left_ms as i32) };
+        let events = kernel::poll(fd, bell(socket), slice_ms)?;
+        if events != 0 || is_over(socket, Waiting::ToSend) {
+            return Ok(events);
         }
+        look_for_life(socket, fd);
+    }
+}
+
+/// What TCP is asked for by who waits for the peer: doorbells and its end, as long as they may come. That it was reset is told
+/// without being asked for.
+pub(crate) fn bell(socket: &Socket) -> i16 {
+    if socket.has_flag(flag::TCP_ENDED | flag::RECEIVING_SHUT) {
+        return 0;
+    }
+    let end = if socket.has_flag(flag::HUNG_UP) { 0 } else { libc::POLLRDHUP };
+    if socket.is_behind_switch() { libc::POLLIN | end } else { end }
+}
+
+/// How long who waits for something else than bytes of `socket` may sleep, if no doorbell might wake him.
+pub(crate) fn slice_ms(socket: &Socket) -> Option<i32> {
+    if socket.has_flag(flag::RECEIVING_SHUT) {
+        return Some(SHUT_SLICE_MS);
+    }
+    (bell(socket) & libc::POLLIN == 0).then_some(SLICE_MS)
+}
+
+/// Finds out about the end of a peer that TCP would not tell of.
+pub(crate) fn look_for_life(socket: &Socket, fd: RawFd) {
+    if socket.has_flag(flag::RECEIVING_SHUT) {
+        if kernel::has_peer_ended(fd) {
+            socket.note(flag::HUNG_UP);
+        }
+    } else if socket.has_flag(flag::TCP_ENDED | flag::HUNG_UP) && !transfer::has_vanished(socket) {
+        socket.probe();
     }
 }
 
 /// Takes what woke us off the stream, and remembers what it says about it.
-fn listen_to_tcp(
-    socket: &Socket,
-    connection: &Connection,
-    fd: RawFd,
-    woken: Result<Option<usize>, Errno>,
-) -> Result<(), Errno> {
+fn listen_to_tcp(socket: &Socket, fd: RawFd, woken: Result<Option<usize>, Errno>) -> Result<(), Errno> {
     match woken {
         Ok(None) => Ok(()),
         Ok(Some(0)) => {
@@ -119,35 +147,74 @@ fn listen_to_tcp(
             Ok(())
         }
         Ok(Some(_)) => {
-            take_doorbells(socket, connection, fd);
+            take_doorbells(socket, fd, false, None);
             Ok(())
         }
         Err(Errno::CONNRESET) => {
-            socket.set_flag(flag::TCP_RESET);
+            socket.note(flag::TCP_RESET);
             Ok(())
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            // Others may have left it to us.
+            take_doorbells(socket, fd, true, None);
+            Err(error)
+        }
     }
 }
 
-/// Takes doorbells off the stream, if nothing else can be in it.
-pub(crate) fn take_doorbells(socket: &Socket, connection: &Connection, fd: RawFd) {
-    if socket.sleeping_receivers.load(Ordering::SeqCst) > 0 {
+/// The kernel has told these `events` of `fd`, and will not tell some of them again, to who waits in `epoll`.
+pub(crate) fn take_note(socket: &Socket, fd: RawFd, events: i16, epoll: Option<&Epoll>) {
+    const RESET: i16 = libc::POLLERR | libc::POLLHUP;
+    let has_end = events & (libc::POLLRDHUP | RESET) != 0;
+    if events & libc::POLLIN != 0 || has_end {
+        take_doorbells(socket, fd, has_end, epoll);
+    }
+    if has_end && !socket.has_flag(flag::TCP_ENDED | flag::TCP_RESET | flag::RECEIVING_SHUT) {
+        // Somebody else has still to take what lies before it.
+        socket.note(flag::HUNG_UP);
+    }
+    // Both directions being shut by us is no reset.
+    let is_reset = events & libc::POLLERR != 0 || events & RESET != 0 && !socket.has_flag(flag::SENDING_SHUT);
+    if is_reset {
+        socket.note(flag::CUT_OFF);
+    }
+}
+
+/// Takes doorbells off the stream, if nothing else can be in it. The end behind them is seen if the caller `wants_end`.
+pub(crate) fn take_doorbells(socket: &Socket, fd: RawFd, wants_end: bool, epoll: Option<&Epoll>) {
+    if socket.sleepers.load(Ordering::SeqCst) > 0 {
         // It is their bell as well: the last of them takes it.
         return;
     }
-    let _lock = socket.lock_receiving();
-    let is_behind = connection.peer_switch().is_some_and(|switch| socket.received() >= switch);
-    // With the lock held: a number that is closed meanwhile may become another connection's.
-    let descriptors = socket.descriptors();
-    if !is_behind || !descriptors.contains(&fd) || socket.is_receiving_over_tcp() {
-        return;
-    }
-    match kernel::take_doorbells(fd) {
-        Ok(true) => {}
-        Ok(false) => socket.note_tcp_end(),
-        Err(_) => {
-            socket.set_flag(flag::TCP_RESET);
+    let stream = {
+        let _lock = socket.lock_receiving();
+        // With the lock held: a number that is closed meanwhile may become another connection's.
+        let descriptors = socket.descriptors();
+        let fd = if descriptors.contains(&fd) { Some(&fd) } else { descriptors.first() };
+        match fd {
+            Some(fd) if socket.is_behind_switch() && !socket.is_receiving_over_tcp() => {
+                kernel::take_doorbells(*fd, wants_end)
+            }
+            _ => return,
         }
+    };
+    hear(socket, stream);
+    if let Stream::Open { had_doorbells: true } = stream {
+        socket.pass_on_doorbell(epoll);
+    }
+}
+
+/// The receive lock is held, and the last of the program's bytes was just taken: what lies behind it.
+pub(crate) fn look_behind(socket: &Socket, fd: RawFd) {
+    if !socket.is_receiving_over_tcp() {
+        hear(socket, kernel::take_doorbells(fd, true));
+    }
+}
+
+fn hear(socket: &Socket, stream: Stream) {
+    match stream {
+        Stream::Open { .. } => {}
+        Stream::Ended => socket.note_tcp_end(),
+        Stream::Reset => socket.note(flag::TCP_RESET),
     }
 }

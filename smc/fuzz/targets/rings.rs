@@ -82,7 +82,7 @@ impl End<'_> {
             5 => {
                 self.connection.fall_asleep();
                 let _ = self.connection.notify();
-                self.connection.wake_up();
+                self.connection.wake_up(|| false);
             }
             6 => self.take_ready(),
             _ => {

@@ -162,3 +162,26 @@ impl Header {
         Ok(Some(Named { id: self.arena.get(), geometry, has_memory }))
     }
 }
+
+/// Takes any bytes for a message: what is understood can be written and understood again, and what is not has an answer. For
+/// the fuzz target, which cannot see the types.
+///
+/// # Panics
+///
+/// If one of them is not so.
+#[cfg(fuzzing)]
+pub fn check_message(bytes: &[u8]) {
+    match Envelope::parse(bytes) {
+        Ok((envelope, clc)) => {
+            assert!(bytes.ends_with(clc));
+            let mut memory = [0xaa; MAX_EMITTED];
+            let (header, body) = envelope.emit(&mut memory);
+            let written = [header, body].concat();
+            assert_eq!(Envelope::parse(&written).map(|(again, _)| again), Ok(envelope));
+        }
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            assert!(DeclineReason::KNOWN.contains(&error.decline_reason()));
+        }
+    }
+}

@@ -34,7 +34,8 @@
 //! - *What the peer sends is hostile*: a message is checked whole, in its place, and what does not fit ends this exchange and no
 //!   other. Descriptors come with one message only, one of them; all others are closed.
 //!
-//! One thread does this, started when first needed. It has all signals blocked and sleeps while nothing happens.
+//! One thread does this, started when first needed. It has all signals blocked and sleeps while nothing happens, but for
+//! what the host asks of it ([`Host::tidy`]).
 
 mod acceptor;
 mod connector;
@@ -51,6 +52,8 @@ mod worker;
 use std::time::Duration;
 
 pub use fork::Fork;
+#[cfg(fuzzing)]
+pub use message::check_message;
 pub use service::{OfferError, Service};
 
 use crate::arena::{Connection, Geometry};
@@ -106,6 +109,12 @@ pub trait Host: Send + Sync {
 
     /// The connection stays with TCP. The peer has never sent into the ring, and never will.
     fn decline(&self, key: u64, reason: DeclineReason, by_peer: bool);
+
+    /// Called now and then, once there was a connection: what has not been used for a while may be cleared away. How long until the
+    /// next time; `None` if there is nothing left that could be.
+    fn tidy(&self) -> Option<Duration> {
+        None
+    }
 
     /// A CLC message of the connection with ends `tuple` was sent or received; for those who want to see them.
     fn observe(&self, tuple: Tuple, direction: Direction, message: &[u8]) {

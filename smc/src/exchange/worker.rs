@@ -173,6 +173,8 @@ pub(super) struct Worker {
     /// Offers and exchanges by what their process calls them.
     keys: HashMap<u64, u64>,
     deadlines: BTreeSet<(Instant, u64)>,
+    /// When the host looks next for what it could clear away.
+    tidy_at: Option<Instant>,
     /// Ids are never used again: what comes too late for one finds nothing.
     last_id: u64,
 }
@@ -181,7 +183,7 @@ impl Worker {
     pub(super) fn new(settings: Arc<Settings>, host: Arc<dyn Host>, poller: Poller, gid: Gid) -> Self {
         let peers = Peers::new(settings.max_peers);
         let (entries, keys, deadlines) = (HashMap::new(), HashMap::new(), BTreeSet::new());
-        Self { settings, host, gid, peers, poller, entries, keys, deadlines, last_id: WAKE }
+        Self { settings, host, gid, peers, poller, entries, keys, deadlines, tidy_at: None, last_id: WAKE }
     }
 
     /// One round: what others ask, what is ready, what is late.
@@ -200,7 +202,17 @@ impl Worker {
         for &id in ready.iter().filter(|&&id| id != WAKE) {
             self.handle_ready(id);
         }
-        Next::Sleep(self.expire(Instant::now()))
+        let now = Instant::now();
+        let times = [self.expire(now), self.tidy(now)];
+        Next::Sleep(times.into_iter().flatten().min())
+    }
+
+    /// Lets the host clear away what it can, when it is time to, and tells how long there is until the next time.
+    fn tidy(&mut self, now: Instant) -> Option<Duration> {
+        if self.tidy_at? <= now {
+            self.tidy_at = self.host.tidy().map(|pause| now + pause);
+        }
+        Some(self.tidy_at?.saturating_duration_since(now))
     }
 
     /// In a child of fork: closes everything here, and nothing of the parent's.
@@ -359,6 +371,9 @@ impl Worker {
     }
 
     fn agreed(&mut self, id: u64, exchange: Exchange, first: Option<(Process, Arc<Arena>)>) {
+        if self.tidy_at.is_none() {
+            self.tidy_at = self.host.tidy().map(|pause| Instant::now() + pause);
+        }
         let key = exchange.key;
         let (link, turn) = self.end_exchange(id, exchange);
         let Some((process, arena)) = first else {

@@ -135,13 +135,13 @@ fn who_sleeps_is_woken_once() {
 fn an_index_is_given_out_again_once_both_ends_have_left() {
     let (acceptor, memory) = Arena::create(GEOMETRY, 7).unwrap();
     let (acceptor, connector) = (Arc::new(acceptor), Arc::new(Arena::attach(memory, GEOMETRY, 7).unwrap()));
-    let ours: Vec<_> = (0..70).map(|at| acceptor.claim(at).unwrap()).collect();
+    let mut ours: Vec<_> = (0..70).map(|at| acceptor.claim(at).unwrap()).collect();
     assert!(acceptor.claim(99).is_err());
     let token = ours[66].own_token();
     let theirs = connector.join(token).unwrap();
     assert!(connector.join(token).is_err(), "joined twice");
     assert!(connector.join(token ^ 1 << 40).is_err() && connector.join(ours[66].peer_token()).is_err());
-    drop(ours);
+    drop(ours.swap_remove(66));
     assert!(acceptor.claim(99).is_err());
     drop(theirs);
     let again = acceptor.claim(99).unwrap();
@@ -172,4 +172,45 @@ fn two_threads_move_bytes_both_ways() {
         scope.spawn(|| run(&one, 1));
         run(&other, 2);
     });
+}
+
+#[test]
+fn a_connection_to_which_nobody_came_is_given_out_again() {
+    let (acceptor, memory) = Arena::create(Geometry { capacity: 1, ..GEOMETRY }, 7).unwrap();
+    let geometry = acceptor.geometry();
+    let (acceptor, connector) = (Arc::new(acceptor), Arc::new(Arena::attach(memory, geometry, 7).unwrap()));
+    let first = acceptor.claim(1).unwrap();
+    let token = first.own_token();
+    assert!(acceptor.claim(2).is_err());
+    drop(first);
+    // Who comes too late is kept out, and out of what comes after it.
+    assert!(connector.join(token).is_err());
+    let second = acceptor.claim(3).unwrap();
+    assert!(connector.join(token).is_err());
+    let other = connector.join(second.own_token()).unwrap();
+    drop(second);
+    assert!(acceptor.claim(4).is_err());
+    drop(other);
+    assert!(acceptor.claim(5).is_ok());
+}
+
+#[test]
+fn memory_of_an_empty_ring_is_given_back_and_comes_again() {
+    let (one, other) = pair();
+    let (ours, theirs) = (words(), words());
+    let sender = Rings::new(&one, Progress::new(&ours));
+    let receiver = Rings::new(&other, Progress::new(&theirs));
+    let stored = |at: usize| one.region().word(one.peer_buffer() + at).load(Ordering::Acquire);
+    for round in 0..5 {
+        let bytes = vec![round + 1; 10_000];
+        assert_eq!(sender.send(&[Source::new(&bytes)], 0), Ok(10_000));
+        assert_eq!(receive(&receiver, 9_999), bytes[1..]);
+        // One byte is still to be read.
+        assert!(!sender.give_back());
+        assert_eq!(receive(&receiver, 10), [round + 1]);
+        assert!(sender.give_back());
+        assert_eq!([stored(4096), stored(8192)], [0, 0]);
+        // What the two say about themselves stands there still.
+        assert_eq!((sender.sent(), receiver.readable()), (10_000 * (u64::from(round) + 1), Ok(0)));
+    }
 }

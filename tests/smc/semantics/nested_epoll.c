@@ -98,6 +98,7 @@ static void early_near(int s) {
     say("connected: OUT %d, IN %d", !!(event.events & EPOLLOUT), !!(event.events & EPOLLIN));
     set_nonblocking(s, false);
     warm(s, true);
+    settle(s);
     // What the rounds caused.
     while (epoll_wait(edge, &event, 1, 0) > 0)
         continue;
@@ -121,6 +122,7 @@ static void early_far(int listener) {
     // Registered before the first byte.
     add(epoll, s, EPOLLIN | EPOLLET, 2);
     warm(s, false);
+    settle(s);
     feed(s, 2);
     talk(s);
 }

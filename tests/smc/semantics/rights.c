@@ -110,7 +110,7 @@ static void used_far(int s) {
     receive_exactly(s, bytes, 4);
     say_bytes("begun", bytes, 4);
     send_descriptors(channel[0], &s, 1);
-    SHOW(close(s));
+    MUST(close(s));
     await_child(child);
 }
 

@@ -10,7 +10,7 @@ macro_rules! aliases {
     ($($name:ident = $module:ident::$call:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         $(
             #[unsafe(no_mangle)]
-            unsafe extern "C" fn $name($($argument: $type),*) -> $result {
+            unsafe extern "C-unwind" fn $name($($argument: $type),*) -> $result {
                 // SAFETY: the same call by another name.
                 unsafe { $module::$call($($argument),*) }
             }

@@ -36,7 +36,7 @@ unsafe fn send_bytes(fd: c_int, buffer: *const c_void, length: size_t, flags: c_
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
+pub(super) unsafe extern "C-unwind" fn read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
     if length == 0 {
         // SAFETY: the program's arguments, handed on: no bytes are none of ours.
         return unsafe { real::read(fd, buffer, length) };
@@ -46,25 +46,25 @@ pub(super) unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, length: siz
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
+pub(super) unsafe extern "C-unwind" fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
     // SAFETY: the program's arguments, handed on.
     unsafe { send_bytes(fd, buffer, length, 0).unwrap_or_else(|| real::write(fd, buffer, length)) }
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the program's arguments, handed on.
     unsafe { receive(fd, buffer, length, flags).unwrap_or_else(|| real::recv(fd, buffer, length, flags)) }
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t {
+pub(super) unsafe extern "C-unwind" fn send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t {
     // SAFETY: the program's arguments, handed on.
     unsafe { send_bytes(fd, buffer, length, flags).unwrap_or_else(|| real::send(fd, buffer, length, flags)) }
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn recvfrom(
+unsafe extern "C-unwind" fn recvfrom(
     fd: c_int,
     buffer: *mut c_void,
     length: size_t,
@@ -87,7 +87,7 @@ unsafe extern "C" fn recvfrom(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sendto(
+unsafe extern "C-unwind" fn sendto(
     fd: c_int,
     buffer: *const c_void,
     length: size_t,
@@ -105,7 +105,7 @@ unsafe extern "C" fn sendto(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn readv(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn readv(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     let Some(socket) = table::active_socket(fd) else {
         // SAFETY: the program's arguments, handed on.
         return unsafe { real::readv(fd, parts, count) };
@@ -122,7 +122,7 @@ unsafe extern "C" fn readv(fd: c_int, parts: *const iovec, count: c_int) -> ssiz
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     let Some(socket) = table::active_socket(fd) else {
         // SAFETY: the program's arguments, handed on.
         return unsafe { real::writev(fd, parts, count) };
@@ -143,7 +143,7 @@ fn from_read_flags(flags: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn preadv2(
+pub(super) unsafe extern "C-unwind" fn preadv2(
     fd: c_int,
     parts: *const iovec,
     count: c_int,
@@ -162,7 +162,7 @@ pub(super) unsafe extern "C" fn preadv2(
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn pwritev2(
+pub(super) unsafe extern "C-unwind" fn pwritev2(
     fd: c_int,
     parts: *const iovec,
     count: c_int,
@@ -181,19 +181,19 @@ pub(super) unsafe extern "C" fn pwritev2(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the program's arguments, handed on.
     unsafe { messages::receive(fd, message, flags).unwrap_or_else(|| real::recvmsg(fd, message, flags)) }
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the program's arguments, handed on.
     unsafe { messages::send(fd, message, flags).unwrap_or_else(|| real::sendmsg(fd, message, flags)) }
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn recvmmsg(
+unsafe extern "C-unwind" fn recvmmsg(
     fd: c_int,
     vector: *mut mmsghdr,
     count: c_uint,
@@ -209,7 +209,7 @@ unsafe extern "C" fn recvmmsg(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn sendmmsg(fd: c_int, vector: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
+unsafe extern "C-unwind" fn sendmmsg(fd: c_int, vector: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
     if table::active_socket(fd).is_none() {
         // SAFETY: the program's arguments, handed on.
         return unsafe { real::sendmmsg(fd, vector, count, flags) };
@@ -221,7 +221,7 @@ unsafe extern "C" fn sendmmsg(fd: c_int, vector: *mut mmsghdr, count: c_uint, fl
 // What programs call that were compiled with _FORTIFY_SOURCE: `room` is what the compiler knows of the buffer.
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __read_chk(fd: c_int, buffer: *mut c_void, length: size_t, room: size_t) -> ssize_t {
+unsafe extern "C-unwind" fn __read_chk(fd: c_int, buffer: *mut c_void, length: size_t, room: size_t) -> ssize_t {
     // SAFETY: the program's arguments, handed on; a buffer that is too small is libc's to complain of.
     unsafe {
         match (length <= room).then(|| receive(fd, buffer, length, 0)).flatten() {
@@ -232,7 +232,13 @@ unsafe extern "C" fn __read_chk(fd: c_int, buffer: *mut c_void, length: size_t, 
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __recv_chk(fd: c_int, buffer: *mut c_void, length: size_t, room: size_t, flags: c_int) -> ssize_t {
+unsafe extern "C-unwind" fn __recv_chk(
+    fd: c_int,
+    buffer: *mut c_void,
+    length: size_t,
+    room: size_t,
+    flags: c_int,
+) -> ssize_t {
     // SAFETY: as above.
     unsafe {
         match (length <= room).then(|| receive(fd, buffer, length, flags)).flatten() {
@@ -243,7 +249,7 @@ unsafe extern "C" fn __recv_chk(fd: c_int, buffer: *mut c_void, length: size_t, 
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __recvfrom_chk(
+unsafe extern "C-unwind" fn __recvfrom_chk(
     fd: c_int,
     buffer: *mut c_void,
     length: size_t,
@@ -261,7 +267,7 @@ unsafe extern "C" fn __recvfrom_chk(
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
+pub(super) unsafe extern "C-unwind" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, count: size_t) -> ssize_t {
     let Some(socket) = table::active_socket(to) else {
         // SAFETY: the program's arguments, handed on.
         return unsafe { real::sendfile(to, from, offset, count) };
@@ -271,7 +277,7 @@ pub(super) unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut of
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn splice(
+unsafe extern "C-unwind" fn splice(
     from: c_int,
     from_offset: *mut off_t,
     to: c_int,

@@ -13,7 +13,7 @@ use crate::{descriptor, ending, table};
 const KIND_FLAGS: c_int = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+unsafe extern "C-unwind" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     // SAFETY: the program's arguments, handed on.
     let fd = unsafe { real::socket(domain, kind, protocol) };
     let is_tcp = matches!(domain, AF_INET | AF_INET6) && kind & !KIND_FLAGS == SOCK_STREAM;
@@ -28,7 +28,7 @@ unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_in
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, size: socklen_t) -> c_int {
+pub(super) unsafe extern "C-unwind" fn connect(fd: c_int, address: *const sockaddr, size: socklen_t) -> c_int {
     // SAFETY: the program's arguments, handed on.
     let result = unsafe { real::connect(fd, address, size) };
     if table::is_known(fd) {
@@ -45,7 +45,7 @@ pub(super) unsafe extern "C" fn connect(fd: c_int, address: *const sockaddr, siz
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn getpeername(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int {
+unsafe extern "C-unwind" fn getpeername(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int {
     if table::active_socket(fd).is_some_and(|socket| ending::is_over(&socket)) {
         return returned_int(Err(Errno::NOTCONN));
     }
@@ -54,7 +54,7 @@ unsafe extern "C" fn getpeername(fd: c_int, address: *mut sockaddr, size: *mut s
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
+unsafe extern "C-unwind" fn listen(fd: c_int, backlog: c_int) -> c_int {
     // SAFETY: the program's arguments, handed on.
     let result = unsafe { real::listen(fd, backlog) };
     if result == 0 {
@@ -64,7 +64,7 @@ unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn accept(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int {
+unsafe extern "C-unwind" fn accept(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int {
     // SAFETY: the program's arguments, handed on.
     let accepted = unsafe { real::accept(fd, address, size) };
     if accepted >= 0 {
@@ -74,7 +74,7 @@ unsafe extern "C" fn accept(fd: c_int, address: *mut sockaddr, size: *mut sockle
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn accept4(fd: c_int, address: *mut sockaddr, size: *mut socklen_t, flags: c_int) -> c_int {
+unsafe extern "C-unwind" fn accept4(fd: c_int, address: *mut sockaddr, size: *mut socklen_t, flags: c_int) -> c_int {
     // SAFETY: the program's arguments, handed on.
     let accepted = unsafe { real::accept4(fd, address, size, flags) };
     if accepted >= 0 {
@@ -84,14 +84,14 @@ unsafe extern "C" fn accept4(fd: c_int, address: *mut sockaddr, size: *mut sockl
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
+unsafe extern "C-unwind" fn shutdown(fd: c_int, how: c_int) -> c_int {
     let result = table::active_socket(fd).and_then(|socket| ending::shut_down(&socket, fd, how));
     // SAFETY: touches no memory.
     result.map_or_else(|| unsafe { real::shutdown(fd, how) }, |result| returned_int(result.map(|()| 0)))
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn close(fd: c_int) -> c_int {
+pub(super) unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
     if descriptors::is_private(fd) {
         return returned_int(Err(Errno::BADF));
     }
@@ -101,7 +101,7 @@ pub(super) unsafe extern "C" fn close(fd: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+unsafe extern "C-unwind" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     if first > last {
         return returned_int(Err(Errno::INVAL));
     }
@@ -132,13 +132,13 @@ unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn closefrom(first: c_int) {
+unsafe extern "C-unwind" fn closefrom(first: c_int) {
     // SAFETY: as above.
     unsafe { close_range(first.max(0).unsigned_abs(), c_uint::MAX, 0) };
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn dup(fd: c_int) -> c_int {
+unsafe extern "C-unwind" fn dup(fd: c_int) -> c_int {
     // SAFETY: touches no memory.
     let copy = unsafe { real::dup(fd) };
     note_copy(fd, copy)
@@ -160,7 +160,7 @@ fn note_copy(fd: c_int, copy: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn dup2(fd: c_int, to: c_int) -> c_int {
+pub(super) unsafe extern "C-unwind" fn dup2(fd: c_int, to: c_int) -> c_int {
     prepare_copy(fd, to);
     // SAFETY: touches no memory.
     let copy = unsafe { real::dup2(fd, to) };
@@ -168,7 +168,7 @@ pub(super) unsafe extern "C" fn dup2(fd: c_int, to: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
+unsafe extern "C-unwind" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
     prepare_copy(fd, to);
     // SAFETY: touches no memory.
     let copy = unsafe { real::dup3(fd, to, flags) };
@@ -176,7 +176,7 @@ unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
+pub(super) unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
     // SAFETY: the program's arguments, handed on.
     let result = unsafe { real::fcntl(fd, command, argument) };
     if result < 0 {
@@ -196,7 +196,7 @@ pub(super) unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize
 // stdio calls the kernel by itself, where we do not see it.
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
+unsafe extern "C-unwind" fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
     if table::active_socket(fd).is_some_and(|socket| !socket.stay_plain()) {
         let calls = Cookie { read: read_cookie, write: write_cookie, seek: std::ptr::null(), close: close_cookie };
         // SAFETY: the mode is the program's; the calls take a descriptor for their cookie.
@@ -208,33 +208,33 @@ unsafe extern "C" fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
 
 #[repr(C)]
 struct Cookie {
-    read: unsafe extern "C" fn(*mut c_void, *mut c_char, size_t) -> ssize_t,
-    write: unsafe extern "C" fn(*mut c_void, *const c_char, size_t) -> ssize_t,
+    read: unsafe extern "C-unwind" fn(*mut c_void, *mut c_char, size_t) -> ssize_t,
+    write: unsafe extern "C-unwind" fn(*mut c_void, *const c_char, size_t) -> ssize_t,
     seek: *const c_void,
-    close: unsafe extern "C" fn(*mut c_void) -> c_int,
+    close: unsafe extern "C-unwind" fn(*mut c_void) -> c_int,
 }
 
 unsafe extern "C" {
     fn fopencookie(cookie: *mut c_void, mode: *const c_char, calls: Cookie) -> *mut FILE;
 }
 
-unsafe extern "C" fn read_cookie(cookie: *mut c_void, buffer: *mut c_char, length: size_t) -> ssize_t {
+unsafe extern "C-unwind" fn read_cookie(cookie: *mut c_void, buffer: *mut c_char, length: size_t) -> ssize_t {
     // SAFETY: stdio's buffer.
     unsafe { super::bytes::read(cookie as usize as c_int, buffer.cast(), length) }
 }
 
-unsafe extern "C" fn write_cookie(cookie: *mut c_void, buffer: *const c_char, length: size_t) -> ssize_t {
+unsafe extern "C-unwind" fn write_cookie(cookie: *mut c_void, buffer: *const c_char, length: size_t) -> ssize_t {
     // SAFETY: stdio's buffer.
     unsafe { super::bytes::write(cookie as usize as c_int, buffer.cast(), length) }
 }
 
-unsafe extern "C" fn close_cookie(cookie: *mut c_void) -> c_int {
+unsafe extern "C-unwind" fn close_cookie(cookie: *mut c_void) -> c_int {
     // SAFETY: the descriptor that the stream was made of.
     unsafe { close(cookie as usize as c_int) }
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn fclose(file: *mut FILE) -> c_int {
+unsafe extern "C-unwind" fn fclose(file: *mut FILE) -> c_int {
     // SAFETY: the program's stream.
     let fd = unsafe { libc::fileno(file) };
     if fd >= 0 && table::is_known(fd) {

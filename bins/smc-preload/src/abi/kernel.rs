@@ -6,6 +6,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use libc::{iovec, msghdr};
 use rustix::io::Errno;
+use softrdma_smc::names::Tuple;
 use softrdma_smc::shared_memory::{Source, Target};
 
 use super::real;
@@ -105,18 +106,31 @@ pub(crate) fn poll(fd: RawFd, events: i16, timeout_ms: c_int) -> Result<i16, Err
     Ok(descriptor.revents)
 }
 
-/// Takes doorbells off the stream: whether it is still open.
-pub(crate) fn take_doorbells(fd: RawFd) -> Result<bool, Errno> {
+/// What [`take_doorbells`] has found in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Whether there were any.
+    Open {
+        had_doorbells: bool,
+    },
+    Ended,
+    Reset,
+}
+
+/// Takes doorbells off the stream. Its end, if it lies behind them, is seen only by who `wants_end`.
+pub(crate) fn take_doorbells(fd: RawFd, wants_end: bool) -> Stream {
     let mut bytes = [0_u8; 256];
+    let mut had_doorbells = false;
     loop {
         // SAFETY: memory of ours.
         let taken = result(unsafe { real::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) });
         match taken {
-            Ok(0) => return Ok(false),
-            Ok(taken) if taken < bytes.len() => return Ok(true),
-            Ok(_) => {}
-            Err(Errno::AGAIN) => return Ok(true),
-            Err(error) => return Err(error),
+            Ok(0) => return Stream::Ended,
+            Ok(taken) if taken < bytes.len() && !wants_end => return Stream::Open { had_doorbells: true },
+            Ok(_) => had_doorbells = true,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Stream::Open { had_doorbells },
+            Err(_) => return Stream::Reset,
         }
     }
 }
@@ -126,6 +140,17 @@ pub(crate) fn ring_doorbell(fd: RawFd) {
     let bell = [0_u8];
     // SAFETY: one byte of ours.
     let _ = unsafe { real::send(fd, bell.as_ptr().cast(), 1, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+}
+
+/// Whether the peer has ended the TCP connection, though receiving from it was shut here.
+pub(crate) fn has_peer_ended(fd: RawFd) -> bool {
+    const CLOSED: u8 = 7;
+    const CLOSE_WAIT: u8 = 8;
+    let (mut state, mut size) = (0_u8, 1);
+    // SAFETY: one byte of ours: the first of what there is is the state.
+    let returned =
+        unsafe { real::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut state).cast(), &raw mut size) };
+    returned == 0 && matches!(state, CLOSED | CLOSE_WAIT)
 }
 
 /// Whether calls on `fd` do not wait.
@@ -168,6 +193,13 @@ pub(crate) fn ends(fd: RawFd) -> Option<(SocketAddr, SocketAddr)> {
     let local = rustix::net::getsockname(borrowed(fd)).ok()?;
     let peer = rustix::net::getpeername(borrowed(fd)).ok()??;
     Some((SocketAddr::try_from(local).ok()?, SocketAddr::try_from(peer).ok()?))
+}
+
+/// Whether the other end of a connection has an address of this network namespace's.
+pub(crate) fn is_of_this_host(tuple: Tuple) -> bool {
+    let ip = tuple.peer.ip().to_canonical();
+    // A datagram socket can be bound to just those; a port is taken for a moment.
+    ip.is_loopback() || ip == tuple.local.ip().to_canonical() || std::net::UdpSocket::bind((ip, 0)).is_ok()
 }
 
 /// The signal for whoever writes to a connection that is gone, to this thread.

@@ -67,8 +67,11 @@ pub(super) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> Op
         return None;
     }
     let Some(socket) = table::active_socket(fd) else {
-        // SAFETY: the program vouches for its control data.
-        unsafe { look_for_descriptors(message) };
+        // TCP carries no descriptors.
+        if !table::is_known(fd) {
+            // SAFETY: the program vouches for its control data.
+            unsafe { look_for_descriptors(message) };
+        }
         return None;
     };
     // SAFETY: the program vouches for the message and for its parts.

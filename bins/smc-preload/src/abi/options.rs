@@ -24,7 +24,13 @@ const fn remembered(level: c_int, name: c_int) -> Option<u64> {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, size: socklen_t) -> c_int {
+unsafe extern "C-unwind" fn setsockopt(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    size: socklen_t,
+) -> c_int {
     if table::is_known(fd) && !value.is_null() && size >= 4 {
         // SAFETY: the program vouches for `size` bytes.
         let number = unsafe { value.cast::<c_int>().read_unaligned() };
@@ -52,7 +58,7 @@ unsafe extern "C" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *co
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn getsockopt(
+unsafe extern "C-unwind" fn getsockopt(
     fd: c_int,
     level: c_int,
     name: c_int,
@@ -99,7 +105,7 @@ fn pending_error(socket: &Socket) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
+unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
     if table::is_known(fd)
         && let Some(socket) = table::active_socket(fd)
     {

@@ -54,7 +54,7 @@ macro_rules! next {
                 };
                 // SAFETY: the symbol of this name has this signature in libc's headers, and the caller keeps its contract.
                 unsafe {
-                    let call: unsafe extern "C" fn($($type),*) -> $result = std::mem::transmute(NEXT.get());
+                    let call: unsafe extern "C-unwind" fn($($type),*) -> $result = std::mem::transmute(NEXT.get());
                     call($($argument),*)
                 }
             }

@@ -60,7 +60,7 @@ unsafe fn ours<'a>(descriptors: *mut pollfd, count: nfds_t) -> Option<&'a mut [p
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn poll(descriptors: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
+pub(super) unsafe extern "C-unwind" fn poll(descriptors: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int {
     // SAFETY: the program's arguments.
     match unsafe { ours(descriptors, count) } {
         Some(descriptors) => returned_int(polling::poll(descriptors, in_milliseconds(timeout), |asked, time| {
@@ -72,7 +72,7 @@ pub(super) unsafe extern "C" fn poll(descriptors: *mut pollfd, count: nfds_t, ti
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn ppoll(
+unsafe extern "C-unwind" fn ppoll(
     descriptors: *mut pollfd,
     count: nfds_t,
     timeout: *const timespec,
@@ -89,7 +89,7 @@ unsafe extern "C" fn ppoll(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __poll_chk(descriptors: *mut pollfd, count: nfds_t, timeout: c_int, room: size_t) -> c_int {
+unsafe extern "C-unwind" fn __poll_chk(descriptors: *mut pollfd, count: nfds_t, timeout: c_int, room: size_t) -> c_int {
     if (count as usize).saturating_mul(size_of::<pollfd>()) > room {
         // SAFETY: libc complains of it.
         return unsafe { real::__poll_chk(descriptors, count, timeout, room) };
@@ -99,7 +99,7 @@ unsafe extern "C" fn __poll_chk(descriptors: *mut pollfd, count: nfds_t, timeout
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn __ppoll_chk(
+unsafe extern "C-unwind" fn __ppoll_chk(
     descriptors: *mut pollfd,
     count: nfds_t,
     timeout: *const timespec,
@@ -194,7 +194,7 @@ impl Sets {
 }
 
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn select(
+pub(super) unsafe extern "C-unwind" fn select(
     count: c_int,
     reading: *mut fd_set,
     writing: *mut fd_set,
@@ -223,7 +223,7 @@ pub(super) unsafe extern "C" fn select(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn pselect(
+unsafe extern "C-unwind" fn pselect(
     count: c_int,
     reading: *mut fd_set,
     writing: *mut fd_set,
@@ -242,7 +242,7 @@ unsafe extern "C" fn pselect(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
+unsafe extern "C-unwind" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
     if table::is_known(fd) {
         // SAFETY: null or the program's event.
         let wanted = (!event.is_null()).then(|| unsafe { ((*event).events, (*event).u64) });
@@ -298,14 +298,14 @@ unsafe fn wait(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn epoll_wait(epoll: c_int, events: *mut epoll_event, count: c_int, timeout: c_int) -> c_int {
+unsafe extern "C-unwind" fn epoll_wait(epoll: c_int, events: *mut epoll_event, count: c_int, timeout: c_int) -> c_int {
     let limit = in_milliseconds(timeout);
     // SAFETY: the program's arguments, handed on.
     unsafe { wait(epoll, events, count, limit, std::ptr::null(), || real::epoll_wait(epoll, events, count, timeout)) }
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn epoll_pwait(
+unsafe extern "C-unwind" fn epoll_pwait(
     epoll: c_int,
     events: *mut epoll_event,
     count: c_int,
@@ -318,7 +318,7 @@ unsafe extern "C" fn epoll_pwait(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn epoll_pwait2(
+unsafe extern "C-unwind" fn epoll_pwait2(
     epoll: c_int,
     events: *mut epoll_event,
     count: c_int,
@@ -340,7 +340,7 @@ unsafe extern "C" fn epoll_pwait2(
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn epoll_create(size: c_int) -> c_int {
+unsafe extern "C-unwind" fn epoll_create(size: c_int) -> c_int {
     // SAFETY: touches no memory.
     let fd = unsafe { real::epoll_create(size) };
     descriptor::opened_epoll(fd);
@@ -348,7 +348,7 @@ unsafe extern "C" fn epoll_create(size: c_int) -> c_int {
 }
 
 #[unsafe(no_mangle)]
-unsafe extern "C" fn epoll_create1(flags: c_int) -> c_int {
+unsafe extern "C-unwind" fn epoll_create1(flags: c_int) -> c_int {
     // SAFETY: touches no memory.
     let fd = unsafe { real::epoll_create1(flags) };
     descriptor::opened_epoll(fd);
