@@ -7,6 +7,7 @@
 //! - `socket`: a connection and its states; `transfer`: sending and receiving; `wait`: what a call does that must wait.
 //! - `readiness`, `epoll`, `poll`: which of many can be read or written.
 //! - `upgrade`: how a connection gets its rings.
+//! - `show`: what the tools see of all that; `course`: the state of a connection as they name it; `capture`: its bytes in a file.
 //!
 //! Calls on descriptors that are no TCP sockets cost one look at a byte. Nothing here logs, and nothing on that way
 //! allocates or locks.
@@ -14,6 +15,8 @@
 #![deny(unsafe_code)]
 
 mod abi;
+mod capture;
+mod course;
 mod descriptor;
 mod ending;
 mod epoll;

@@ -107,6 +107,9 @@ pub trait Host: Send + Sync {
     /// The connection stays with TCP. The peer has never sent into the ring, and never will.
     fn decline(&self, key: u64, reason: DeclineReason, by_peer: bool);
 
+    /// An arena has gone out of use: its other process has ended, or does not know it any more.
+    fn part(&self) {}
+
     /// A CLC message of the connection with ends `tuple` was sent or received; for those who want to see them.
     fn observe(&self, tuple: Tuple, direction: Direction, message: &[u8]) {
         let _ = (tuple, direction, message);

@@ -1,11 +1,19 @@
-//! What happens when the library is loaded, and when the process has a child.
+//! What happens when the library is loaded, when the process has a child, and when it ends.
 
-use crate::{fork, upgrade};
+use std::ffi::c_int;
+
+use super::real;
+use crate::{fork, show, upgrade};
 
 /// Run by the dynamic linker before the program's `main`.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOADED: extern "C" fn() = loaded;
+
+/// Run when the program calls `exit`, or returns from `main`.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static ENDING: extern "C" fn() = ending;
 
 extern "C" fn loaded() {
     super::real::look_up_all();
@@ -13,6 +21,26 @@ extern "C" fn loaded() {
     upgrade::begin();
     // SAFETY: the three are functions of this library, which stays loaded.
     unsafe { libc::pthread_atfork(Some(before), Some(after_in_parent), Some(after_in_child)) };
+}
+
+extern "C" fn ending() {
+    show::end();
+}
+
+/// How children often end.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn _exit(status: c_int) -> ! {
+    show::end();
+    // SAFETY: the program's argument, handed on.
+    unsafe { real::_exit(status) };
+    unreachable!("the process has ended")
+}
+
+/// The same under its other name.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn _Exit(status: c_int) -> ! {
+    // SAFETY: the program's argument, handed on.
+    unsafe { _exit(status) }
 }
 
 unsafe extern "C" fn before() {

@@ -4,9 +4,11 @@ use std::ffi::{c_int, c_ulong, c_void};
 
 use libc::{IPPROTO_TCP, SO_ERROR, SO_RCVLOWAT, SOL_SOCKET, TCP_CORK, TCP_NODELAY, socklen_t};
 
+use softrdma_smc::wire::clc::DeclineReason;
+
 use super::real;
 use crate::socket::{Mode, Socket, flag};
-use crate::{descriptor, table, transfer};
+use crate::{descriptor, table, transfer, upgrade};
 
 /// The socket that `fd` is, if it has rings.
 fn with_rings(fd: c_int) -> Option<std::sync::Arc<Socket>> {
@@ -41,7 +43,8 @@ unsafe extern "C" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *co
             (SOL_SOCKET, libc::SO_PEEK_OFF) => number >= 0,
             _ => false,
         };
-        if is_beyond_us && table::active_socket(fd).is_some_and(|socket| !socket.stay_plain()) {
+        let must_stay = |socket: std::sync::Arc<Socket>| upgrade::leave_to_tcp(&socket, DeclineReason::RECEIVE_OPTION);
+        if is_beyond_us && table::active_socket(fd).is_some_and(|socket| !must_stay(socket)) {
             super::set_error(rustix::io::Errno::OPNOTSUPP);
             return -1;
         }
