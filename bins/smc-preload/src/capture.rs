@@ -21,9 +21,10 @@ use crate::socket::Socket;
 static IS_ON: AtomicBool = AtomicBool::new(false);
 static FILE: Mutex<Option<File>> = Mutex::new(None);
 
-/// Where the kind of a CLC message stands, and the kind of the first one (RFC 7609 appendix A.2).
+/// Where the kind of a CLC message stands, and the kinds of the first and of the last one (RFC 7609 appendix A.2).
 const KIND: usize = 4;
 const PROPOSAL: u8 = 1;
+const CONFIRM: u8 = 3;
 /// Exchanges that come to nothing leave something behind: so many are kept.
 const MOST_WAITING: usize = 1024;
 
@@ -40,9 +41,14 @@ struct File {
 pub(crate) struct Captured {
     connection: Connection,
     own: End,
+    /// Bytes that moved before the last message was seen, which stands in front of them: nothing once it was.
+    early: Mutex<Option<Vec<Early>>>,
     /// Whether the end of the client's, and of the server's, stands there.
     has_ended: [AtomicBool; 2],
 }
+
+/// From which end, from where in its stream on, which bytes.
+type Early = (End, u64, Vec<u8>);
 
 impl std::fmt::Debug for Captured {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -96,6 +102,10 @@ pub(crate) fn observe(tuple: Tuple, direction: Direction, message: &[u8]) {
     }
     if let Some(captured) = file.waiting.get(&tuple) {
         captured.connection.clc(if direction == Direction::Sent { captured.own } else { captured.peer() }, message);
+        if message.get(KIND) == Some(&CONFIRM) {
+            captured.agreed();
+            file.waiting.remove(&tuple);
+        }
     }
 }
 
@@ -118,7 +128,7 @@ impl File {
             End::Client => capture.connection(tuple.local, tuple.peer),
             End::Server => capture.connection(tuple.peer, tuple.local),
         };
-        Some(Captured { connection, own, has_ended: Default::default() })
+        Some(Captured { connection, own, early: Mutex::new(Some(Vec::new())), has_ended: Default::default() })
     }
 
     fn open(&mut self) -> Option<Capture> {
@@ -153,9 +163,30 @@ impl Captured {
         }
     }
 
+    fn early(&self) -> MutexGuard<'_, Option<Vec<Early>>> {
+        self.early.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All messages are there.
+    fn agreed(&self) {
+        let mut early = self.early();
+        for (from, offset, bytes) in early.take().unwrap_or_default() {
+            self.connection.data(from, offset, &bytes);
+        }
+    }
+
+    fn data(&self, from: End, offset: u64, bytes: &[u8]) {
+        let mut early = self.early();
+        match early.as_mut() {
+            Some(early) => early.push((from, offset, bytes.to_owned())),
+            None => self.connection.data(from, offset, bytes),
+        }
+    }
+
     fn end(&self, end: End, says: u8) {
         let ending = if says & state::ABORTED != 0 { Ending::Reset } else { Ending::Finished };
         if says != 0 && !self.has_ended[end as usize].swap(true, Ordering::Relaxed) {
+            self.agreed();
             self.connection.close(end, ending);
         }
     }
@@ -167,7 +198,7 @@ pub(crate) fn sent(socket: &Socket, rings: &Rings<'_>, length: usize) {
     if let Some(captured) = socket.captured.get() {
         let mut bytes = vec![0; length];
         let offset = rings.look_back(&mut bytes);
-        captured.connection.data(captured.own, offset, &bytes);
+        captured.data(captured.own, offset, &bytes);
     }
 }
 
@@ -184,7 +215,7 @@ pub(crate) fn about_to_receive(socket: &Socket, rings: &Rings<'_>, wanted: usize
 /// Of those, `length` were taken.
 pub(crate) fn received(socket: &Socket, rings: &Rings<'_>, bytes: &[u8], length: usize) {
     if let (Some(captured), Some(taken)) = (socket.captured.get(), bytes.get(..length)) {
-        captured.connection.data(captured.peer(), rings.consumed().saturating_sub(length as u64), taken);
+        captured.data(captured.peer(), rings.consumed().saturating_sub(length as u64), taken);
     }
 }
 

@@ -22,7 +22,8 @@ pub(crate) struct Course {
 }
 
 /// What a connection's own flags have to do with it.
-const OWN_FLAGS: [u64; 4] = [flag::SENDING_SHUT, flag::RECEIVING_SHUT, flag::TCP_ENDED | flag::TCP_RESET, flag::VIOLATED];
+const OWN_FLAGS: [u64; 4] =
+    [flag::SENDING_SHUT, flag::RECEIVING_SHUT, flag::TCP_ENDED | flag::TCP_RESET, flag::VIOLATED];
 
 /// It has got its rings.
 pub(crate) fn begin(socket: &Socket) {

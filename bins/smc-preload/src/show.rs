@@ -2,17 +2,18 @@
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use softrdma_smc::arena::{Arena, Connection, Side};
 use softrdma_smc::descriptors::Private;
 use softrdma_smc::statistics::{
-    ArenaDescription, ArenaEntry, Counter, Inheritance, Link, Page, Reasons, Role, SocketDescription, State,
+    ArenaDescription, ArenaEntry, Counter, Inheritance, Link, Mode, Page, Reasons, Role, SocketDescription, State,
 };
 use softrdma_smc::wire::Gid;
 use softrdma_smc::wire::clc::DeclineReason;
 
+use crate::abi::kernel;
 use crate::fork;
 use crate::socket::{Socket, flag};
 
@@ -21,6 +22,9 @@ static PAGE: OnceLock<Arc<Page>> = OnceLock::new();
 static MEMORY: Mutex<Option<Private>> = Mutex::new(None);
 /// The arenas that are listed.
 static ARENAS: Mutex<Vec<ListedArena>> = Mutex::new(Vec::new());
+
+/// Whether what becomes of connections is said where errors go.
+static IS_VERBOSE: AtomicBool = AtomicBool::new(false);
 
 /// Bytes of ring memory in use, and allowed.
 static RING_MEMORY: AtomicU64 = AtomicU64::new(0);
@@ -37,7 +41,8 @@ fn arenas() -> MutexGuard<'static, Vec<ListedArena>> {
     ARENAS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-pub(crate) fn begin(program: &str, ring_memory_limit: u64) {
+pub(crate) fn begin(program: &str, ring_memory_limit: u64, is_verbose: bool) {
+    IS_VERBOSE.store(is_verbose, Ordering::Relaxed);
     RING_MEMORY_LIMIT.store(ring_memory_limit, Ordering::Relaxed);
     if let Ok((page, memory)) = Page::create(program) {
         page.counters().set(Counter::RingMemoryLimit, ring_memory_limit);
@@ -180,6 +185,22 @@ pub(crate) fn fall_back(socket: &Socket, reason: DeclineReason, by_peer: bool) {
     let reasons = if by_peer { Reasons { own: 0, peer: code } } else { Reasons { own: code, peer: 0 } };
     socket.show(|entry| entry.fall_back(reasons));
     count_fallback(socket.role().shown(), reason, by_peer);
+    say(socket, || format!("stays TCP: {}{reason}", if by_peer { "the peer says: " } else { "" }));
+}
+
+/// It has its rings.
+pub(crate) fn accelerate(socket: &Socket, link: &Link) {
+    socket.show(|entry| entry.accelerate(Mode::SmcD, link));
+    say(socket, || "goes through shared memory".to_owned());
+}
+
+/// Says what has become of a connection, if somebody wants to know.
+fn say(socket: &Socket, what: impl FnOnce() -> String) {
+    if IS_VERBOSE.load(Ordering::Relaxed) {
+        let ends = socket.descriptor().and_then(kernel::ends);
+        let ends = ends.map_or_else(|| "a connection".to_owned(), |(local, peer)| format!("{local} with {peer}"));
+        kernel::complain(&format!("{}[{}]: {ends} {}", kernel::program_name(), std::process::id(), what()));
+    }
 }
 
 /// A connection that nothing is known about otherwise stays TCP.

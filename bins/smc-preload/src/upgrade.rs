@@ -13,7 +13,6 @@ use softrdma_smc::arena::{Connection, Geometry};
 use softrdma_smc::exchange::{Direction, Fork, Host, OfferError, Service, Settings};
 use softrdma_smc::names::{Announcement, Rendezvous, Tuple};
 use softrdma_smc::policy::{Action, Policy, Query};
-use softrdma_smc::statistics;
 use softrdma_smc::wire::Gid;
 use softrdma_smc::wire::clc::DeclineReason;
 
@@ -75,7 +74,7 @@ impl Host for Sockets {
             show::set_gid(gid);
         }
         if is_prepared {
-            socket.show(|entry| entry.accelerate(statistics::Mode::SmcD, &link));
+            show::accelerate(&socket, &link);
         }
         is_prepared
     }
@@ -125,7 +124,7 @@ pub(crate) fn begin() {
         let geometry = Geometry { capacity: CAPACITY, ring_bytes: policy.ring_bytes.get() };
         let host = Arc::new(Sockets::default());
         let service = Service::start(Settings { rendezvous, geometry, ..Settings::default() }, host.clone());
-        show::begin(&program, policy.max_ring_memory);
+        show::begin(&program, policy.max_ring_memory, policy.verbose);
         if let Some(path) = &policy.capture {
             capture::begin(path.to_string_lossy().into_owned());
         }

@@ -64,7 +64,9 @@ pub(crate) fn spin(budget_ns: &std::sync::atomic::AtomicU32, mut is_over: impl F
 ///
 /// A call that `has_begun` to move bytes returns with them when a signal comes, even one after which calls go on.
 pub(crate) fn wait(socket: &Socket, fd: RawFd, waiting: Waiting, has_begun: bool) -> Result<(), Errno> {
-    if spin(&socket.spin_ns, || is_over(socket, waiting)) {
+    let has_paid = spin(&socket.spin_ns, || is_over(socket, waiting));
+    socket.show(|entry| entry.spun(has_paid));
+    if has_paid {
         return Ok(());
     }
     let Some((connection, _)) = socket.rings() else {

@@ -41,7 +41,8 @@ mod tests {
         let (page, memory) = Page::create("test").unwrap();
         let description = SocketDescription { descriptor: 5, role: Role::Client, ..SocketDescription::default() };
         let entry = page.open_entry(&description).unwrap();
-        let link = Link { own_token: tokens.0, peer_token: tokens.1, send_ring: 64, receive_ring: 64, ..Link::default() };
+        let link =
+            Link { own_token: tokens.0, peer_token: tokens.1, send_ring: 64, receive_ring: 64, ..Link::default() };
         entry.accelerate(Mode::SmcD, &link);
         set(&entry);
         Process { id, user: 0, started: 0, snapshot: Snapshot::read(&memory).unwrap() }
