@@ -72,8 +72,8 @@ pub(crate) fn begin(path: String) {
     IS_ON.store(true, Ordering::Relaxed);
 }
 
-/// In a child: its own file, if the path says so. Only the thread that agrees on connections is ever at it, and does not while the
-/// process forks.
+/// In a child: its own file, if the path says so. Only the thread that agrees on connections is ever at it, and is not while
+/// the process forks.
 pub(crate) fn begin_anew() {
     if is_on()
         && let Some(file) = file().as_mut()

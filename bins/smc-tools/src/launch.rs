@@ -49,8 +49,8 @@ pub struct LaunchArguments {
     /// The file that says which connections are moved.
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
-    /// Writes what goes through memory to a pcap file, for debugging: %p in its name is the process's number. What is in the file is
-    /// replaced.
+    /// Writes what goes through memory to a pcap file, for debugging: %p in its name is the process's number. What is in
+    /// the file is replaced.
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,
     /// The program and its arguments.

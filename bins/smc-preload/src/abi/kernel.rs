@@ -56,8 +56,8 @@ impl Parts {
     }
 }
 
-/// The only part of a call, if it is one, and there is something in it: for what the program itself most likely called. Programs that
-/// have locked themselves in (seccomp) are ended for calls that they do not make.
+/// The only part of a call, if it is one, and there is something in it: for what the program itself most likely called.
+/// Programs that have locked themselves in (seccomp) are ended for calls that they do not make.
 fn only(
     mut given: impl ExactSizeIterator<Item = (*mut c_void, usize)>,
     skip: usize,
