@@ -472,3 +472,24 @@ fn the_page_of_another_process_is_found_and_its_gaps_are_filled() {
     assert!(connected.local.is_some() && connected.inode != 0 && connected.inode != listening.inode);
     assert!(process(child.id()).unwrap().is_none(), "gone with its process");
 }
+
+#[test]
+fn every_state_of_a_connection_is_shown_as_itself() {
+    use crate::connection;
+    let states = [
+        (connection::State::Init, "INIT"),
+        (connection::State::Active, "ACTIVE"),
+        (connection::State::PeerCloseWait1 { has_closed: true }, "PEERCLW1"),
+        (connection::State::PeerCloseWait2 { has_closed: false }, "PEERCLW2"),
+        (connection::State::AppCloseWait1 { peer_has_closed: true }, "APPLCLW1"),
+        (connection::State::AppCloseWait2 { peer_has_closed: false }, "APPLCLW2"),
+        (connection::State::AppFinCloseWait, "APPLFINCLW"),
+        (connection::State::PeerFinCloseWait, "PEERFINCLW"),
+        (connection::State::PeerAbortWait, "PEERABORTW"),
+        (connection::State::ProcessAbort, "PROCESSABORT"),
+        (connection::State::Closed, "CLOSED"),
+    ];
+    for (state, name) in states {
+        assert_eq!(State::from(state).name(), name);
+    }
+}

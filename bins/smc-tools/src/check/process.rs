@@ -8,8 +8,8 @@ use softrdma_smc::statistics::{Counter, process};
 use super::Finding;
 use crate::executable::{self, Inspection};
 
-/// What the library's file is called, however it came there.
-const LIBRARY: &str = "libsoftrdma_smc";
+/// What a process that has loaded the library has mapped: its file, as it is usually called, and the page that it shows.
+const MAPPED: [&str; 2] = ["/libsoftrdma_smc.so", "/memfd:softrdma-smc"];
 
 /// What the link of a descriptor of io_uring's shows.
 const IO_URING: &str = "anon_inode:[io_uring]";
@@ -20,7 +20,7 @@ pub(super) fn look(id: u32) -> Result<Vec<Finding>, String> {
     let name = fs::read_to_string(directory.join("comm")).map_err(|_| format!("there is no process {id}"))?;
     let maps = fs::read_to_string(directory.join("maps"))
         .map_err(|error| format!("process {id} ({}) may not be looked at: {error}", name.trim_end()))?;
-    let is_loaded = maps.lines().any(|line| line.contains(LIBRARY));
+    let is_loaded = maps.lines().any(|line| MAPPED.iter().any(|name| line.contains(name)));
     let mut findings = vec![library(&directory, name.trim_end(), is_loaded)];
     if is_loaded {
         findings.extend([shown(id), system_calls(&directory)]);
