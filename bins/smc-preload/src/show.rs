@@ -141,6 +141,8 @@ pub(crate) fn list_arena(arena: &Arc<Arena>, own: Gid, peer: Gid) {
     if all.iter().any(|listed| is(listed, arena)) {
         return;
     }
+    // First contacts that came to nothing.
+    retain_arenas(&mut all, |listed| listed.arena.strong_count() > 0);
     let role = if arena.side() == Side::Acceptor { Role::Server } else { Role::Client };
     let description = ArenaDescription {
         id: arena.id(),

@@ -157,7 +157,11 @@ fn linkgroups(arguments: &SmcdArguments, selected: Option<&str>) -> ExitCode {
 /// There is neither a VLAN nor a physical network.
 fn line_of_arena(id: &str, process: &Process, arena: &Arena, peer: Option<&Process>) -> String {
     let role = if arena.role == Role::Client { "CLNT" } else { "SERV" };
-    let peer = peer.map(|peer| format!(" with {}/{}", peer.id, peer.snapshot.program)).unwrap_or_default();
+    let peer = match (peer, arena.peer_process) {
+        (Some(peer), _) => format!(" with {}/{}", peer.id, peer.snapshot.program),
+        (None, 0) => String::new(),
+        (None, id) => format!(" with {id}"),
+    };
     format!(
         "{id} {role:<7} {:<4} {:<6} {:<16} {:<8} {:<9} {:016x} {:016x} {}/{}{peer}",
         0,

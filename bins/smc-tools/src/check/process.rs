@@ -78,6 +78,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn io_uring_is_known_by_its_descriptors() {
+        let directory = std::env::temp_dir().join(format!("smc-chk-{}", std::process::id()));
+        fs::create_dir_all(directory.join("fd")).unwrap();
+        std::os::unix::fs::symlink("socket:[1]", directory.join("fd/3")).unwrap();
+        assert!(system_calls(&directory).is_well);
+        std::os::unix::fs::symlink(IO_URING, directory.join("fd/4")).unwrap();
+        let finding = system_calls(&directory);
+        fs::remove_dir_all(&directory).unwrap();
+        assert!(!finding.is_well && finding.detail.contains("has 1 of io_uring"), "{finding:?}");
+    }
+
+    #[test]
     fn who_runs_without_the_library_is_told_how_to_get_it() {
         let findings = look(std::process::id()).unwrap();
         assert!(matches!(findings.as_slice(), [Finding { name: "library", is_well: false, .. }]), "{findings:?}");
