@@ -116,6 +116,8 @@ pub struct Policy {
     pub rendezvous_directory: Option<PathBuf>,
     /// Only processes that name the same meet there.
     pub isolation_domain: Option<String>,
+    /// A file to which the traffic that leaves TCP is written, for debugging; `%p` in it is the process's number.
+    pub capture: Option<PathBuf>,
     /// Whether the library says what it does.
     pub verbose: bool,
 }
@@ -130,6 +132,7 @@ impl Default for Policy {
             spin_us: 50,
             rendezvous_directory: None,
             isolation_domain: None,
+            capture: None,
             verbose: false,
         }
     }
@@ -166,6 +169,9 @@ pub enum PolicyError {
          without '/', such as rendezvous_directory = \"/run/softrdma\" and isolation_domain = \"web\""
     )]
     Rendezvous,
+    /// It cannot be found from every directory.
+    #[error("capture is an absolute path, such as \"/tmp/smc-%p.pcap\"")]
+    Capture,
     /// A variable of the environment is not understood.
     #[error("{name}={value}: {reason}")]
     Variable {
@@ -230,13 +236,17 @@ impl Policy {
             self.isolation_domain = (!text.is_empty()).then(|| text.to_owned());
             Ok(())
         })?;
+        set("CAPTURE", &mut |text| {
+            self.capture = (!text.is_empty()).then(|| text.into());
+            Ok(())
+        })?;
         set("VERBOSE", &mut |text| parse_switch(text).map(|value| self.verbose = value))?;
         set("ACTION", &mut |text| {
             let action = parse_action(text)?;
             self.rules.insert(0, Rule { program: None, role: Roles::Both, address: None, port: None, action });
             Ok(())
         })?;
-        self.check_rendezvous()
+        self.check()
     }
 
     /// What is done with a connection.
@@ -271,7 +281,14 @@ impl Policy {
     }
 
     fn checked(self) -> Result<Self, PolicyError> {
-        self.check_rendezvous().map(|()| self)
+        self.check().map(|()| self)
+    }
+
+    fn check(&self) -> Result<(), PolicyError> {
+        if self.capture.as_ref().is_some_and(|path| !path.is_absolute()) {
+            return Err(PolicyError::Capture);
+        }
+        self.check_rendezvous()
     }
 
     fn check_rendezvous(&self) -> Result<(), PolicyError> {

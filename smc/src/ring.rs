@@ -168,6 +168,36 @@ impl<'a> Rings<'a> {
         Ok(in_flight)
     }
 
+    /// How far the ring that we send into is filled by us, and emptied by the peer as far as it has said; since it began.
+    #[inline]
+    pub fn sending(&self) -> (u64, u64) {
+        (self.progress.produced(), self.progress.acknowledged())
+    }
+
+    /// How far the ring that we receive from is emptied.
+    #[inline]
+    pub fn consumed(&self) -> u64 {
+        self.progress.consumed()
+    }
+
+    /// The flags that we last showed the peer, then those that it last showed us: of the producer, and of the connection.
+    pub fn flags(&self) -> [(u8, u8); 2] {
+        let ours = self.connection.region().word(self.connection.peer_buffer() + PRODUCER).load(Ordering::Relaxed);
+        [CursorWord::from_word(ours), self.peer_word()].map(|word| (word.flags, word.state))
+    }
+
+    /// Copies the bytes that were sent last back out of the ring, before more are sent: where they stand in the stream.
+    pub fn look_back(&self, bytes: &mut [u8]) -> u64 {
+        let start = self.progress.produced().saturating_sub(bytes.len() as u64);
+        let (ring, size) = (self.connection.peer_buffer() + CDC_BYTES, self.size() as usize);
+        let (at, length) = ((start % size as u64) as usize, bytes.len());
+        let first = length.min(size - at);
+        let target = Target::new(bytes);
+        self.connection.region().copy_to(ring + at, &target, 0, first);
+        self.connection.region().copy_to(ring, &target, first, length.min(size) - first);
+        start
+    }
+
     /// Whether a peer that has died left bytes unread: it acknowledges late, but knows to the byte what it took.
     pub fn has_lost(&self) -> bool {
         self.unread_by_peer() > 0

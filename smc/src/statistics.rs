@@ -19,7 +19,9 @@
 //!
 //! A child of `fork` has its parent's page mapped. It calls [`Page::renew_in_child`] before anything else: from then
 //! on it writes a page of its own, in which the entries it has inherited stand under the same handles, with counts
-//! from zero.
+//! from zero. What it inherits was copied before the fork ([`Page::inheritance`]): a server that has a process for each
+//! connection closes its own end of it while the child begins. A child that ends leaves its counts to its parent
+//! ([`Page::end`]); one that is killed, or executes another program, takes them with it.
 //!
 //! # Reading
 //!
@@ -27,7 +29,9 @@
 //! and size, which must be ours; there are no offsets or lengths to follow, counts are clamped, text is cleaned of
 //! control characters.
 
+mod ends;
 mod entry;
+mod inheritance;
 mod layout;
 mod lookup;
 mod page;
@@ -37,7 +41,9 @@ mod slots;
 mod snapshot;
 mod vocabulary;
 
+pub use ends::join_ends;
 pub use entry::{ArenaDescription, ArenaEntry, Entry, Link, SocketDescription};
+pub use inheritance::Inheritance;
 pub use layout::{ARENAS, ENTRIES, FALLBACKS, SIZE_CLASSES};
 pub use page::{Counters, Page};
 pub use processes::{Process, ProcessError, process, processes};

@@ -79,8 +79,13 @@ pub struct Outcome {
 impl Program {
     /// Builds `package`, whose binary has the same name, and finds the result through cargo's own messages.
     pub fn build(package: &str) -> Self {
+        Self::build_of(package, package)
+    }
+
+    /// The same of a package whose binary is called `name`.
+    pub fn build_of(package: &str, name: &str) -> Self {
         let features: &[&str] = if cfg!(feature = "dpdk") { &["--features", "dpdk"] } else { &[] };
-        let path = build(package, package, features)
+        let path = build(package, name, features)
             .iter()
             .find_map(|message| message["executable"].as_str().map(PathBuf::from))
             .unwrap_or_else(|| panic!("cargo named no executable of {package}"));

@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use softrdma_smc::policy::Action;
+use softrdma_smc::wire::clc::DeclineReason;
 
 use crate::abi::kernel;
 use crate::epoll;
 use crate::fork;
+use crate::show;
 use crate::socket::{Mode, Role, Socket, flag};
 use crate::table::{self, Entry};
 use crate::upgrade;
@@ -42,8 +45,11 @@ pub(crate) fn listening(fd: RawFd) {
 
 /// Says where `listener` listens, unless a process that is asked first has said so already.
 fn announce(listener: &Arc<Socket>, fd: RawFd) {
-    if let Some(announcement) = kernel::local(fd).and_then(upgrade::announce) {
+    if let Some(address) = kernel::local(fd)
+        && let Some(announcement) = upgrade::announce(address)
+    {
         listener.keep(Arc::new(announcement));
+        show::listen(listener, fd, address);
     }
 }
 
@@ -67,11 +73,12 @@ pub(crate) fn accepted(listener: RawFd, fd: RawFd) {
 
 fn begin(fd: RawFd, service: SocketAddr, role: Role) {
     let action = upgrade::action(service, role);
-    if action == Action::Tcp {
-        return;
+    let known = table::socket(fd);
+    if action == Action::Tcp && known.is_none() {
+        return show::pass_by(role.shown(), DeclineReason::POLICY);
     }
-    let Some(socket) = table::socket(fd).or_else(Socket::new) else {
-        return;
+    let Some(socket) = known.or_else(Socket::new) else {
+        return show::pass_by(role.shown(), DeclineReason::INSUFFICIENT_MEMORY);
     };
     if action == Action::Require {
         socket.require();
@@ -80,17 +87,27 @@ fn begin(fd: RawFd, service: SocketAddr, role: Role) {
     if role == Role::Acceptor {
         socket.add_descriptor(fd);
     }
-    upgrade::begin_connection(&socket, fd);
+    show::open(&socket, fd);
+    if action == Action::Tcp {
+        upgrade::leave_to_tcp(&socket, DeclineReason::POLICY);
+    } else {
+        upgrade::begin_connection(&socket, fd);
+    }
 }
 
 /// `fd` is being connected to `service`.
 pub(crate) fn connecting(fd: RawFd, service: Option<SocketAddr>) {
     if let Some(socket) = table::socket(fd)
-        && socket.mode() == Mode::Idle
+        && !socket.has_begun()
     {
         match service {
-            Some(service) if upgrade::action(service, Role::Connector) != Action::Tcp => {
-                begin(fd, service, Role::Connector);
+            Some(service) if socket.mode() == Mode::Idle => begin(fd, service, Role::Connector),
+            // It stays TCP because of what was done to it before.
+            Some(_) if socket.is_plain() => {
+                socket.begin(Role::Connector);
+                show::open(&socket, fd);
+                let reason = DeclineReason(socket.plain_because.load(Ordering::Acquire));
+                show::fall_back(&socket, reason, false);
             }
             _ => {
                 socket.stay_plain();

@@ -6,17 +6,20 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use softrdma_smc::ring::state;
+use softrdma_smc::wire::clc::DeclineReason;
 
 use crate::abi::kernel;
+use crate::course;
 use crate::socket::{Mode, Socket, flag};
 use crate::transfer;
+use crate::upgrade;
 
 /// How long a connection that is just getting its rings is waited for.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// `shutdown`, unless the kernel's will do.
 pub(crate) fn shut_down(socket: &Socket, fd: RawFd, how: c_int) -> Option<Result<(), Errno>> {
-    if socket.stay_plain() {
+    if upgrade::leave_to_tcp(socket, DeclineReason::SHUT_DOWN) {
         return None;
     }
     if !matches!(how, libc::SHUT_RD | libc::SHUT_WR | libc::SHUT_RDWR) {
@@ -25,6 +28,8 @@ pub(crate) fn shut_down(socket: &Socket, fd: RawFd, how: c_int) -> Option<Result
     if is_over(socket) {
         return Some(Err(Errno::NOTCONN));
     }
+    // What the peer has said by now, it has said first.
+    look(socket);
     if how != libc::SHUT_RD && !wait_for_switch(socket) {
         socket.set_flag(flag::SENDING_SHUT);
         // It goes on over TCP, and so does its end.
@@ -42,8 +47,15 @@ pub(crate) fn shut_down(socket: &Socket, fd: RawFd, how: c_int) -> Option<Result
         drop(lock);
         socket.notify();
     }
+    look(socket);
     socket.wake_watchers();
     Some(Ok(()))
+}
+
+fn look(socket: &Socket) {
+    if let Some((_, rings)) = socket.rings() {
+        course::look(socket, &rings);
+    }
 }
 
 /// Whether nothing is left of the connection: both ends have finished, or it was reset and the program has heard of it.

@@ -8,6 +8,21 @@
 //!   `spin`: what it does first.
 //! - `readiness`, `epoll`, `poll`: which of many can be read or written.
 //! - `upgrade`: how a connection gets its rings.
+//! - `show`: what the tools see of all that; `course`: the state of a connection as they name it; `capture`: its bytes in
+//!   a file.
+//!
+//! # What is seen of it
+//!
+//! A page of memory shows sockets, link groups and counters to the tools (`softrdma_smc::statistics`): nothing is written
+//! there while bytes move but a connection's own counts and cursors. Each connection that is seen is, in the end, counted
+//! once: as moved, or with the reason for which it stays TCP. A child of `fork` has a page of its own and leaves its counts
+//! to its parent when it ends.
+//!
+//! # Where a call is forbidden
+//!
+//! A program may have locked itself in (seccomp). What it may not do, the library cannot: it then leaves connections to TCP,
+//! where it makes the calls that the program makes. A filter that ends the process for a call which is not on its list can
+//! end it for one of ours, once a connection is being moved: such a program gets a rule with `action = "tcp"`.
 //!
 //! # Who is told of what
 //!
@@ -42,6 +57,8 @@
 #![deny(unsafe_code)]
 
 mod abi;
+mod capture;
+mod course;
 mod descriptor;
 mod ending;
 mod epoll;

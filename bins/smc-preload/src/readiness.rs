@@ -10,6 +10,7 @@ use softrdma_smc::arena::{Arena, Connection};
 use softrdma_smc::ring::{Rings, state};
 
 use crate::abi::kernel;
+use crate::course;
 use crate::epoll::Epoll;
 use crate::socket::{Socket, Tidied, flag};
 use crate::transfer;
@@ -69,6 +70,7 @@ fn reading_events(socket: &Socket, connection: &Connection, rings: &Rings<'_>, f
     let has_peer_ended = peer & (state::SENDING_DONE | state::CLOSED | state::ABORTED) != 0
         || socket.has_flag(flag::TCP_ENDED | flag::TCP_RESET | flag::HUNG_UP | flag::RECEIVING_SHUT);
     if has_peer_ended {
+        course::look(socket, rings);
         events |= READABLE | EPOLLRDHUP as u32;
         if socket.has_flag(flag::SENDING_SHUT) || peer & state::ABORTED != 0 {
             events |= EPOLLHUP as u32;
@@ -98,7 +100,7 @@ pub(crate) fn register(connection: &Connection, socket: &Arc<Socket>) {
     let arena = connection.arena();
     let known = {
         let mut all = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|known| Arc::strong_count(&known.arena) > 1);
+        retain_there(&mut all);
         let found = all.iter().find(|known| Arc::ptr_eq(&known.arena, arena)).cloned();
         found.unwrap_or_else(|| {
             let new = Arc::new(Known { arena: arena.clone(), sockets: Mutex::default() });
@@ -113,6 +115,16 @@ pub(crate) fn register(connection: &Connection, socket: &Arc<Socket>) {
         sockets.resize_with(index + 1, Weak::new);
     }
     sockets[index] = Arc::downgrade(socket);
+}
+
+/// Arenas that nobody else has any more are let go.
+pub(crate) fn forget_gone_arenas() {
+    retain_there(&mut KNOWN.write().unwrap_or_else(PoisonError::into_inner));
+}
+
+fn retain_there(all: &mut Vec<Arc<Known>>) {
+    all.retain(|known| Arc::strong_count(&known.arena) > 1);
+    COUNT.store(all.len(), Ordering::Release);
 }
 
 /// Whether anything may have happened to any connection.

@@ -10,8 +10,11 @@ use softrdma_smc::arena::{Connection, WAITERS};
 use softrdma_smc::names::Announcement;
 use softrdma_smc::ring::{Progress, Rings, state};
 use softrdma_smc::statistics;
+use softrdma_smc::wire::clc::DeclineReason;
 
 use crate::abi::kernel;
+use crate::capture::Captured;
+use crate::course::{self, Course};
 use crate::epoll::{Epoll, Registration};
 use crate::fork;
 use crate::lock::Lock;
@@ -91,6 +94,8 @@ pub(crate) mod flag {
     pub(crate) const GOODBYE_SAID: u64 = 2048;
     /// The program wants its small segments sent at once, as far as it knows.
     pub(crate) const NO_DELAY: u64 = 256;
+    /// It was counted why the connection stays TCP.
+    pub(crate) const FALLBACK_TOLD: u64 = 8192;
     /// The program holds its segments back, as far as it knows.
     pub(crate) const CORKED: u64 = 512;
 }
@@ -129,6 +134,12 @@ pub(crate) struct Socket {
     /// That a process listens at its port, and has SMC: it holds as long as the listener does, or a connection accepted there.
     announcement: OnceLock<Arc<Announcement>>,
     tried_to_announce_at: Mutex<Option<Instant>>,
+    /// How far it has come, as the tools see it.
+    pub(crate) course: Course,
+    /// It is written down.
+    pub(crate) captured: OnceLock<Arc<Captured>>,
+    /// Why it stays TCP, if it was decided before it was connected; 0 if not.
+    pub(crate) plain_because: AtomicU32,
     /// Without rings it is not used.
     is_required: AtomicBool,
     /// How often the program was refused room, or was told that there is none.
@@ -186,6 +197,9 @@ impl Socket {
             entry: OnceLock::new(),
             announcement: OnceLock::new(),
             tried_to_announce_at: Mutex::default(),
+            course: Course::default(),
+            captured: OnceLock::new(),
+            plain_because: AtomicU32::new(0),
             is_required: AtomicBool::new(false),
             refusals: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
@@ -274,6 +288,11 @@ impl Socket {
 
     pub(crate) fn role(&self) -> Role {
         if self.role.load(Ordering::Acquire) == Role::Connector as u8 { Role::Connector } else { Role::Acceptor }
+    }
+
+    /// Whether it was ever connected.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.role.load(Ordering::Acquire) != 0
     }
 
     /// Decides that its bytes go over TCP for good, if nothing else is decided yet: whether they do.
@@ -409,6 +428,7 @@ impl Socket {
             // Some thread may be asleep in the kernel already, which nobody could be told of.
             connection.fall_asleep();
             show::take_room(connection);
+            course::begin(self);
         }
         self.tell_waiter();
         self.remember_options();
@@ -504,7 +524,7 @@ impl Socket {
         }
         let others = self.words()[word::READERS].fetch_add(1, Ordering::SeqCst);
         let receiving = TcpReceiving(self);
-        let is_alone = others == 0 || self.stay_plain();
+        let is_alone = others == 0 || upgrade::leave_to_tcp(self, DeclineReason::SEVERAL_READERS);
         (self.mode() < Mode::Prepared && is_alone || self.is_plain()).then_some(receiving)
     }
 
@@ -656,6 +676,9 @@ impl Socket {
                 rings.say(state::ABORTED | state::CLOSED);
             }
             self.notify();
+            if let Some((_, rings)) = self.rings() {
+                course::look(self, &rings);
+            }
         }
         Errno::CONNRESET
     }
@@ -666,6 +689,9 @@ impl Socket {
         let mut descriptors = self.descriptors();
         descriptors.retain(|known| *known != fd);
         let is_last = descriptors.is_empty();
+        if let Some(&other) = descriptors.first() {
+            self.show(|entry| entry.set_descriptor(other));
+        }
         drop(descriptors);
         if !is_last {
             return;
@@ -704,6 +730,7 @@ impl Socket {
         let is_read = is_tcp_read && rings.readable() == Ok(0) && !self.has_flag(flag::ABRUPT);
         // RFC 9293 §3.10.4: who closes with data unread says so.
         rings.say(state::CLOSED | if is_read { state::SENDING_DONE } else { state::ABORTED });
+        course::close(self, &rings, is_read);
         self.has_switched() && connection.notify()
     }
 
@@ -719,6 +746,9 @@ impl Drop for Socket {
         if is_last {
             // Somebody was still using it when it was closed. The end of TCP wakes the peer.
             self.say_goodbye();
+            if self.mode() == Mode::Undecided {
+                show::fall_back(self, DeclineReason::SHORT, false);
+            }
         }
         let was_last = self.words.leave();
         if let Some(connection) = self.connection.take() {

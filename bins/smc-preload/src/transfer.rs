@@ -9,8 +9,12 @@ use libc::{MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUN
 use rustix::io::Errno;
 use softrdma_smc::ring::{Rings, state};
 use softrdma_smc::shared_memory::{Source, Target};
+use softrdma_smc::wire::clc::DeclineReason;
 
 use crate::abi::kernel;
+use crate::capture;
+use crate::course;
+use crate::show;
 use crate::socket::{Mode, Socket, flag};
 use crate::upgrade;
 use crate::wait::{self, Waiting};
@@ -47,7 +51,11 @@ fn is_kernels_own(fd: RawFd, flags: c_int) -> bool {
 
 /// What is not counted: urgent bytes are no part of the stream's count, and notices of bytes that were not copied are the kernel's.
 fn send_aside(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int) -> Result<usize, Errno> {
-    if is_kernels_own(fd, flags) && !socket.stay_plain() {
+    if flags & MSG_OOB != 0 {
+        show::count_urgent();
+    }
+    let reason = if flags & MSG_OOB != 0 { DeclineReason::URGENT_DATA } else { DeclineReason::ZERO_COPY };
+    if is_kernels_own(fd, flags) && !upgrade::leave_to_tcp(socket, reason) {
         // Without zero copy the same bytes can be sent again with it left out, which this error asks for.
         return Err(if flags & MSG_OOB != 0 { Errno::OPNOTSUPP } else { Errno::NOBUFS });
     }
@@ -66,6 +74,7 @@ fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int
             Ok(false) => return Ok(total),
             Err(_) if sent > 0 => return Ok(sent),
             Err(error) => {
+                course::look(socket, &rings);
                 if error == Errno::PIPE && flags & MSG_NOSIGNAL == 0 {
                     kernel::raise_broken_pipe();
                 }
@@ -74,6 +83,9 @@ fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int
         }
         let lock = socket.lock_sending();
         let taken = rings.send(parts, sent).map_err(|_| socket.punish());
+        if capture::is_on() {
+            capture::sent(socket, &rings, *taken.as_ref().unwrap_or(&0));
+        }
         drop(lock);
         let taken = taken?;
         sent += taken;
@@ -82,6 +94,7 @@ fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int
         socket.show(|entry| {
             if taken > 0 {
                 entry.sent(taken as u64);
+                entry.set_sending(rings.sending());
             } else {
                 entry.ring_was_full();
             }
@@ -241,6 +254,7 @@ fn receive_from_ring(
             return Ok(received);
         }
         if let Some(end) = end(socket, &rings) {
+            course::look(socket, &rings);
             return if received > 0 { Ok(received) } else { end.tell(socket) };
         }
         if flags & MSG_DONTWAIT != 0 || socket.has_flag(flag::NONBLOCKING) {
@@ -278,6 +292,7 @@ fn take(
     }
     let skip = skip + over_tcp;
     let wanted = parts.iter().map(Target::length).sum::<usize>() - skip;
+    let about_to = if capture::is_on() && !is_peek { capture::about_to_receive(socket, rings, wanted) } else { None };
     let taken = if is_peek && flags & MSG_TRUNC != 0 {
         rings.readable().map(|there| (there.min(wanted), false))
     } else if is_peek {
@@ -287,13 +302,19 @@ fn take(
     } else {
         rings.receive(parts, skip)
     };
+    if let (Some(bytes), Ok((length, _))) = (about_to, taken.as_ref()) {
+        capture::received(socket, rings, &bytes, *length);
+    }
     drop(lock);
     let (taken, must_notify) = taken.map_err(|_| socket.punish())?;
     if must_notify {
         socket.notify();
     }
     if taken > 0 && !is_peek {
-        socket.show(|entry| entry.received(taken as u64));
+        socket.show(|entry| {
+            entry.received(taken as u64);
+            entry.set_consumed(rings.consumed());
+        });
     }
     Ok(over_tcp + taken)
 }

@@ -4,19 +4,20 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use softrdma_smc::arena::{Connection, Geometry};
-use softrdma_smc::exchange::{Fork, Host, OfferError, Service, Settings};
+use softrdma_smc::exchange::{Direction, Fork, Host, OfferError, Service, Settings};
 use softrdma_smc::names::{Announcement, Rendezvous, Tuple};
 use softrdma_smc::policy::{Action, Policy, Query};
-use softrdma_smc::statistics;
 use softrdma_smc::wire::Gid;
 use softrdma_smc::wire::clc::DeclineReason;
 
 use crate::abi::kernel;
+use crate::capture;
 use crate::descriptor;
 use crate::readiness;
 use crate::show;
@@ -61,12 +62,19 @@ impl Host for Sockets {
         descriptor::look_up_nonblocking(&socket);
         readiness::register(&connection, &socket);
         let link = show::link(&connection, peer);
+        let gid = upgrades().and_then(|upgrades| upgrades.service.gid());
+        show::list_arena(connection.arena(), gid.unwrap_or(Gid(0)), peer);
+        if capture::is_on()
+            && let Some((local, peer)) = socket.descriptor().and_then(kernel::ends)
+        {
+            capture::attach(&socket, Tuple { local, peer });
+        }
         let is_prepared = socket.prepare(connection);
-        if let Some(gid) = upgrades().and_then(|upgrades| upgrades.service.gid()) {
+        if let Some(gid) = gid {
             show::set_gid(gid);
         }
         if is_prepared {
-            socket.show(|entry| entry.accelerate(statistics::Mode::SmcD, &link));
+            show::accelerate(&socket, &link);
         }
         is_prepared
     }
@@ -86,6 +94,17 @@ impl Host for Sockets {
         let socket = self.all().remove(&key);
         if let Some(socket) = socket.as_ref().and_then(Weak::upgrade) {
             fall_back(&socket, reason, by_peer);
+        }
+    }
+
+    fn part(&self) {
+        readiness::forget_gone_arenas();
+        show::forget_gone_arenas();
+    }
+
+    fn observe(&self, tuple: Tuple, direction: Direction, message: &[u8]) {
+        if capture::is_on() {
+            capture::observe(tuple, direction, message);
         }
     }
 }
@@ -109,7 +128,10 @@ pub(crate) fn begin() {
         let geometry = Geometry { capacity: CAPACITY, ring_bytes: policy.ring_bytes.get() };
         let host = Arc::new(Sockets::default());
         let service = Service::start(Settings { rendezvous, geometry, ..Settings::default() }, host.clone());
-        show::begin(&program, policy.max_ring_memory);
+        show::begin(&program, policy.max_ring_memory, policy.verbose);
+        if let Some(path) = &policy.capture {
+            capture::begin(path.to_string_lossy().into_owned());
+        }
         Some(Upgrades { policy, program, service, host })
     });
 }
@@ -151,7 +173,6 @@ pub(crate) fn withdraw(socket: &Socket) {
 
 /// A connection has begun.
 pub(crate) fn begin_connection(socket: &Arc<Socket>, fd: RawFd) {
-    show::open(socket, fd);
     if socket.is_required() || upgrades().is_some_and(|upgrades| upgrades.policy.upgrade_after == 0) {
         attempt(socket, fd, 0);
     }
@@ -223,6 +244,16 @@ fn fall_back(socket: &Arc<Socket>, reason: DeclineReason, by_peer: bool) {
     }
 }
 
+/// It stays TCP because of something that the program does, if nothing else is decided yet: whether it does.
+pub(crate) fn leave_to_tcp(socket: &Socket, reason: DeclineReason) -> bool {
+    let is_plain = socket.stay_plain();
+    if is_plain {
+        let _ = socket.plain_because.compare_exchange(0, reason.0, Ordering::AcqRel, Ordering::Relaxed);
+        show::fall_back(socket, reason, false);
+    }
+    is_plain
+}
+
 /// Waits until a connection that must have rings has them.
 #[cold]
 pub(crate) fn wait_for_rings(socket: &Arc<Socket>, fd: RawFd) -> Result<(), Errno> {
@@ -251,11 +282,13 @@ thread_local! {
 struct Forking {
     service: Fork<'static>,
     sockets: MutexGuard<'static, HashMap<u64, Weak<Socket>>>,
+    page: show::Forking,
 }
 
 pub(crate) fn before_fork() {
     if let Some(upgrades) = upgrades() {
-        let forking = Forking { service: upgrades.service.before_fork(), sockets: upgrades.host.all() };
+        let (service, sockets) = (upgrades.service.before_fork(), upgrades.host.all());
+        let forking = Forking { service, sockets, page: show::before_fork() };
         FORK.with(|fork| *fork.borrow_mut() = Some(forking));
     }
 }
@@ -271,6 +304,7 @@ pub(crate) fn after_fork_in_child() {
         fork.service.after_fork_in_child();
         // What was under way is under way in the parent.
         fork.sockets.clear();
+        show::begin_anew(fork.page);
     }
-    show::begin_anew();
+    capture::begin_anew();
 }

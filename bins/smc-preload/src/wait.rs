@@ -24,7 +24,9 @@ pub(crate) enum Waiting {
 ///
 /// A call that `has_begun` to move bytes returns with them when a signal comes, even one after which calls go on.
 pub(crate) fn wait(socket: &Socket, fd: RawFd, waiting: Waiting, has_begun: bool) -> Result<(), Errno> {
-    if socket.spin.until(|| is_over(socket, waiting), |_| false) {
+    let has_paid = socket.spin.until(|| is_over(socket, waiting), |_| false);
+    socket.show(|entry| entry.spun(has_paid));
+    if has_paid {
         return Ok(());
     }
     let Some((connection, _)) = socket.rings() else {

@@ -2,6 +2,7 @@
 
 mod listener;
 mod machine;
+mod process;
 
 use std::process::ExitCode;
 
@@ -17,13 +18,18 @@ Examples:
     smc_chk -C 127.0.0.1:6379
     smc_chk -C localhost -p 6379
     smc_chk -C ::1 -p 6379
+  Is that process served, and if not, why?
+    smc_chk 4711
 
-Exit status: 0 if all that is needed is there, and if the service has SMC; 1 if not; 2 for a wrong command line.";
+Exit status: 0 if all that is needed is there, and if the service or process has SMC; 1 if not; 2 for a wrong command line.";
 
-/// Says whether SMC works here, and whether a service has it.
+/// Says whether SMC works here, and whether a service or a process has it.
 #[derive(Args, Debug)]
 #[command(disable_version_flag = true)]
 pub(crate) struct CheckArguments {
+    /// A process that runs.
+    #[arg(value_name = "PID", conflicts_with = "connect")]
+    process: Option<u32>,
     /// The service: HOST:PORT, or HOST with -p.
     #[arg(short = 'C', long, value_name = "HOST")]
     connect: Option<String>,
@@ -66,15 +72,17 @@ impl Finding {
 }
 
 pub(crate) fn run(arguments: &CheckArguments) -> ExitCode {
-    let findings = match &arguments.connect {
-        None => machine::look(),
-        Some(host) => match listener::look(host, arguments.port, arguments.ipv6) {
-            Ok(findings) => findings,
-            Err(problem) => {
-                eprintln!("smc_chk: {problem}");
-                return ExitCode::from(2);
-            }
-        },
+    let looked = match (&arguments.connect, arguments.process) {
+        (None, None) => Ok(machine::look()),
+        (None, Some(id)) => process::look(id),
+        (Some(host), _) => listener::look(host, arguments.port, arguments.ipv6),
+    };
+    let findings = match looked {
+        Ok(findings) => findings,
+        Err(problem) => {
+            eprintln!("smc_chk: {problem}");
+            return ExitCode::from(2);
+        }
     };
     for finding in &findings {
         match arguments.json {

@@ -22,11 +22,16 @@ Examples:
     smc_run redis-benchmark -p 6379
   With a policy of its own, for all that the program starts too:
     smc_run --policy smc-policy.toml nginx
+  Everything that goes through memory in a file for tshark or Wireshark:
+    smc_run --capture redis.pcap redis-server --port 6379
 
 Which connections are moved, and when, a policy says: /etc/softrdma/smc-policy.toml, --policy, or one variable for \
 each of its settings, such as SOFTRDMA_SMC_UPGRADE_AFTER. Programs that the library cannot serve are started as they are: \
 -v says so.
 Exit status: the program's; 127 if it is not found, 126 if it cannot be run, 125 if there is no library.";
+
+/// How the library learns where to write.
+const CAPTURE_VARIABLE: &str = "SOFTRDMA_SMC_CAPTURE";
 
 const OWN_FAILURE: u8 = 125;
 const NOT_RUNNABLE: u8 = 126;
@@ -44,6 +49,10 @@ pub struct LaunchArguments {
     /// The file that says which connections are moved.
     #[arg(long, value_name = "FILE")]
     pub policy: Option<PathBuf>,
+    /// Writes what goes through memory to a pcap file, for debugging: %p in its name is the process's number. What is in
+    /// the file is replaced.
+    #[arg(long, value_name = "FILE")]
+    pub capture: Option<PathBuf>,
     /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_names = ["PROGRAM", "ARGUMENT"])]
     pub program: Vec<OsString>,
@@ -102,6 +111,15 @@ fn set_variables(command: &mut Command, arguments: &LaunchArguments) -> Result<(
             Some(whole.into_os_string())
         }
     };
+    if let Some(path) = &arguments.capture {
+        let whole = std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        match std::fs::remove_file(&whole) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(format!("cannot replace {}: {error}", whole.display()));
+            }
+            _ => command.env(CAPTURE_VARIABLE, whole),
+        };
+    }
     let variable = |name: &str| match name {
         FILE_VARIABLE => file.as_deref().map(OsStr::to_string_lossy).map(Into::into),
         _ => env::var(name).ok(),

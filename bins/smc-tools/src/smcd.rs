@@ -132,7 +132,8 @@ pub(crate) fn selection(words: &[String]) -> Result<Option<&str>, String> {
 }
 
 fn linkgroups(arguments: &SmcdArguments, selected: Option<&str>) -> ExitCode {
-    let observation = observe::look("smcd", &arguments.selection);
+    let mut observation = observe::look("smcd", &arguments.selection);
+    observation.look_at_all();
     let wanted = selected.map(|text| text.trim_start_matches("0x").to_ascii_lowercase());
     if !arguments.json {
         output::line(
@@ -146,17 +147,21 @@ fn linkgroups(arguments: &SmcdArguments, selected: Option<&str>) -> ExitCode {
             continue;
         }
         match arguments.json {
-            true => output::line(json_of_arena(process, arena)),
-            false => output::line(line_of_arena(&id, process, arena)),
+            true => output::line(json_of_arena(process, arena, observation.with_gid(arena.peer_gid))),
+            false => output::line(line_of_arena(&id, process, arena, observation.with_gid(arena.peer_gid))),
         }
     }
     observation.exit_code()
 }
 
 /// There is neither a VLAN nor a physical network.
-fn line_of_arena(id: &str, process: &Process, arena: &Arena) -> String {
+fn line_of_arena(id: &str, process: &Process, arena: &Arena, peer: Option<&Process>) -> String {
     let role = if arena.role == Role::Client { "CLNT" } else { "SERV" };
-    let peer = if arena.peer_process == 0 { String::new() } else { format!(" with {}", arena.peer_process) };
+    let peer = match (peer, arena.peer_process) {
+        (Some(peer), _) => format!(" with {}/{}", peer.id, peer.snapshot.program),
+        (None, 0) => String::new(),
+        (None, id) => format!(" with {id}"),
+    };
     format!(
         "{id} {role:<7} {:<4} {:<6} {:<16} {:<8} {:<9} {:016x} {:016x} {}/{}{peer}",
         0,
@@ -171,11 +176,16 @@ fn line_of_arena(id: &str, process: &Process, arena: &Arena) -> String {
     )
 }
 
-fn json_of_arena(process: &Process, arena: &Arena) -> Value {
+fn json_of_arena(process: &Process, arena: &Arena, peer: Option<&Process>) -> Value {
     let mut line = json!(arena);
     if let Value::Object(fields) = &mut line {
         fields.insert("process".to_owned(), process.id.into());
         fields.insert("program".to_owned(), process.snapshot.program.clone().into());
+        // It cannot be seen, or has said nothing yet: 0, as the page has it.
+        if let Some(peer) = peer {
+            fields.insert("peer_process".to_owned(), peer.id.into());
+            fields.insert("peer_program".to_owned(), peer.snapshot.program.clone().into());
+        }
     }
     line
 }

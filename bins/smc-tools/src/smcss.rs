@@ -65,7 +65,10 @@ pub(crate) struct SmcssArguments {
 }
 
 pub(crate) fn run(arguments: &SmcssArguments) -> ExitCode {
-    let observation = observe::look("smcss", &arguments.selection);
+    let mut observation = observe::look("smcss", &arguments.selection);
+    if arguments.debug || arguments.json {
+        observation.join_ends();
+    }
     if !arguments.json {
         output::line(header(arguments));
     }
@@ -116,6 +119,10 @@ fn line(arguments: &SmcssArguments, process: &Process, socket: &Socket) -> Strin
     let (width, mode) = (ADDRESS_COLUMNS, mode(socket));
     let mut text = format!("{:<14} {:05} {:07} ", socket.state.name(), socket.user, socket.inode);
     let _ = write!(text, "{:<width$} {:<width$} ", address(socket.local), address(socket.peer));
+    if socket.state == State::Listen {
+        // What is not connected has nothing of all that.
+        return with_process(text, arguments, process);
+    }
     let _ = write!(text, "{:04x} {mode:<5}", socket.interface);
     if arguments.debug {
         text += &debug(socket);
@@ -127,6 +134,10 @@ fn line(arguments: &SmcssArguments, process: &Process, socket: &Socket) -> Strin
     if arguments.smcr {
         let _ = write!(text, " {} {:016x} {:016x}", role(socket), socket.arena, socket.peer_gid);
     }
+    with_process(text, arguments, process)
+}
+
+fn with_process(mut text: String, arguments: &SmcssArguments, process: &Process) -> String {
     if arguments.processes {
         let _ = write!(text, " {}/{}", process.id, process.snapshot.program);
     }

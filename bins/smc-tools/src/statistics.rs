@@ -49,10 +49,8 @@ fn connections(totals: &Totals, with_details: bool) -> String {
     let _ = writeln!(text, "  {:<32}{average:>14.1}", "Avg requests per SMC conn");
     let roles = both(Counter::FallbacksAsClient, Counter::FallbacksAsServer);
     amount(&mut text, "TCP fallback", fallbacks, &roles);
-    if with_details {
-        for (reason, count) in totals.fallbacks() {
-            let _ = writeln!(text, "    {}", fallback(reason, count));
-        }
+    for (reason, count) in totals.fallbacks() {
+        let _ = writeln!(text, "    {}", fallback(reason, count));
     }
     text
 }
@@ -97,7 +95,6 @@ fn details(text: &mut String, totals: &Totals) {
     let get = |counter| totals.get(counter);
     *text += "\nWaking\n";
     amount(text, "Peers woken", get(Counter::DoorbellsRung), "");
-    amount(text, "Wake-ups received", get(Counter::DoorbellsReceived), "");
     let vain = format!(" (in vain {})", get(Counter::SpinsVain));
     amount(text, "Sleeps saved by spinning", get(Counter::SpinsPaid), &vain);
     *text += "\nMemory\n";

@@ -149,7 +149,7 @@ fn sockets_have_the_columns_of_smcss() {
     let expected = [
         "ACTIVE         01000 0007001 127.0.0.1:7001          2001:db8:1234:5678::1.. 0000 SMCD",
         "ACTIVE         01000 0007003 127.0.0.1:7003          2001:db8:1234:5678::1.. 0000 TCP",
-        "LISTEN         01000 0007004 127.0.0.1:7004                                  0000 TCP",
+        "LISTEN         01000 0007004 127.0.0.1:7004",
         "PEERCLW1       01000 0007002 127.0.0.1:7002          2001:db8:1234:5678::1.. 0000 TCP 0x05000000/0x03030001",
     ];
     assert_eq!(lines, expected.map(str::to_owned).into());

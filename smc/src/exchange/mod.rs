@@ -116,6 +116,9 @@ pub trait Host: Send + Sync {
         None
     }
 
+    /// An arena has gone out of use: its other process has ended, or does not know it any more.
+    fn part(&self) {}
+
     /// A CLC message of the connection with ends `tuple` was sent or received; for those who want to see them.
     fn observe(&self, tuple: Tuple, direction: Direction, message: &[u8]) {
         let _ = (tuple, direction, message);

@@ -264,6 +264,8 @@ impl Worker {
             Some(Entry::Channel { link, process }) => {
                 self.poller.remove(&link);
                 self.peers.forget(process, id);
+                drop(link);
+                self.host.part();
             }
             None => {}
         }

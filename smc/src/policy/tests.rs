@@ -224,3 +224,16 @@ proptest! {
         prop_assert_eq!(ports.contains(port), (first..=last).contains(&port));
     }
 }
+
+#[test]
+fn a_capture_can_be_found_from_everywhere() {
+    let with = |path: &'static str| {
+        let mut policy = Policy::default();
+        let set = policy.override_from(|name| (name == "SOFTRDMA_SMC_CAPTURE").then(|| path.to_owned()));
+        set.map(|()| policy.capture)
+    };
+    assert_eq!(with("/tmp/smc-%p.pcap").unwrap(), Some("/tmp/smc-%p.pcap".into()));
+    assert_eq!(with("").unwrap(), None);
+    assert!(matches!(with("smc.pcap"), Err(PolicyError::Capture)));
+    assert_eq!(Policy::parse("capture = \"/tmp/smc.pcap\"").unwrap().capture, Some("/tmp/smc.pcap".into()));
+}

@@ -201,6 +201,14 @@ impl Entry {
         self.set_cursors(entry::RECEIVING, cursors);
     }
 
+    /// As [`Self::set_receiving`], where only our own part of it is known.
+    #[inline]
+    pub fn set_consumed(&self, consumed: u64) {
+        if let Some((region, at)) = self.place() {
+            region.word(at + entry::RECEIVING + entry::CONSUMED).store(consumed, Ordering::Relaxed);
+        }
+    }
+
     /// A call that wanted to send found the ring full.
     pub fn ring_was_full(&self) {
         self.count(Counter::RingFull);

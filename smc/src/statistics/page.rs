@@ -11,7 +11,7 @@ use super::{Counter, NAME, Role, sequence};
 use crate::shared_memory::Region;
 
 /// How deep children of children (without `exec` between) have pages. Deeper ones write nothing.
-const GENERATIONS: usize = 16;
+pub(super) const GENERATIONS: usize = 16;
 
 /// A key of the table of reasons that is in use.
 const KEY_IN_USE: u64 = 1 << 63;
@@ -21,10 +21,10 @@ const KEY_IN_USE: u64 = 1 << 63;
 pub struct Page {
     /// The memory of this process, behind that of its parent, its parent's parent ... as far as it was forked with
     /// them.
-    regions: [OnceLock<Region>; GENERATIONS],
-    generation: AtomicUsize,
-    entries: Slots,
-    arenas: Slots,
+    pub(super) regions: [OnceLock<Region>; GENERATIONS],
+    pub(super) generation: AtomicUsize,
+    pub(super) entries: Slots,
+    pub(super) arenas: Slots,
 }
 
 impl Page {
@@ -45,38 +45,6 @@ impl Page {
         };
         page.regions[0].get_or_init(|| region);
         Ok((Arc::new(page), memory))
-    }
-
-    /// To be called in a child of `fork` before it does anything else, while it has one thread: what it writes goes
-    /// to a page of its own from now on. Entries and arenas it has inherited are listed there too, their counts from
-    /// zero. The descriptor replaces the one of [`Page::create`]. If it fails (no descriptor is left), nothing is
-    /// written any more.
-    pub fn renew_in_child(&self) -> io::Result<OwnedFd> {
-        let before = self.region();
-        // Not the parent's memory, whatever happens below.
-        let generation = self.generation.swap(GENERATIONS, Ordering::Relaxed);
-        let before = before.ok_or(io::ErrorKind::Unsupported)?;
-        let place = self.regions.get(generation + 1).ok_or(io::ErrorKind::QuotaExceeded)?;
-        let (region, memory) = Region::create(NAME, LENGTH)?;
-        copy_words(before, &region, head::GID, head::COUNTER);
-        for counter in Counter::ALL.iter().filter(|counter| counter.is_gauge()) {
-            let at = head::COUNTER + *counter as usize * 8;
-            copy_words(before, &region, at, at + 8);
-        }
-        for index in self.arenas.taken() {
-            copy_words(before, &region, arena_at(index) + arena::STATE, arena_at(index + 1));
-            used(&region, head::ARENAS_USED, index);
-        }
-        for index in self.entries.taken() {
-            let at = entry_at(index);
-            copy_words(before, &region, at + entry::STATE, at + entry::SENDING + entry::COUNT);
-            copy_words(before, &region, at + entry::FLAGS, at + entry::RECEIVING + entry::COUNT);
-            used(&region, head::ENTRIES_USED, index);
-        }
-        introduce(&region);
-        place.get_or_init(|| region);
-        self.generation.store(generation + 1, Ordering::Release);
-        Ok(memory)
     }
 
     /// What is rare enough to be counted by atomic additions.
@@ -131,7 +99,7 @@ fn take(slots: &Slots, region: &Region, used_word: usize) -> Option<usize> {
     Some(index)
 }
 
-fn used(region: &Region, used_word: usize, index: usize) {
+pub(super) fn used(region: &Region, used_word: usize, index: usize) {
     let word = region.word(used_word);
     if word.load(Ordering::Relaxed) <= index as u64 {
         word.fetch_max(index as u64 + 1, Ordering::Release);
@@ -139,27 +107,23 @@ fn used(region: &Region, used_word: usize, index: usize) {
 }
 
 /// Writes what readers check, the magic last.
-fn introduce(region: &Region) {
+pub(super) fn introduce(region: &Region) {
     region.word(head::VERSION).store(VERSION, Ordering::Relaxed);
     let process = rustix::process::getpid().as_raw_nonzero().get();
     region.word(head::PROCESS).store(u64::from(process.unsigned_abs()), Ordering::Relaxed);
     region.word(head::MAGIC).store(MAGIC, Ordering::Release);
 }
 
-/// The words from `start` to before `end`, as far as there is anything in them: a zero takes no memory.
-fn copy_words(from: &Region, to: &Region, start: usize, end: usize) {
-    for at in (start..end).step_by(8) {
-        let word = from.word(at).load(Ordering::Relaxed);
-        if word != 0 {
-            to.word(at).store(word, Ordering::Relaxed);
-        }
-    }
-}
-
 /// The counters of a page. In a child without a page they count nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Counters<'page> {
     region: Option<&'page Region>,
+}
+
+impl<'page> Counters<'page> {
+    pub(super) const fn of(region: &'page Region) -> Self {
+        Self { region: Some(region) }
+    }
 }
 
 impl Counters<'_> {
@@ -187,14 +151,19 @@ impl Counters<'_> {
 
     /// A connection that stays TCP: because of `code` (as on the wire), which `by_peer` says who said.
     pub fn fall_back(self, role: Role, code: u32, by_peer: bool) {
-        let Some(region) = self.region else { return };
         self.count(match role {
             Role::Client => Counter::FallbacksAsClient,
             Role::Server => Counter::FallbacksAsServer,
         });
+        self.add_fallbacks(role, code, by_peer, 1);
+    }
+
+    /// The same so often, without the sum of all.
+    pub(super) fn add_fallbacks(self, role: Role, code: u32, by_peer: bool, count: u64) {
+        let Some(region) = self.region else { return };
         let key = KEY_IN_USE | u64::from(by_peer) << 33 | role.code() << 32 | u64::from(code);
         let place = (0..FALLBACKS).map(|index| head::FALLBACK + index * 16).find(|at| is_for(region.word(*at), key));
-        self.add_at(place.map_or(head::OTHER_FALLBACKS, |at| at + 8), 1);
+        self.add_at(place.map_or(head::OTHER_FALLBACKS, |at| at + 8), count);
     }
 
     /// A message of a class of sizes that is counted for itself: the caller has looked that there is one.
@@ -206,7 +175,7 @@ impl Counters<'_> {
         self.add_at(size_at(head::RING_SIZES, is_received, layout::size_class(bytes.into())), 1);
     }
 
-    fn add_at(self, at: usize, amount: u64) {
+    pub(super) fn add_at(self, at: usize, amount: u64) {
         if let Some(region) = self.region {
             region.word(at).fetch_add(amount, Ordering::Relaxed);
         }

@@ -212,7 +212,7 @@ fn a_child_writes_a_page_of_its_own_in_which_its_inheritance_is_listed() {
     page.counters().count(Counter::ConnectionsSeen);
     let before = read(&parents);
 
-    let childs = page.renew_in_child().unwrap();
+    let childs = page.renew_in_child(&page.inheritance()).unwrap();
     entry.sent(11);
     let later = page.open_entry(&socket(6)).unwrap();
     later.sent(1);
@@ -232,12 +232,63 @@ fn a_child_writes_a_page_of_its_own_in_which_its_inheritance_is_listed() {
 }
 
 #[test]
+fn what_a_parent_closes_at_once_is_its_childs_still() {
+    let (page, _parents) = Page::create("postgres").unwrap();
+    let accepted = page.open_entry(&socket(5)).unwrap();
+    let inherited = page.inheritance();
+    // The parent is first: it closes its end, and something else gets the place, before the child has run.
+    drop(accepted);
+    let next = page.open_entry(&socket(6)).unwrap();
+    let child = read(&page.renew_in_child(&inherited).unwrap());
+    assert_eq!(child.sockets.iter().map(|socket| socket.descriptor).collect::<Vec<_>>(), [5]);
+    drop(next);
+}
+
+#[test]
+fn a_child_that_ends_leaves_its_counts_to_its_parent() {
+    let (page, parents) = Page::create("postgres").unwrap();
+    page.counters().set(Counter::RingMemory, 7);
+    page.counters().fall_back(Role::Server, 1, false);
+    let childs = page.renew_in_child(&page.inheritance()).unwrap();
+    let (closed, open) = (page.open_entry(&socket(5)).unwrap(), page.open_entry(&socket(6)).unwrap());
+    for entry in [&closed, &open] {
+        entry.accelerate(Mode::SmcD, &LINK);
+        entry.sent(100);
+        entry.received(20_000);
+    }
+    drop(closed);
+    page.counters().fall_back(Role::Server, 1, false);
+    page.counters().set(Counter::RingMemory, 9);
+    let child = read(&childs);
+    page.end();
+    open.sent(1);
+    page.end();
+    assert_eq!(read(&childs).process, 0, "nobody finds it any more");
+    let parent = read(&parents);
+    assert_eq!(parent.counters.get(Counter::SentBytes), 200);
+    assert_eq!(parent.counters.get(Counter::ReceivedMessages), 2);
+    assert_eq!(parent.counters.get(Counter::RingMemory), 7);
+    assert_eq!(parent.counters.get(Counter::FallbacksAsServer), 2);
+    assert_eq!(parent.fallbacks, [Fallback { role: Role::Server, code: 1, by_peer: false, count: 2 }]);
+    assert_eq!((parent.sent, parent.received), (child.sent, child.received));
+}
+
+#[test]
+fn a_process_without_a_parents_page_keeps_its_own_at_its_end() {
+    let (page, memory) = Page::create("redis-server").unwrap();
+    page.counters().count(Counter::ConnectionsSeen);
+    page.end();
+    assert_eq!(read(&memory).counters.get(Counter::ConnectionsSeen), 1);
+    assert_ne!(read(&memory).process, 0);
+}
+
+#[test]
 fn deeper_than_pages_go_nothing_is_written() {
     let (page, _memory) = Page::create("test").unwrap();
     let entry = page.open_entry(&socket(5)).unwrap();
     let mut memories = Vec::new();
     let error = loop {
-        match page.renew_in_child() {
+        match page.renew_in_child(&page.inheritance()) {
             Ok(memory) => memories.push(memory),
             Err(error) => break error,
         }
@@ -246,7 +297,7 @@ fn deeper_than_pages_go_nothing_is_written() {
     entry.sent(5);
     page.counters().fall_back(Role::Client, 1, false);
     assert!(page.open_entry(&socket(6)).is_none(), "nobody would see it");
-    assert!(page.renew_in_child().is_err());
+    assert!(page.renew_in_child(&page.inheritance()).is_err());
     for memory in &memories {
         let snapshot = read(memory);
         assert_eq!(snapshot.counters.get(Counter::SentBytes), 0);
@@ -420,4 +471,25 @@ fn the_page_of_another_process_is_found_and_its_gaps_are_filled() {
     assert_eq!(connected.peer, listener);
     assert!(connected.local.is_some() && connected.inode != 0 && connected.inode != listening.inode);
     assert!(process(child.id()).unwrap().is_none(), "gone with its process");
+}
+
+#[test]
+fn every_state_of_a_connection_is_shown_as_itself() {
+    use crate::connection;
+    let states = [
+        (connection::State::Init, "INIT"),
+        (connection::State::Active, "ACTIVE"),
+        (connection::State::PeerCloseWait1 { has_closed: true }, "PEERCLW1"),
+        (connection::State::PeerCloseWait2 { has_closed: false }, "PEERCLW2"),
+        (connection::State::AppCloseWait1 { peer_has_closed: true }, "APPLCLW1"),
+        (connection::State::AppCloseWait2 { peer_has_closed: false }, "APPLCLW2"),
+        (connection::State::AppFinCloseWait, "APPLFINCLW"),
+        (connection::State::PeerFinCloseWait, "PEERFINCLW"),
+        (connection::State::PeerAbortWait, "PEERABORTW"),
+        (connection::State::ProcessAbort, "PROCESSABORT"),
+        (connection::State::Closed, "CLOSED"),
+    ];
+    for (state, name) in states {
+        assert_eq!(State::from(state).name(), name);
+    }
 }

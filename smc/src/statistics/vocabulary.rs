@@ -2,6 +2,8 @@
 
 use serde::{Serialize, Serializer};
 
+use crate::connection;
+
 /// Which end of a connection a socket is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -125,6 +127,24 @@ impl State {
             26 => Self::PeerAbortWait,
             27 => Self::ProcessAbort,
             _ => Self::Init,
+        }
+    }
+}
+
+impl From<connection::State> for State {
+    fn from(state: connection::State) -> Self {
+        match state {
+            connection::State::Init => Self::Init,
+            connection::State::Active => Self::Active,
+            connection::State::PeerCloseWait1 { .. } => Self::PeerCloseWait1,
+            connection::State::PeerCloseWait2 { .. } => Self::PeerCloseWait2,
+            connection::State::AppCloseWait1 { .. } => Self::AppCloseWait1,
+            connection::State::AppCloseWait2 { .. } => Self::AppCloseWait2,
+            connection::State::AppFinCloseWait => Self::AppFinCloseWait,
+            connection::State::PeerFinCloseWait => Self::PeerFinCloseWait,
+            connection::State::PeerAbortWait => Self::PeerAbortWait,
+            connection::State::ProcessAbort => Self::ProcessAbort,
+            connection::State::Closed => Self::Closed,
         }
     }
 }

@@ -5,9 +5,11 @@ use std::ffi::{c_char, c_int, c_uint, c_void};
 use libc::{AF_INET, AF_INET6, FILE, SOCK_STREAM, size_t, sockaddr, socklen_t, ssize_t};
 use rustix::io::Errno;
 use softrdma_smc::descriptors;
+use softrdma_smc::wire::clc::DeclineReason;
 
 use super::{kernel, real, returned_int};
-use crate::{descriptor, ending, table};
+use crate::table::Active;
+use crate::{descriptor, ending, table, upgrade};
 
 /// Bits of a socket's kind that are no kind.
 const KIND_FLAGS: c_int = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
@@ -197,7 +199,8 @@ pub(super) unsafe extern "C-unwind" fn fcntl(fd: c_int, command: c_int, argument
 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
-    if table::active_socket(fd).is_some_and(|socket| !socket.stay_plain()) {
+    let must_stay = |socket: Active| upgrade::leave_to_tcp(&socket, DeclineReason::STREAM);
+    if table::active_socket(fd).is_some_and(|socket| !must_stay(socket)) {
         let calls = Cookie { read: read_cookie, write: write_cookie, seek: std::ptr::null(), close: close_cookie };
         // SAFETY: the mode is the program's; the calls take a descriptor for their cookie.
         return unsafe { fopencookie(fd as usize as *mut c_void, mode, calls) };

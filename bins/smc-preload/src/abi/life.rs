@@ -1,14 +1,20 @@
-//! What happens when the library is loaded, and when the process has a child.
+//! What happens when the library is loaded, when the process has a child, and when it ends.
 
+use std::ffi::c_int;
 use std::panic::{self, PanicHookInfo};
 
-use super::kernel;
-use crate::{fork, upgrade};
+use super::{kernel, real};
+use crate::{fork, show, upgrade};
 
 /// Run by the dynamic linker before the program's `main`.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOADED: extern "C" fn() = loaded;
+
+/// Run when the program calls `exit`, or returns from `main`.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static ENDING: extern "C" fn() = ending;
 
 extern "C" fn loaded() {
     super::real::look_up_all();
@@ -24,6 +30,26 @@ extern "C" fn loaded() {
 fn give_up(information: &PanicHookInfo<'_>) {
     kernel::complain(&format!("ends the program, which it can no longer serve: {information}"));
     std::process::abort();
+}
+
+extern "C" fn ending() {
+    show::end();
+}
+
+/// How children often end.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn _exit(status: c_int) -> ! {
+    show::end();
+    // SAFETY: the program's argument, handed on.
+    unsafe { real::_exit(status) };
+    unreachable!("the process has ended")
+}
+
+/// The same under its other name.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn _Exit(status: c_int) -> ! {
+    // SAFETY: the program's argument, handed on.
+    unsafe { _exit(status) }
 }
 
 unsafe extern "C" fn before() {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use libc::{iovec, mmsghdr, msghdr, off_t, ssize_t};
 use rustix::io::Errno;
 use softrdma_smc::shared_memory::{Source, Target};
+use softrdma_smc::wire::clc::DeclineReason;
 
 use super::{kernel, real, returned};
 use crate::socket::Socket;
-use crate::{table, transfer};
+use crate::{table, transfer, upgrade};
 
 /// Bytes that files and pipes are copied in at a time.
 const CHUNK: usize = 65_536;
@@ -19,9 +20,9 @@ const CHUNK: usize = 65_536;
 const MOST_PARTS: usize = 1024;
 
 /// The socket's bytes go somewhere that we do not see: they stay TCP, if they are still.
-pub(super) fn leave_alone(fd: RawFd) {
+pub(super) fn leave_alone(fd: RawFd, reason: DeclineReason) {
     if let Some(socket) = table::active_socket(fd) {
-        socket.stay_plain();
+        upgrade::leave_to_tcp(&socket, reason);
     }
 }
 
@@ -29,7 +30,7 @@ pub(super) fn leave_alone(fd: RawFd) {
 /// everything on it from then on.
 pub(super) fn is_connecting(fd: RawFd, flags: c_int) -> bool {
     if flags & libc::MSG_FASTOPEN != 0 {
-        leave_alone(fd);
+        leave_alone(fd, DeclineReason::OPTION_UNSUPPORTED);
     }
     flags & libc::MSG_FASTOPEN != 0
 }
@@ -76,7 +77,8 @@ pub(super) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> Op
     };
     // SAFETY: the program vouches for the message and for its parts.
     unsafe {
-        if is_connecting(fd, flags) || (*message).msg_controllen > 0 && socket.stay_plain() {
+        let has_control = (*message).msg_controllen > 0;
+        if is_connecting(fd, flags) || has_control && upgrade::leave_to_tcp(&socket, DeclineReason::CONTROL_DATA) {
             return None;
         }
         if (*message).msg_iovlen > MOST_PARTS {
@@ -103,7 +105,8 @@ unsafe fn look_for_descriptors(message: *const msghdr) {
             if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
                 let bytes = (*header).cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
                 for at in 0..bytes / size_of::<c_int>() {
-                    leave_alone(libc::CMSG_DATA(header).cast::<c_int>().add(at).read_unaligned());
+                    let passed = libc::CMSG_DATA(header).cast::<c_int>().add(at).read_unaligned();
+                    leave_alone(passed, DeclineReason::PASSED_ON);
                 }
             }
             header = libc::CMSG_NXTHDR(message, header);
@@ -209,7 +212,7 @@ pub(super) fn splice_out(
     length: usize,
     flags: c_uint,
 ) -> Result<usize, Errno> {
-    if socket.stay_plain() {
+    if upgrade::leave_to_tcp(socket, DeclineReason::SPLICED) {
         return splice(from, to, length, flags);
     }
     let mut buffer = vec![0_u8; CHUNK.min(length)];
@@ -233,7 +236,7 @@ pub(super) fn splice_in(
     length: usize,
     flags: c_uint,
 ) -> Result<usize, Errno> {
-    if socket.stay_plain() {
+    if upgrade::leave_to_tcp(socket, DeclineReason::SPLICED) {
         return splice(from, to, length, flags);
     }
     if flags & libc::SPLICE_F_NONBLOCK != 0 && kernel::poll(from, libc::POLLIN, 0)? == 0 {

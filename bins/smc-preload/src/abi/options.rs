@@ -4,10 +4,12 @@ use std::ffi::{c_int, c_ulong, c_void};
 
 use libc::{IPPROTO_TCP, SO_ERROR, SO_RCVLOWAT, SOL_SOCKET, TCP_CORK, TCP_NODELAY, socklen_t};
 
+use softrdma_smc::wire::clc::DeclineReason;
+
 use super::real;
 use crate::socket::{Mode, Socket, flag};
 use crate::table::Active;
-use crate::{descriptor, table, transfer};
+use crate::{descriptor, table, transfer, upgrade};
 
 /// The socket that `fd` is, if it has rings.
 fn with_rings(fd: c_int) -> Option<Active> {
@@ -48,7 +50,8 @@ unsafe extern "C-unwind" fn setsockopt(
             (SOL_SOCKET, libc::SO_PEEK_OFF) => number >= 0,
             _ => false,
         };
-        if is_beyond_us && table::active_socket(fd).is_some_and(|socket| !socket.stay_plain()) {
+        let must_stay = |socket: Active| upgrade::leave_to_tcp(&socket, DeclineReason::RECEIVE_OPTION);
+        if is_beyond_us && table::active_socket(fd).is_some_and(|socket| !must_stay(socket)) {
             super::set_error(rustix::io::Errno::OPNOTSUPP);
             return -1;
         }

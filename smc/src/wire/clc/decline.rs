@@ -80,6 +80,8 @@ reasons! {
     ADD_LINK_TIMEOUT = 0x0202_0000, "the peer did not add a link in time";
     /// What is configured does not allow it.
     CONFIGURATION = 0x0300_0000, "the configuration does not allow SMC here";
+    /// A rule of the policy. Like all that stand apart below, it is said to nobody but the tools: there is no such code in Linux.
+    POLICY = 0x0300_0001, "the policy leaves it to TCP";
     /// The peer has no SMC.
     PEER_WITHOUT_SMC = 0x0301_0000, "the peer has no SMC";
     /// The connection uses IPsec.
@@ -114,6 +116,8 @@ reasons! {
     BUFFER_EYECATCHER = 0x0305_0000, "the peer expects eye catchers in its buffers";
     /// A socket option rules it out.
     OPTION_UNSUPPORTED = 0x0306_0000, "a socket option (such as TCP_FASTOPEN) rules SMC out";
+    /// SO_RCVLOWAT, or SO_PEEK_OFF.
+    RECEIVE_OPTION = 0x0306_0001, "a socket option (SO_RCVLOWAT or SO_PEEK_OFF) that rings do not have";
     /// The two are in different subnets.
     PREFIX_MISMATCH = 0x0307_0000, "the two ends are in different subnets";
     /// The VLAN of the interface could not be found out.
@@ -144,6 +148,27 @@ reasons! {
     LINK_FAILED = 0x0999_0002, "the link does not come up";
     /// A buffer could not be registered.
     BUFFER_REGISTRATION_FAILED = 0x0999_0003, "a buffer cannot be registered";
+
+    /// Closed before it had lasted.
+    SHORT = 0x0f01_0000, "it was over before it was worth moving";
+    /// A direction was shut down before it had lasted.
+    SHUT_DOWN = 0x0f01_0001, "a direction was shut down before it was moved";
+    /// MSG_OOB.
+    URGENT_DATA = 0x0f02_0000, "the program sends urgent data (MSG_OOB)";
+    /// MSG_ZEROCOPY.
+    ZERO_COPY = 0x0f02_0001, "the program sends without copying (MSG_ZEROCOPY)";
+    /// Control data beside what is sent.
+    CONTROL_DATA = 0x0f02_0002, "the program sends control data with its bytes";
+    /// SCM_RIGHTS.
+    PASSED_ON = 0x0f02_0003, "the program passes the socket to another process";
+    /// splice.
+    SPLICED = 0x0f02_0004, "the program splices between a pipe and the socket";
+    /// fdopen.
+    STREAM = 0x0f02_0005, "the program made a stream of libc's of it (fdopen)";
+    /// Several threads or processes receive at the same time.
+    SEVERAL_READERS = 0x0f02_0006, "several threads receive at the same time";
+    /// Another use that only the kernel has.
+    KERNELS_OWN = 0x0f02_0007, "the program uses it in a way that only the kernel has";
 }
 
 /// For people: what it means, and the code to look up.
