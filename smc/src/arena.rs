@@ -376,6 +376,8 @@ pub mod control {
     /// How many bytes the end has taken out of its ring, to the byte. The peer looks only when the end has died: a word of
     /// a cache line of its own costs the end nothing.
     pub const CONSUMED: usize = 16;
+    /// How many of the peer's bytes the end has taken from TCP.
+    pub const TCP_RECEIVED: usize = 17;
     /// Several waiters: the peer wakes always.
     pub const MANY: u64 = u64::MAX;
 }
@@ -491,6 +493,17 @@ impl Connection {
     #[inline]
     pub(crate) fn note_consumed(&self, consumed: u64) {
         self.own()[control::CONSUMED].store(consumed, Ordering::Release);
+    }
+
+    /// Says how many of the peer's bytes we have taken from TCP so far.
+    pub fn note_tcp_received(&self, received: u64) {
+        self.own()[control::TCP_RECEIVED].store(received, Ordering::Release);
+    }
+
+    /// Whether the peer has not taken from TCP all that we sent there before we changed over to the ring.
+    pub(crate) fn has_peer_missed_tcp(&self) -> bool {
+        let switch = self.own()[control::SWITCH].load(Ordering::Acquire).checked_sub(1);
+        switch.is_some_and(|switch| self.peer()[control::TCP_RECEIVED].load(Ordering::Acquire) < switch)
     }
 
     /// How many bytes the peer says it has taken out of its ring.

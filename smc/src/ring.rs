@@ -200,7 +200,7 @@ impl<'a> Rings<'a> {
 
     /// Whether a peer that has died left bytes unread: it acknowledges late, but knows to the byte what it took.
     pub fn has_lost(&self) -> bool {
-        self.unread_by_peer() > 0
+        self.unread_by_peer() > 0 || self.connection.has_peer_missed_tcp()
     }
 
     /// Bytes that the peer says it has not taken yet, to the byte.

@@ -431,6 +431,7 @@ impl Socket {
             course::begin(self);
         }
         self.tell_waiter();
+        self.tell_received();
         self.remember_options();
         let is_prepared = self.change_mode(Mode::Undecided, Mode::Prepared);
         if is_prepared {
@@ -540,6 +541,7 @@ impl Socket {
         let kept = limit.map_or(count as u64, |limit| limit.saturating_sub(received).min(count as u64));
         if !is_peek {
             self.words()[word::RECEIVED].fetch_add(kept, Ordering::SeqCst);
+            self.tell_received();
         }
         kept as usize
     }
@@ -656,6 +658,13 @@ impl Socket {
     pub(crate) fn tell_waiter(&self) {
         if let Some(connection) = self.connection.get() {
             connection.set_waiter(self.waiter(&self.watchers()));
+        }
+    }
+
+    /// Tells the peer how much of what TCP carries has come to the program, for when this process has died.
+    fn tell_received(&self) {
+        if let Some(connection) = self.connection.get() {
+            connection.note_tcp_received(self.received());
         }
     }
 

@@ -297,6 +297,10 @@ fn take(
         rings.readable().map(|there| (there.min(wanted), false))
     } else if is_peek {
         rings.peek(parts, skip).map(|taken| (taken, false))
+    } else if let Some(bytes) = &about_to {
+        // No more than was written down, though more may have come since.
+        let there = if flags & MSG_TRUNC != 0 { Ok(wanted) } else { rings.peek(parts, skip) };
+        there.and_then(|there| rings.skip(there.min(bytes.len())))
     } else if flags & MSG_TRUNC != 0 {
         rings.skip(wanted)
     } else {

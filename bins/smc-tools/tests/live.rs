@@ -251,6 +251,7 @@ fn statistics_are_counted_since_the_reset(shown: &Shown) {
         assert!(text.lines().any(|one| one == line), "{line:?} is not in\n{text}");
     }
     assert!(!stats(&["stats"]).contains("(client"), "details only where they are asked for");
+    assert!(stats(&["stats"]).contains("client  0x03030001  peer  no SMC-D device"), "but reasons always");
 
     assert_eq!(counter(&["stats", "json"], "connections_seen"), 3);
     assert!(stats(&["stats", "reset"]).contains("  Total connections handled                    3"));
