@@ -30,6 +30,7 @@
 //! - [`shared_memory`]: mapping and copying, the only unsafe file.
 //! - [`ring`]: how far a ring is filled and emptied, whatever the peer writes into it.
 //! - [`arena`]: the rings of all connections between two processes, and who waits for which.
+//! - [`back`]: how a connection becomes TCP again, for what only TCP can do.
 //! - [`exchange`]: how two processes agree on a connection; [`names`]: where they meet; [`descriptors`]: which are the
 //!   library's own.
 //! - [`policy`]: which connections may; [`statistics`]: what the tools show.
@@ -37,6 +38,7 @@
 #![deny(unsafe_code)]
 
 pub mod arena;
+pub mod back;
 pub mod capture;
 pub mod connection;
 pub mod descriptors;

@@ -6,7 +6,7 @@
 //! - `table`: which descriptor is which; `descriptor`: making, copying and closing them.
 //! - `socket`: a connection and its states; `transfer`: sending and receiving; `wait`: what a call does that must wait.
 //! - `readiness`, `epoll`, `poll`: which of many can be read or written.
-//! - `upgrade`: how a connection gets its rings.
+//! - `upgrade`: how a connection gets its rings; `back`: how it becomes TCP again.
 //!
 //! Calls on descriptors that are no TCP sockets cost one look at a byte. Nothing here logs, and nothing on that way
 //! allocates or locks.
@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 mod abi;
+mod back;
 mod descriptor;
 mod ending;
 mod epoll;

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use rustix::io::Errno;
 use softrdma_smc::arena::{Connection, WAITERS};
+use softrdma_smc::back::{self, Answer, MARK};
+use softrdma_smc::descriptors::Private;
 use softrdma_smc::names::Announcement;
 use softrdma_smc::ring::{Progress, Rings, state};
 use softrdma_smc::statistics;
@@ -33,12 +35,22 @@ mod word {
     pub(super) const SEND_LOCK: usize = 8;
     pub(super) const RECEIVE_LOCK: usize = 9;
     pub(super) const PROGRESS: usize = 10;
+    /// Held while a doorbell is rung, and when no more are to be.
+    pub(super) const BELL_LOCK: usize = 14;
+    /// How many doorbells were taken.
+    pub(super) const BELLS_TAKEN: usize = 15;
+    /// How far the bytes are that the peer has asked to be sent over TCP once more.
+    pub(super) const ANSWER: usize = 16;
 }
 
 /// Sending goes into the ring as soon as the peer knows from which byte on.
 const SWITCHING: u64 = 1 << 32;
 /// Sending goes into the ring.
 const SWITCHED: u64 = 1 << 33;
+/// Nothing goes into the ring any more, and no doorbells are rung.
+const RETURNING: u64 = 1 << 34;
+/// Sending goes over TCP for good.
+const RETURNED: u64 = 1 << 35;
 
 /// Where a connection is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +96,8 @@ pub(crate) mod flag {
     pub(crate) const NO_DELAY: u64 = 256;
     /// The program holds its segments back, as far as it knows.
     pub(crate) const CORKED: u64 = 512;
+    /// TCP's next byte is the program's: the mark behind the doorbells was taken.
+    pub(crate) const MARKED: u64 = 8192;
 }
 
 /// Which end of a connection a socket is.
@@ -121,6 +135,10 @@ pub(crate) struct Socket {
     announcement: OnceLock<Arc<Announcement>>,
     /// Without rings it is not used.
     is_required: AtomicBool,
+    /// Keeps TCP open until everything is sent that the peer has asked for once more.
+    pub(crate) kept: Mutex<Option<Private>>,
+    /// The kernel's number of it, once it may have rings.
+    number: AtomicU64,
     /// How often the program was refused room, or was told that there is none.
     pub(crate) refusals: AtomicU32,
     /// Threads that sleep until something happens to it, and those of them that sleep to receive.
@@ -143,6 +161,8 @@ impl Socket {
             entry: OnceLock::new(),
             announcement: OnceLock::new(),
             is_required: AtomicBool::new(false),
+            kept: Mutex::default(),
+            number: AtomicU64::new(0),
             refusals: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
             sleeping_receivers: AtomicU32::new(0),
@@ -238,6 +258,15 @@ impl Socket {
         self.stay_plain()
     }
 
+    /// It had rings, and is TCP again for good: whether that is new.
+    pub(crate) fn become_plain(&self) -> bool {
+        let is_new = [Mode::Ring, Mode::Prepared].into_iter().any(|mode| self.change_mode(mode, Mode::Plain));
+        if is_new {
+            self.let_through();
+        }
+        is_new
+    }
+
     fn let_through(&self) {
         for fd in self.descriptors().iter() {
             table::let_through(*fd, self);
@@ -303,6 +332,8 @@ impl Socket {
         }
         if let Some((connection, rings)) = self.rings() {
             rings.begin();
+            let number = self.descriptor().and_then(kernel::socket_number);
+            self.number.store(number.unwrap_or(0), Ordering::Release);
             // Some thread may be asleep in the kernel already, which nobody could be told of.
             connection.fall_asleep();
             show::take_room(connection);
@@ -378,6 +409,59 @@ impl Socket {
         self.words()[word::SEND_GATE].load(Ordering::Acquire) & SWITCHED != 0
     }
 
+    /// Sending goes over TCP, and will: whether it has never gone anywhere else.
+    pub(crate) fn stay_sending_over_tcp(&self) -> bool {
+        let stay = |gate: u64| (gate & (SWITCHING | SWITCHED) == 0).then_some(gate | RETURNED);
+        let gate = &self.words()[word::SEND_GATE];
+        loop {
+            if gate.fetch_update(Ordering::SeqCst, Ordering::SeqCst, stay).is_ok() {
+                return true;
+            }
+            if gate.load(Ordering::SeqCst) & SWITCHED != 0 {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// From now on nothing goes into the ring, and no doorbell is rung. To be called with the sending locked.
+    pub(crate) fn stop_using_ring(&self) {
+        let lock = Lock::take(&self.words()[word::BELL_LOCK], fork::process());
+        self.words()[word::SEND_GATE].fetch_or(RETURNING, Ordering::SeqCst);
+        drop(lock);
+    }
+
+    /// Sending goes over TCP again.
+    pub(crate) fn send_over_tcp_again(&self) {
+        self.words()[word::SEND_GATE].fetch_or(RETURNING | RETURNED, Ordering::SeqCst);
+    }
+
+    /// Whether nothing goes into the ring any more.
+    #[inline]
+    pub(crate) fn is_returning(&self) -> bool {
+        self.words()[word::SEND_GATE].load(Ordering::Acquire) & RETURNING != 0
+    }
+
+    /// Whether sending goes over TCP for good, again or still.
+    pub(crate) fn has_returned(&self) -> bool {
+        self.words()[word::SEND_GATE].load(Ordering::Acquire) & RETURNED != 0
+    }
+
+    /// How far the bytes are that the peer wants over TCP.
+    pub(crate) fn answer(&self) -> Option<Answer<'_>> {
+        self.words()[word::ANSWER..].first_chunk().map(Answer::new)
+    }
+
+    /// Where the next byte to be received is.
+    pub(crate) fn source(&self) -> Option<back::Source> {
+        self.rings().map(|(_, rings)| back::source(&rings, self.received(), self.has_flag(flag::MARKED)))
+    }
+
+    /// What the kernel calls it, whatever its descriptors; 0 if that is not known.
+    pub(crate) fn number(&self) -> u64 {
+        self.number.load(Ordering::Acquire)
+    }
+
     /// Whether receiving goes over TCP alone, one call of which is counted until [`Self::end_tcp_receiving`].
     pub(crate) fn begin_tcp_receiving(&self) -> bool {
         let others = self.words()[word::READERS].fetch_add(1, Ordering::SeqCst);
@@ -405,6 +489,7 @@ impl Socket {
         let kept = limit.map_or(count as u64, |limit| limit.saturating_sub(received).min(count as u64));
         if !is_peek {
             self.words()[word::RECEIVED].fetch_add(kept, Ordering::SeqCst);
+            self.words()[word::BELLS_TAKEN].fetch_add(count as u64 - kept, Ordering::SeqCst);
         }
         kept as usize
     }
@@ -438,9 +523,48 @@ impl Socket {
             // With the lock held: a number that is closed meanwhile may become another connection's.
             && let Some(fd) = self.descriptors().first()
         {
-            kernel::ring_doorbell(*fd);
+            self.ring_doorbell(*fd);
+        }
+    }
+
+    /// Wakes whoever sleeps at the other end. If the stream is full of doorbells, nobody sleeps there.
+    pub(crate) fn ring_doorbell(&self, fd: RawFd) {
+        let _lock = Lock::take(&self.words()[word::BELL_LOCK], fork::process());
+        if self.is_returning() || !self.has_switched() {
+            return;
+        }
+        if let Some(connection) = self.connection.get()
+            && kernel::send_at_once(fd, &[back::BELL]) == Ok(1)
+        {
+            connection.count_bell();
             self.show(statistics::Entry::doorbell_rung);
         }
+    }
+
+    /// Takes doorbells off the stream, and the mark behind the last of them: whether the stream is still open. To be called with
+    /// the receiving locked, and only if nothing else can be in the stream.
+    pub(crate) fn take_doorbells(&self, fd: RawFd) -> Result<bool, Errno> {
+        let Some(connection) = self.connection.get() else {
+            return Ok(true);
+        };
+        let taken_word = &self.words()[word::BELLS_TAKEN];
+        let mut bytes = [0; 4096];
+        while !self.has_flag(flag::MARKED) {
+            let limit = back::doorbells(connection, taken_word.load(Ordering::SeqCst));
+            let taken = match kernel::receive_at_once(fd, &mut bytes[..limit], false)? {
+                None => return Ok(true),
+                Some(0) => return Ok(false),
+                Some(taken) => taken,
+            };
+            if bytes[taken - 1] == MARK {
+                self.set_flag(flag::MARKED);
+            }
+            let all = taken_word.fetch_add(taken as u64, Ordering::SeqCst) + taken as u64;
+            if !connection.has_peer_gone_back() && connection.peer_bells() <= all {
+                return Ok(true);
+            }
+        }
+        Ok(true)
     }
 
     /// Something has happened to it by our own doing: whoever watches it looks.
@@ -512,13 +636,15 @@ impl Socket {
         let Some((connection, _)) = self.rings() else {
             return;
         };
-        if connection.peer_switch().is_some_and(|switch| self.received() >= switch) {
+        if !self.is_plain() && connection.peer_switch().is_some_and(|switch| self.received() >= switch) {
             // Left in TCP they would make a reset of the close.
-            let _ = kernel::take_doorbells(fd);
+            let lock = self.lock_receiving();
+            let _ = self.take_doorbells(fd);
+            drop(lock);
         }
         // But for the one in the table, which is just being removed, each is of a thread that uses it.
         if Arc::strong_count(self) == 1 && self.words.holders() == 1 && self.say_goodbye() {
-            kernel::ring_doorbell(fd);
+            self.ring_doorbell(fd);
         }
     }
 
@@ -527,7 +653,8 @@ impl Socket {
         let Some((connection, rings)) = self.rings() else {
             return false;
         };
-        if !self.set_flag(flag::GOODBYE_SAID) {
+        // Where TCP carries the stream again, its end does.
+        if self.is_plain() || self.is_returning() || !self.set_flag(flag::GOODBYE_SAID) {
             return false;
         }
         let is_tcp_read = connection.peer_switch().is_none_or(|switch| self.received() >= switch);

@@ -105,27 +105,47 @@ pub(crate) fn poll(fd: RawFd, events: i16, timeout_ms: c_int) -> Result<i16, Err
     Ok(descriptor.revents)
 }
 
-/// Takes doorbells off the stream: whether it is still open.
-pub(crate) fn take_doorbells(fd: RawFd) -> Result<bool, Errno> {
-    let mut bytes = [0_u8; 256];
-    loop {
-        // SAFETY: memory of ours.
-        let taken = result(unsafe { real::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) });
-        match taken {
-            Ok(0) => return Ok(false),
-            Ok(taken) if taken < bytes.len() => return Ok(true),
-            Ok(_) => {}
-            Err(Errno::AGAIN) => return Ok(true),
-            Err(error) => return Err(error),
-        }
+/// Takes what there is of the stream, or looks at it, without waiting: `None` if there is nothing, 0 bytes at its end.
+pub(crate) fn receive_at_once(fd: RawFd, bytes: &mut [u8], is_peek: bool) -> Result<Option<usize>, Errno> {
+    let flags = libc::MSG_DONTWAIT | if is_peek { libc::MSG_PEEK } else { 0 };
+    // SAFETY: memory of ours.
+    match result(unsafe { real::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), flags) }) {
+        Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+        received => received.map(Some),
     }
 }
 
-/// Wakes whoever sleeps at the other end. If the stream is full of doorbells, nobody sleeps there.
-pub(crate) fn ring_doorbell(fd: RawFd) {
-    let bell = [0_u8];
-    // SAFETY: one byte of ours.
-    let _ = unsafe { real::send(fd, bell.as_ptr().cast(), 1, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+/// Sends as much as there is room for, without waiting: 0 if there is none.
+pub(crate) fn send_at_once(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
+    // SAFETY: memory of ours.
+    let sent = unsafe { real::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    match result(sent) {
+        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+        sent => sent,
+    }
+}
+
+/// The number by which the kernel tells sockets apart, whatever their descriptors.
+pub(crate) fn socket_number(fd: RawFd) -> Option<u64> {
+    let status = rustix::fs::fstat(borrowed(fd)).ok()?;
+    let is_socket = rustix::fs::FileType::from_raw_mode(status.st_mode) == rustix::fs::FileType::Socket;
+    is_socket.then_some(status.st_ino)
+}
+
+/// The descriptors that a program which is executed now would have.
+pub(crate) fn inherited() -> Vec<RawFd> {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return Vec::new();
+    };
+    let all = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    // SAFETY: takes no argument and touches no memory.
+    let stays = |fd: &RawFd| unsafe { real::fcntl(*fd, libc::F_GETFD, 0) & libc::FD_CLOEXEC == 0 };
+    all.filter(stays).collect()
+}
+
+/// A copy of `fd` for the library itself.
+pub(crate) fn copy(fd: RawFd) -> Option<std::os::fd::OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(borrowed(fd), 0).ok()
 }
 
 /// Whether calls on `fd` do not wait.
@@ -174,6 +194,12 @@ pub(crate) fn ends(fd: RawFd) -> Option<(SocketAddr, SocketAddr)> {
 pub(crate) fn raise_broken_pipe() {
     // SAFETY: raises a signal for this very thread.
     unsafe { libc::raise(libc::SIGPIPE) };
+}
+
+/// Sends nothing more over TCP.
+pub(crate) fn shut_sending(fd: RawFd) {
+    // SAFETY: touches no memory.
+    let _ = unsafe { real::shutdown(fd, libc::SHUT_WR) };
 }
 
 /// Says to the kernel that the receiving end of `fd` is shut, which wakes who sleeps there.
