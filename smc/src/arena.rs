@@ -351,8 +351,9 @@ pub mod control {
     /// How far it is with taking back what the peer has sent and this end has not read: see [`back`](crate::back). The peer
     /// changes it, too.
     pub const RECALL: usize = 12;
-    /// Which bytes of the ring the peer is to send once more, over TCP: where they begin, and where they end.
+    /// Which bytes of the ring the peer is to send once more, over TCP: where they begin.
     pub const RECALL_FROM: usize = 13;
+    /// Where they end.
     pub const RECALL_TO: usize = 14;
     /// Where in the ring the end has gone back to TCP, plus one; 0 before.
     pub const BACK: usize = 15;

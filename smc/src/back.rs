@@ -213,8 +213,12 @@ impl Recall {
     }
 
     fn give(&mut self, rings: &Rings<'_>) {
-        let left = &self.backlog[self.given..];
-        let piece = &left[..left.len().min(rings.capacity() as usize)];
+        let (left, capacity) = (&self.backlog[self.given..], rings.capacity() as usize);
+        // The last piece is a whole ring: what is in front of it came out of TCP, and fits in there again.
+        let piece = &left[..match left.len() % capacity {
+            0 => capacity.min(left.len()),
+            odd => odd,
+        }];
         let (from, length) = (rings.begin_of_readable(), piece.len());
         rings.put_back(from, piece);
         self.given += length;

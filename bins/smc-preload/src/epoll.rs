@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use softrdma_smc::arena::WAITERS;
 
 use crate::abi::kernel;
+use crate::fork;
 use crate::readiness::{self, READABLE, WRITABLE};
 use crate::socket::{Mode, Socket};
 use crate::table::{self, Entry};
@@ -75,6 +76,8 @@ pub(crate) struct Registration {
     refusals: AtomicU32,
     is_queued: AtomicBool,
     is_removed: AtomicBool,
+    /// The kernel was asked for edges only.
+    is_ours: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -181,6 +184,7 @@ impl Epoll {
             refusals: AtomicU32::new(0),
             is_queued: AtomicBool::new(false),
             is_removed: AtomicBool::new(false),
+            is_ours: AtomicBool::new(false),
         });
         let Target::Socket(socket) = &registration.target else {
             self.enter(&registration, || {
@@ -283,6 +287,11 @@ impl Epoll {
         };
         if registration.has_rings() {
             registration.take_note();
+            return None;
+        }
+        // Its connection has become TCP again, and the kernel was not asked yet for what the program wants; or the event was
+        // reported already, and not asked for since.
+        if registration.give_back() || registration.is_spent.load(Ordering::Acquire) {
             return None;
         }
         if registration.interest.load(Ordering::Acquire) & EPOLLONESHOT as u32 != 0 {
@@ -458,15 +467,48 @@ impl Registration {
     fn register(&self, operation: c_int) -> Result<(), Errno> {
         let epoll = self.epoll.upgrade().ok_or(Errno::BADF)?;
         let wanted = match &self.target {
-            Target::Socket(socket) if !socket.has_switched() => {
+            Target::Socket(socket) if !socket.has_switched() || socket.is_plain() => {
+                self.is_ours.store(false, Ordering::Release);
                 self.interest.load(Ordering::Acquire) & !(EPOLLEXCLUSIVE as u32)
             }
+            // Its peer has left: sending goes over TCP.
+            Target::Socket(socket) if socket.is_returning() => EDGES | WRITABLE,
             // With writability, which TCP has: so that somebody who sleeps in the kernel wakes up and looks.
             // Whoever has slept there since before anything of ours was in it is in no count.
-            _ if operation == EPOLL_CTL_ADD || epoll.sleepers.load(Ordering::SeqCst) > 0 => EDGES | WRITABLE,
+            _ if self.note_ours() && (operation == EPOLL_CTL_ADD || epoll.sleepers.load(Ordering::SeqCst) > 0) => EDGES | WRITABLE,
             _ => EDGES,
         };
         kernel::epoll_control(epoll.fd(), operation, self.fd, wanted, *TOKENS | self.fd as u64)
+    }
+
+    fn note_ours(&self) -> bool {
+        self.is_ours.store(true, Ordering::Release);
+        true
+    }
+
+    /// Its socket is TCP again: the kernel is asked for what the program wants. Whether it was not yet.
+    pub(crate) fn give_back(&self) -> bool {
+        let (Target::Socket(socket), Some(epoll)) = (&self.target, self.epoll.upgrade()) else {
+            return false;
+        };
+        // A child that has our memory only has other descriptors by now: whoever gets the next event does it.
+        if !socket.is_plain() || !fork::is_own_process() || !self.is_ours.swap(false, Ordering::AcqRel) {
+            return false;
+        }
+        let interest = self.interest.load(Ordering::Acquire) & !(EPOLLEXCLUSIVE as u32);
+        let wanted = if self.is_spent.load(Ordering::Acquire) { EPOLLONESHOT as u32 } else { interest };
+        let _ = kernel::epoll_control(epoll.fd(), EPOLL_CTL_MOD, self.fd, wanted, *TOKENS | self.fd as u64);
+        true
+    }
+
+    /// Its socket sends over TCP again: the kernel says when there is room.
+    pub(crate) fn ask_for_room(&self) {
+        if let Some(epoll) = self.epoll.upgrade()
+            && fork::is_own_process()
+        {
+            let wanted = EDGES | WRITABLE;
+            let _ = kernel::epoll_control(epoll.fd(), EPOLL_CTL_MOD, self.fd, wanted, *TOKENS | self.fd as u64);
+        }
     }
 
     /// Its socket sends through the ring from now on: whether it is still of use.
@@ -474,6 +516,7 @@ impl Registration {
         if let Some(epoll) = self.epoll.upgrade() {
             // With writability, so that somebody who sleeps in the kernel wakes up and looks.
             let once = EDGES | self.interest.load(Ordering::Acquire) & WRITABLE;
+            self.is_ours.store(true, Ordering::Release);
             let _ = kernel::epoll_control(epoll.fd(), EPOLL_CTL_MOD, self.fd, once, *TOKENS | self.fd as u64);
         }
         self.queue();
@@ -504,7 +547,8 @@ impl Registration {
             && let Some((connection, _)) = socket.rings()
         {
             wait::take_doorbells(socket, connection, self.fd);
-            if connection.peer_switch().is_none_or(|switch| socket.received() < switch) {
+            let is_tcps = connection.has_peer_gone_back() || socket.is_returning();
+            if is_tcps || connection.peer_switch().is_none_or(|switch| socket.received() < switch) {
                 self.is_fresh.store(true, Ordering::Release);
             }
         }
@@ -532,7 +576,10 @@ impl Registration {
         let interest = self.interest.load(Ordering::Acquire);
         match &self.target {
             Target::Socket(socket) if self.has_rings() => self.socket_events(socket, interest),
-            Target::Socket(_) => 0,
+            Target::Socket(_) => {
+                self.give_back();
+                0
+            }
             Target::Epoll(inner) => {
                 let has_events = inner.upgrade().is_some_and(|inner| inner.has_events());
                 if has_events { interest & EPOLLIN as u32 } else { 0 }

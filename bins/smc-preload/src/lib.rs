@@ -6,7 +6,8 @@
 //! - `table`: which descriptor is which; `descriptor`: making, copying and closing them.
 //! - `socket`: a connection and its states; `transfer`: sending and receiving; `wait`: what a call does that must wait.
 //! - `readiness`, `epoll`, `poll`: which of many can be read or written.
-//! - `upgrade`: how a connection gets its rings; `back`: how it becomes TCP again.
+//! - `upgrade`: how a connection gets its rings; `back`: how it becomes TCP again; `heritage`: what other programs
+//!   get.
 //!
 //! Calls on descriptors that are no TCP sockets cost one look at a byte. Nothing here logs, and nothing on that way
 //! allocates or locks.
@@ -19,6 +20,7 @@ mod descriptor;
 mod ending;
 mod epoll;
 mod fork;
+mod heritage;
 mod lock;
 mod poll;
 mod readiness;

@@ -5,17 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
-use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, pollfd};
+use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, pollfd};
 use rustix::io::Errno;
+use softrdma_smc::back::Source;
 
 use crate::epoll::Epoll;
 use crate::readiness;
-use crate::socket::{Mode, Socket};
+use crate::socket::{Mode, Socket, flag};
 use crate::table::{self, Entry};
 use crate::wait;
 
 /// Told without being asked for.
 const ALWAYS: i16 = POLLERR | POLLHUP | POLLNVAL;
+
+/// Who waits for room looks again from time to time: the connection may have become TCP again, of which no byte tells.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Something of ours among the descriptors.
 enum Ours {
@@ -49,6 +53,25 @@ impl Ours {
                 }
             }
         }
+    }
+
+    /// What the kernel is asked for in its place.
+    fn asked(&self, wanted: i16) -> i16 {
+        match self {
+            Self::Socket(socket) if socket.is_returning() || socket.has_peer_gone_back() => {
+                let room = if socket.has_returned() { wanted & (POLLOUT | libc::POLLWRNORM) } else { 0 };
+                let marked = socket.source() == Some(Source::TcpAgain);
+                // Behind the mark, with the ring not read yet, bytes of the program's stay there.
+                let may_wait = marked || !socket.has_flag(flag::MARKED);
+                room | if marked { wanted } else { 0 } | if may_wait { POLLIN } else { 0 }
+            }
+            _ => POLLIN | libc::POLLPRI,
+        }
+    }
+
+    /// Whether nobody wakes who waits for this.
+    fn must_be_looked_for(&self, wanted: i16) -> bool {
+        matches!(self, Self::Socket(_)) && wanted & POLLOUT != 0
     }
 
     fn set_asleep(&self, is_asleep: bool) {
@@ -93,7 +116,8 @@ pub(crate) fn poll(
             continue;
         }
         for (asked, (given, ours)) in asked.iter_mut().zip(descriptors.iter().zip(&ours)) {
-            *asked = pollfd { events: if ours.is_some() { POLLIN } else { given.events }, ..*given };
+            let events = ours.as_ref().map_or(given.events, |ours| ours.asked(given.events));
+            *asked = pollfd { events, ..*given };
         }
         let pending = |descriptors: &[pollfd]| {
             descriptors.iter().zip(&ours).any(|(descriptor, ours)| {
@@ -108,8 +132,13 @@ pub(crate) fn poll(
         if wait::spin(&budget, || pending(descriptors)) {
             continue;
         }
+        let looks_again = descriptors.iter().zip(&ours).any(|(descriptor, ours)| {
+            ours.as_ref().is_some_and(|ours| ours.must_be_looked_for(descriptor.events))
+        });
+        let time = left(deadline);
+        let time = if looks_again { Some(time.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)) } else { time };
         ours.iter().flatten().for_each(|ours| ours.set_asleep(true));
-        let result = if pending(descriptors) { Ok(0) } else { ask(&mut asked, left(deadline)) };
+        let result = if pending(descriptors) { Ok(0) } else { ask(&mut asked, time) };
         ours.iter().flatten().for_each(|ours| ours.set_asleep(false));
         result?;
         let found = report(descriptors, &asked, &ours);

@@ -86,6 +86,11 @@ pub(crate) fn fall_back(socket: &Socket, reason: DeclineReason, by_peer: bool) {
     }
 }
 
+/// It is TCP again.
+pub(crate) fn go_back(socket: &Socket) {
+    socket.show(|entry| entry.fall_back(Reasons::default()));
+}
+
 /// Whether two more rings may be had.
 pub(crate) fn has_room_for(ring_bytes: u32) -> bool {
     let limit = RING_MEMORY_LIMIT.load(Ordering::Relaxed);

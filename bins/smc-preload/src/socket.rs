@@ -326,7 +326,7 @@ impl Socket {
     }
 
     /// From now on the peer may send through the ring.
-    pub(crate) fn prepare(&self, connection: Connection) -> bool {
+    pub(crate) fn prepare(self: &Arc<Self>, connection: Connection) -> bool {
         if !self.may_upgrade() || self.connection.set(connection).is_err() {
             return false;
         }
@@ -338,6 +338,7 @@ impl Socket {
             connection.fall_asleep();
             show::take_room(connection);
         }
+        upgrade::know(self);
         self.tell_waiter();
         self.change_mode(Mode::Undecided, Mode::Prepared)
     }
@@ -450,6 +451,12 @@ impl Socket {
     /// How far the bytes are that the peer wants over TCP.
     pub(crate) fn answer(&self) -> Option<Answer<'_>> {
         self.words()[word::ANSWER..].first_chunk().map(Answer::new)
+    }
+
+    /// Whether the peer sends over TCP again.
+    #[inline]
+    pub(crate) fn has_peer_gone_back(&self) -> bool {
+        self.connection.get().is_some_and(Connection::has_peer_gone_back)
     }
 
     /// Where the next byte to be received is.
@@ -571,6 +578,20 @@ impl Socket {
     pub(crate) fn wake_watchers(&self) {
         for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
             watcher.take_over();
+        }
+    }
+
+    /// The kernel knows again whether there is room to send.
+    pub(crate) fn ask_for_room(&self) {
+        for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
+            watcher.ask_for_room();
+        }
+    }
+
+    /// The kernel knows again what there is: it is asked for what those want who watch.
+    pub(crate) fn give_back_watchers(&self) {
+        for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
+            watcher.give_back();
         }
     }
 

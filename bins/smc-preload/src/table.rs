@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::epoll::Epoll;
 use crate::socket::Socket;
+use crate::upgrade;
 
 /// Descriptors beyond it are left alone.
 const DESCRIPTORS: usize = 1 << 20;
@@ -24,6 +25,8 @@ const SOCKET: u8 = 1;
 const EPOLL: u8 = 2;
 /// A socket that stays TCP for good: its calls go through, but it is known when it is closed or watched.
 const PLAIN_SOCKET: u8 = 3;
+/// A socket that this process has from its parent, and has not used yet.
+const INHERITED_SOCKET: u8 = 4;
 
 /// What a descriptor is.
 #[derive(Debug)]
@@ -45,7 +48,27 @@ pub(crate) fn is_known(fd: RawFd) -> bool {
 /// The socket that `fd` is, unless its bytes go over TCP for good.
 #[inline]
 pub(crate) fn active_socket(fd: RawFd) -> Option<Arc<Socket>> {
-    if kind(fd) == SOCKET { socket(fd) } else { None }
+    match kind(fd) {
+        SOCKET => socket(fd),
+        INHERITED_SOCKET => adopt(fd),
+        _ => None,
+    }
+}
+
+/// This process begins to use what it has inherited.
+#[cold]
+fn adopt(fd: RawFd) -> Option<Arc<Socket>> {
+    let socket = socket(fd)?;
+    KINDS[fd as usize].store(SOCKET, Ordering::Release);
+    upgrade::adopt(&socket);
+    Some(socket)
+}
+
+/// In a child: nothing was used here yet.
+pub(crate) fn begin_anew() {
+    for at in 0..=HIGHEST.load(Ordering::Acquire) {
+        let _ = KINDS[at].compare_exchange(SOCKET, INHERITED_SOCKET, Ordering::AcqRel, Ordering::Relaxed);
+    }
 }
 
 /// The socket that `fd` is.

@@ -1,6 +1,7 @@
 //! What a call does that must wait: spin as long as that has been worth it, then sleep in the kernel.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use rustix::io::Errno;
 use softrdma_smc::arena::Connection;
 
 use crate::abi::kernel;
+use crate::back;
 use crate::socket::{Socket, flag};
 use crate::transfer;
 use crate::upgrade;
@@ -63,7 +65,7 @@ pub(crate) fn spin(budget_ns: &std::sync::atomic::AtomicU32, mut is_over: impl F
 /// limit.
 ///
 /// A call that `has_begun` to move bytes returns with them when a signal comes, even one after which calls go on.
-pub(crate) fn wait(socket: &Socket, fd: RawFd, waiting: Waiting, has_begun: bool) -> Result<(), Errno> {
+pub(crate) fn wait(socket: &Arc<Socket>, fd: RawFd, waiting: Waiting, has_begun: bool) -> Result<(), Errno> {
     if spin(&socket.spin_ns, || is_over(socket, waiting)) {
         return Ok(());
     }
@@ -81,9 +83,13 @@ pub(crate) fn is_over(socket: &Socket, waiting: Waiting) -> bool {
     let Some((connection, rings)) = socket.rings() else {
         return true;
     };
+    if socket.is_plain() {
+        return true;
+    }
     match waiting {
         Waiting::ToSend => {
             rings.is_writable().unwrap_or(true)
+                || socket.is_returning()
                 || rings.peer_state() != 0 && transfer::end(socket, &rings).is_some()
                 || socket.has_flag(flag::SENDING_SHUT | flag::TCP_ENDED | flag::TCP_RESET)
         }
@@ -95,7 +101,7 @@ pub(crate) fn is_over(socket: &Socket, waiting: Waiting) -> bool {
     }
 }
 
-fn sleep_to_receive(socket: &Socket, connection: &Connection, fd: RawFd, has_begun: bool) -> Result<(), Errno> {
+fn sleep_to_receive(socket: &Arc<Socket>, connection: &Connection, fd: RawFd, has_begun: bool) -> Result<(), Errno> {
     socket.sleeping_receivers.fetch_add(1, Ordering::SeqCst);
     socket.fall_asleep();
     let result = match is_over(socket, Waiting::ToReceive) {
@@ -115,7 +121,7 @@ fn sleep_until_signal(fd: RawFd) -> Result<Option<usize>, Errno> {
     }
 }
 
-fn sleep_to_send(socket: &Socket, connection: &Connection, fd: RawFd) -> Result<(), Errno> {
+fn sleep_to_send(socket: &Arc<Socket>, connection: &Connection, fd: RawFd) -> Result<(), Errno> {
     let limit_ms = kernel::time_limit_ms(fd, libc::SO_SNDTIMEO);
     connection.want_room(true);
     socket.fall_asleep();
@@ -148,7 +154,7 @@ fn sleep_for_room(socket: &Socket, fd: RawFd, limit_ms: i32) -> Result<Option<us
 
 /// Takes what woke us off the stream, and remembers what it says about it.
 fn listen_to_tcp(
-    socket: &Socket,
+    socket: &Arc<Socket>,
     connection: &Connection,
     fd: RawFd,
     woken: Result<Option<usize>, Errno>,
@@ -172,7 +178,18 @@ fn listen_to_tcp(
 }
 
 /// Takes doorbells off the stream, if nothing else can be in it.
-pub(crate) fn take_doorbells(socket: &Socket, connection: &Connection, fd: RawFd) {
+pub(crate) fn take_doorbells(socket: &Arc<Socket>, connection: &Connection, fd: RawFd) {
+    take_doorbells_locked(socket, connection, fd);
+    // What the bell was rung for may be something else than bytes.
+    if back::is_asked(socket) {
+        back::answer(socket, fd);
+    }
+    if socket.has_returned() {
+        back::settle(socket, fd);
+    }
+}
+
+fn take_doorbells_locked(socket: &Socket, connection: &Connection, fd: RawFd) {
     if socket.sleeping_receivers.load(Ordering::SeqCst) > 0 {
         // It is their bell as well: the last of them takes it.
         return;
@@ -181,10 +198,10 @@ pub(crate) fn take_doorbells(socket: &Socket, connection: &Connection, fd: RawFd
     let is_behind = connection.peer_switch().is_some_and(|switch| socket.received() >= switch);
     // With the lock held: a number that is closed meanwhile may become another connection's.
     let descriptors = socket.descriptors();
-    if !is_behind || !descriptors.contains(&fd) || socket.is_receiving_over_tcp() {
+    if !is_behind || !descriptors.contains(&fd) || socket.is_receiving_over_tcp() || socket.is_plain() {
         return;
     }
-    match kernel::take_doorbells(fd) {
+    match socket.take_doorbells(fd) {
         Ok(true) => {}
         Ok(false) => socket.note_tcp_end(),
         Err(_) => {

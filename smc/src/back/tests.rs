@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -83,6 +84,17 @@ struct End {
     next: u8,
 }
 
+impl fmt::Debug for End {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sending, leaving, is_marked, received_over_tcp, .. } = self;
+        let (there, back) = (self.tcp.out.borrow().bytes.len(), self.connection.has_peer_gone_back());
+        let source = source(&self.rings(), *received_over_tcp, *is_marked);
+        let stage = if let Leaving::Recalls(recall) = leaving { recall.stage } else { Stage::New };
+        let is_gone = self.is_plain();
+        write!(formatter, "{sending:?} {there} in TCP, {source:?}, {stage:?}, peer back {back}, gone {is_gone}")
+    }
+}
+
 impl End {
     fn new(connection: Connection, tcp: Tcp) -> Self {
         Self {
@@ -140,7 +152,7 @@ impl End {
 
     fn take_bells(&mut self) {
         let is_behind = self.connection.peer_switch().is_some_and(|switch| self.received_over_tcp >= switch);
-        if !is_behind || self.is_marked || matches!(self.leaving, Leaving::Recalls(_) | Leaving::Gone) {
+        if !is_behind || self.is_marked || !matches!(self.leaving, Leaving::No) {
             return;
         }
         let mut bytes = vec![0; doorbells(&self.connection, self.bells_taken)];
@@ -157,8 +169,8 @@ impl End {
         let mut got = 0;
         if self.is_plain() {
             got = self.tcp.receive(&mut bytes, false).unwrap().unwrap_or(0);
-        } else if matches!(self.leaving, Leaving::Recalls(_)) {
-            // The lock is held.
+        } else if !matches!(self.leaving, Leaving::No) {
+            // Nobody receives meanwhile.
         } else {
             match source(&self.rings(), self.received_over_tcp, self.is_marked) {
                 Source::Tcp(limit) => {
@@ -308,7 +320,7 @@ fn run(seed: u64) -> [bool; 2] {
     }
     for at in 0..2 {
         let left = ends[1 - at].sent.len();
-        assert_eq!(left, 0, "seed {seed}: end {at} did not get the last {left} bytes");
+        assert_eq!(left, 0, "seed {seed}: end {at} did not get the last {left} bytes: {ends:?}");
         let has_left = ends[at].is_plain() || !wants[at] || is_stuck_by_the_law(&ends[at]);
         assert!(has_left || matches!(ends[at].leaving, Leaving::No | Leaving::GoesBack(_)), "seed {seed}: end {at}");
     }

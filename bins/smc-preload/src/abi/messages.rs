@@ -10,7 +10,7 @@ use softrdma_smc::shared_memory::{Source, Target};
 
 use super::{kernel, real, returned};
 use crate::socket::Socket;
-use crate::{table, transfer};
+use crate::{back, table, transfer};
 
 /// Bytes that files and pipes are copied in at a time.
 const CHUNK: usize = 65_536;
@@ -18,18 +18,18 @@ const CHUNK: usize = 65_536;
 /// Parts that a message may have.
 const MOST_PARTS: usize = 1024;
 
-/// The socket's bytes go somewhere that we do not see: they stay TCP, if they are still.
-pub(super) fn leave_alone(fd: RawFd) {
-    if let Some(socket) = table::active_socket(fd) {
-        socket.stay_plain();
-    }
+/// The socket's bytes go somewhere that we do not see: they go over TCP from now on. Whether they do.
+pub(super) fn leave_alone(fd: RawFd) -> bool {
+    table::active_socket(fd).is_none_or(|socket| back::leave(&socket, fd))
 }
 
 /// Whether a call that sends makes the connection in the first place (TCP fast open), which is the kernel's business: so is
 /// everything on it from then on.
 pub(super) fn is_connecting(fd: RawFd, flags: c_int) -> bool {
-    if flags & libc::MSG_FASTOPEN != 0 {
-        leave_alone(fd);
+    if flags & libc::MSG_FASTOPEN != 0
+        && let Some(socket) = table::active_socket(fd)
+    {
+        socket.stay_plain();
     }
     flags & libc::MSG_FASTOPEN != 0
 }
@@ -68,8 +68,9 @@ pub(super) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> Op
     }
     let Some(socket) = table::active_socket(fd) else {
         // SAFETY: the program vouches for its control data.
-        unsafe { look_for_descriptors(message) };
-        return None;
+        let may_go = unsafe { look_for_descriptors(message) };
+        // As if the peer's process had no room for more descriptors on their way.
+        return if may_go { None } else { Some(returned(Err(Errno::TOOMANYREFS))) };
     };
     // SAFETY: the program vouches for the message and for its parts.
     unsafe {
@@ -84,28 +85,30 @@ pub(super) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> Op
     }
 }
 
-/// Descriptors that go to another process take their bytes with them over TCP.
+/// Descriptors that go to another process take their bytes with them over TCP: whether they do.
 ///
 /// # Safety
 ///
 /// As `sendmsg`'s.
-unsafe fn look_for_descriptors(message: *const msghdr) {
+unsafe fn look_for_descriptors(message: *const msghdr) -> bool {
+    let mut may_go = true;
     // SAFETY: the program vouches for `msg_controllen` bytes of control data; the macros stay within.
     unsafe {
         if (*message).msg_control.is_null() {
-            return;
+            return true;
         }
         let mut header = libc::CMSG_FIRSTHDR(message);
         while !header.is_null() {
             if (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
                 let bytes = (*header).cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
                 for at in 0..bytes / size_of::<c_int>() {
-                    leave_alone(libc::CMSG_DATA(header).cast::<c_int>().add(at).read_unaligned());
+                    may_go &= leave_alone(libc::CMSG_DATA(header).cast::<c_int>().add(at).read_unaligned());
                 }
             }
             header = libc::CMSG_NXTHDR(message, header);
         }
     }
+    may_go
 }
 
 /// Makes `call` with each of `count` messages until one fails: how many did not.

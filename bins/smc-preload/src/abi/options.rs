@@ -6,7 +6,7 @@ use libc::{IPPROTO_TCP, SO_ERROR, SO_RCVLOWAT, SOL_SOCKET, TCP_CORK, TCP_NODELAY
 
 use super::real;
 use crate::socket::{Mode, Socket, flag};
-use crate::{descriptor, table, transfer};
+use crate::{back, descriptor, table, transfer};
 
 /// The socket that `fd` is, if it has rings.
 fn with_rings(fd: c_int) -> Option<std::sync::Arc<Socket>> {
@@ -35,13 +35,13 @@ unsafe extern "C" fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *co
             }
             return 0;
         }
-        // What a ring does not do; a connection that has one already says that it does not.
+        // What a ring does not do: the connection becomes TCP.
         let is_beyond_us = match (level, name) {
             (SOL_SOCKET, SO_RCVLOWAT) => number > 1,
             (SOL_SOCKET, libc::SO_PEEK_OFF) => number >= 0,
             _ => false,
         };
-        if is_beyond_us && table::active_socket(fd).is_some_and(|socket| !socket.stay_plain()) {
+        if is_beyond_us && table::active_socket(fd).is_some_and(|socket| !back::leave(&socket, fd)) {
             super::set_error(rustix::io::Errno::OPNOTSUPP);
             return -1;
         }
@@ -100,7 +100,7 @@ fn pending_error(socket: &Socket) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
     if table::is_known(fd)
-        && let Some(socket) = table::active_socket(fd)
+        && let Some(socket) = with_rings(fd)
     {
         let count = match request {
             libc::FIONREAD => unread(&socket),
@@ -125,11 +125,14 @@ unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_in
 /// Bytes that can be received, once they come through the ring.
 fn unread(socket: &Socket) -> Option<u64> {
     let (connection, rings) = socket.rings()?;
+    if connection.has_peer_gone_back() && rings.readable() == Ok(0) {
+        return None;
+    }
     let over_tcp = connection.peer_switch()?.saturating_sub(socket.received());
     Some(over_tcp + rings.readable().unwrap_or(0) as u64)
 }
 
 fn unsent(socket: &Socket) -> Option<u64> {
     // What stands in the ring has arrived.
-    socket.has_switched().then_some(0)
+    (socket.has_switched() && !socket.is_returning()).then_some(0)
 }
