@@ -567,12 +567,17 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.is_kept {
+        // Who has gone back has left the connection to the peer, which may need all of it still.
+        if self.is_kept || self.own()[control::BACK].load(Ordering::Acquire) != 0 {
             return;
         }
         self.set_waiter(None);
         self.wake_up();
         self.region().discard(self.own_buffer()..self.own_buffer() + self.arena.geometry.stride());
         self.own()[control::RELEASED].store(1, Ordering::SeqCst);
+        if self.has_peer_gone_back() {
+            self.region().discard(self.peer_buffer()..self.peer_buffer() + self.arena.geometry.stride());
+            self.peer()[control::RELEASED].store(1, Ordering::SeqCst);
+        }
     }
 }

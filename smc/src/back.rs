@@ -247,9 +247,11 @@ fn take_exactly(stream: &mut impl Stream, mut length: usize) -> Result<(), BackE
     Ok(())
 }
 
-/// A sender that goes back by itself: what it has put into the ring stays there. It must not send into the ring or ring doorbells
-/// any more, and send the mark before anything else; one that has never sent into the ring sends none.
-pub fn go_back(rings: &Rings<'_>) {
+/// A sender that goes back by itself: what it has put into the ring stays there, and `answer` sends the mark alone. From then on
+/// nothing may go into the ring, and no doorbell be rung. One that has never sent into the ring sends no mark. The
+/// connection is the peer's from now on: dropped here, it is not given back.
+pub fn go_back(rings: &Rings<'_>, answer: Answer<'_>) {
+    answer.become_more(Answer::SENDING | Answer::LAST);
     rings.connection().go_back(rings.end_of_sent());
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use softrdma_smc::arena::Connection;
-use softrdma_smc::back::{self, BackError, MARK, Recall, Source, Step, Stream};
+use softrdma_smc::back::{self, BackError, Recall, Source, Step, Stream};
 use softrdma_smc::descriptors::Private;
 use softrdma_smc::ring::{Rings, state};
 
@@ -70,7 +70,10 @@ pub(crate) fn leave(socket: &Arc<Socket>, fd: RawFd) -> bool {
     if socket.is_plain() {
         return true;
     }
-    let result = leave_receiving(socket, fd, deadline).and_then(|()| leave_sending(socket, fd));
+    let result = leave_receiving(socket, fd, deadline).and_then(|()| {
+        socket.set_flag(flag::RECALLED);
+        leave_sending(socket, fd)
+    });
     if result == Err(Failure::Broken) {
         // What is lost must not go unnoticed.
         socket.punish();
@@ -85,6 +88,16 @@ pub(crate) fn leave(socket: &Arc<Socket>, fd: RawFd) -> bool {
     result.is_ok()
 }
 
+/// The socket goes to another program, but cannot be TCP. If the peer has changed its ways already, the program must not take
+/// what comes for what it is not: it sees the end.
+pub(crate) fn give_up(socket: &Socket, fd: RawFd) {
+    show::count_lost();
+    if socket.has_flag(flag::RECALLED | flag::VIOLATED) {
+        kernel::shut_receiving(fd);
+        kernel::shut_sending(fd);
+    }
+}
+
 /// Tells the peer's processes to look at the connection.
 fn call_peer(socket: &Socket) {
     if let Some((connection, _)) = socket.rings() {
@@ -97,6 +110,9 @@ fn leave_receiving(socket: &Arc<Socket>, fd: RawFd, deadline: Instant) -> Result
     let (connection, rings) = socket.rings().ok_or(Failure::Unanswered)?;
     while socket.is_receiving_over_tcp() {
         wait_until(deadline)?;
+    }
+    if socket.has_flag(flag::RECALLED) {
+        return Ok(());
     }
     let mut recall = Recall::default();
     let mut called = None::<Instant>;
@@ -173,29 +189,19 @@ fn catch_up(socket: &Socket, fd: RawFd, deadline: Instant) -> Result<(), Failure
 
 /// What this end sends goes over TCP from now on.
 fn leave_sending(socket: &Arc<Socket>, fd: RawFd) -> Result<(), Failure> {
-    let (_, rings) = socket.rings().ok_or(Failure::Broken)?;
+    let (_, rings) = socket.rings().ok_or(Failure::Unanswered)?;
     let deadline = Instant::now() + REST_WITHIN;
-    let mut has_gone = false;
     loop {
         let lock = socket.lock_sending();
         let mut step = step_locked(socket, &rings, fd);
-        if step == Step::Done && !has_gone && !socket.is_returning() {
-            back::go_back(&rings);
-            has_gone = true;
+        if step == Step::Done && !socket.has_returned() {
+            if let Some(answer) = socket.answer() {
+                back::go_back(&rings, answer);
+            }
             if !socket.stay_sending_over_tcp() {
                 socket.stop_using_ring();
             }
-        }
-        if has_gone && !socket.has_returned() {
-            step = match kernel::send_at_once(fd, &[MARK]) {
-                Ok(0) => Step::Tcp,
-                _ => {
-                    finish_sending(socket, fd);
-                    Step::Done
-                }
-            };
-        } else if has_gone && socket.has_flag(flag::SENDING_SHUT) {
-            kernel::shut_sending(fd);
+            step = step_locked(socket, &rings, fd);
         }
         drop(lock);
         match step {
@@ -204,7 +210,7 @@ fn leave_sending(socket: &Arc<Socket>, fd: RawFd) -> Result<(), Failure> {
             Step::Peer => kernel::pause(NAP),
         }
         if Instant::now() > deadline {
-            return Err(Failure::Broken);
+            return Err(Failure::Unanswered);
         }
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN};
-use libc::{EPOLLONESHOT, EPOLLRDHUP, epoll_event};
+use libc::{EPOLLONESHOT, EPOLLPRI, EPOLLRDHUP, epoll_event};
 use rustix::io::Errno;
 use softrdma_smc::arena::WAITERS;
 
@@ -27,7 +27,7 @@ use crate::wait;
 /// What the kernel tells without being asked.
 const ALWAYS: u32 = (EPOLLERR | EPOLLHUP) as u32;
 /// What the kernel is asked for about a socket that sends through its ring.
-const EDGES: u32 = (EPOLLIN | EPOLLRDHUP | EPOLLET) as u32;
+const EDGES: u32 = (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET) as u32;
 /// What may stand beside EPOLLEXCLUSIVE: with one instance woken of several we have nothing to do, but we keep its rules.
 const WITH_EXCLUSIVE: u32 = READABLE | WRITABLE | ALWAYS | (EPOLLEXCLUSIVE | EPOLLET | libc::EPOLLWAKEUP) as u32;
 /// How long events of ours may keep us from asking the kernel for its own.
@@ -547,7 +547,7 @@ impl Registration {
             && let Some((connection, _)) = socket.rings()
         {
             wait::take_doorbells(socket, connection, self.fd);
-            let is_tcps = connection.has_peer_gone_back() || socket.is_returning();
+            let is_tcps = socket.has_peer_gone_back() || socket.is_returning();
             if is_tcps || connection.peer_switch().is_none_or(|switch| socket.received() < switch) {
                 self.is_fresh.store(true, Ordering::Release);
             }

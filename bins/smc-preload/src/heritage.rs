@@ -20,8 +20,10 @@ pub(crate) fn prepare() {
         let Some(number) = kernel::socket_number(fd) else {
             continue;
         };
-        if let Some((_, socket)) = sockets.iter().find(|(known, _)| *known == number) {
-            back::leave(socket, fd);
+        if let Some((_, socket)) = sockets.iter().find(|(known, _)| *known == number)
+            && !back::leave(socket, fd)
+        {
+            back::give_up(socket, fd);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
-use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, pollfd};
+use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, pollfd};
 use rustix::io::Errno;
 use softrdma_smc::back::Source;
 
@@ -63,9 +63,9 @@ impl Ours {
                 let marked = socket.source() == Some(Source::TcpAgain);
                 // Behind the mark, with the ring not read yet, bytes of the program's stay there.
                 let may_wait = marked || !socket.has_flag(flag::MARKED);
-                room | if marked { wanted } else { 0 } | if may_wait { POLLIN } else { 0 }
+                room | if marked { wanted } else { POLLPRI } | if may_wait { POLLIN } else { 0 }
             }
-            _ => POLLIN | libc::POLLPRI,
+            _ => POLLIN | POLLPRI,
         }
     }
 

@@ -51,12 +51,16 @@ pub(crate) fn mark(socket: &Socket) -> u64 {
 }
 
 fn reading_events(socket: &Socket, connection: &Connection, rings: &Rings<'_>, fd: RawFd) -> u32 {
-    if connection.has_peer_gone_back() && socket.source() == Some(Source::TcpAgain) {
-        // TCP has the rest, and its end.
-        let wanted = READABLE as i16 | libc::POLLPRI | libc::POLLRDHUP;
-        return kernel::poll(fd, wanted, 0).map_or(0, |found| u32::from(found as u16));
-    }
     let mut events = 0;
+    if socket.has_peer_gone_back() {
+        // TCP has the rest, and its end.
+        let wanted = READABLE as i16 | libc::POLLPRI | libc::POLLRDBAND | libc::POLLRDHUP;
+        let found = kernel::poll(fd, wanted, 0).map_or(0, |found| u32::from(found as u16));
+        if socket.source() == Some(Source::TcpAgain) {
+            return found;
+        }
+        events = found & (libc::EPOLLPRI | libc::EPOLLRDBAND) as u32;
+    }
     let switch = connection.peer_switch();
     let is_readable = match switch {
         Some(switch) if socket.received() >= switch => rings.readable().map_or(true, |there| there > 0),

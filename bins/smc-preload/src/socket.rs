@@ -98,6 +98,8 @@ pub(crate) mod flag {
     pub(crate) const CORKED: u64 = 512;
     /// TCP's next byte is the program's: the mark behind the doorbells was taken.
     pub(crate) const MARKED: u64 = 8192;
+    /// The peer has taken back what was in the ring: TCP has all that is to be received.
+    pub(crate) const RECALLED: u64 = 16384;
 }
 
 /// Which end of a connection a socket is.
@@ -456,11 +458,14 @@ impl Socket {
     /// Whether the peer sends over TCP again.
     #[inline]
     pub(crate) fn has_peer_gone_back(&self) -> bool {
-        self.connection.get().is_some_and(Connection::has_peer_gone_back)
+        self.connection.get().is_some_and(Connection::has_peer_gone_back) || self.has_flag(flag::RECALLED)
     }
 
     /// Where the next byte to be received is.
     pub(crate) fn source(&self) -> Option<back::Source> {
+        if self.has_flag(flag::RECALLED) {
+            return Some(back::Source::TcpAgain);
+        }
         self.rings().map(|(_, rings)| back::source(&rings, self.received(), self.has_flag(flag::MARKED)))
     }
 
@@ -657,8 +662,9 @@ impl Socket {
         let Some((connection, _)) = self.rings() else {
             return;
         };
-        if !self.is_plain() && connection.peer_switch().is_some_and(|switch| self.received() >= switch) {
-            // Left in TCP they would make a reset of the close.
+        let is_behind = || connection.peer_switch().is_some_and(|switch| self.received() >= switch);
+        if !self.is_plain() && self.words.holders() == 1 && is_behind() {
+            // Left in TCP they would make a reset of the close. Another process that has it may be waiting for them.
             let lock = self.lock_receiving();
             let _ = self.take_doorbells(fd);
             drop(lock);

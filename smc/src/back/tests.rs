@@ -64,8 +64,8 @@ enum Leaving {
     #[default]
     No,
     Recalls(Recall),
-    /// Its own direction is left: whether it has said that it goes back.
-    GoesBack(bool),
+    /// Its own direction is left; it receives over TCP already.
+    GoesBack,
     Gone,
 }
 
@@ -167,9 +167,9 @@ impl End {
     fn receive(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         let mut got = 0;
-        if self.is_plain() {
+        if matches!(self.leaving, Leaving::GoesBack | Leaving::Gone) {
             got = self.tcp.receive(&mut bytes, false).unwrap().unwrap_or(0);
-        } else if !matches!(self.leaving, Leaving::No) {
+        } else if matches!(self.leaving, Leaving::Recalls(_)) {
             // Nobody receives meanwhile.
         } else {
             match source(&self.rings(), self.received_over_tcp, self.is_marked) {
@@ -189,10 +189,11 @@ impl End {
 
     /// What the service does.
     fn serve(&mut self) {
-        if matches!(self.leaving, Leaving::GoesBack(true) | Leaving::Gone) {
+        if self.is_plain() {
             return;
         }
-        if is_asked(&self.connection) && accept(&self.connection) {
+        if !matches!(self.sending, Sending::Answering | Sending::TcpAgain) && is_asked(&self.connection) && accept(&self.connection)
+        {
             self.sending = if self.sending == Sending::Tcp { Sending::TcpAgain } else { Sending::Answering };
         }
         if self.sending == Sending::Answering {
@@ -210,7 +211,7 @@ impl End {
                 // What it has put into the ring must be read first, by whoever has the ring.
                 self.take_bells();
                 if source(&self.rings(), self.received_over_tcp, self.is_marked) == Source::TcpAgain {
-                    self.leaving = Leaving::GoesBack(false);
+                    self.leaving = Leaving::GoesBack;
                 }
             }
             Leaving::No => self.leaving = Leaving::Recalls(Recall::default()),
@@ -220,35 +221,23 @@ impl End {
                 }
                 let step = recall.step(&self.rings(), &mut tcp, self.received_over_tcp).unwrap();
                 self.leaving =
-                    if step == Step::Done { Leaving::GoesBack(false) } else { Leaving::Recalls(recall) };
+                    if step == Step::Done { Leaving::GoesBack } else { Leaving::Recalls(recall) };
             }
-            Leaving::GoesBack(has_said) => self.leaving = self.leave_sending(has_said),
+            Leaving::GoesBack => self.leaving = self.leave_sending(),
             Leaving::Gone => self.leaving = Leaving::Gone,
         }
     }
 
-    fn leave_sending(&mut self, has_said: bool) -> Leaving {
-        if !has_said {
-            self.serve();
-            if self.sending != Sending::Ring {
-                if self.sending == Sending::Answering {
-                    return Leaving::GoesBack(false);
-                }
-                if self.sending == Sending::Tcp {
-                    go_back(&self.rings());
-                    self.sending = Sending::TcpAgain;
-                }
-                return Leaving::Gone;
-            }
-            go_back(&self.rings());
+    fn leave_sending(&mut self) -> Leaving {
+        self.serve();
+        match self.sending {
+            Sending::TcpAgain => return Leaving::Gone,
+            Sending::Answering => return Leaving::GoesBack,
+            Sending::Tcp => self.sending = Sending::TcpAgain,
+            Sending::Ring => self.sending = Sending::Answering,
         }
-        // From here on nothing is sent before the mark.
-        self.sending = Sending::Answering;
-        if self.tcp.send(&[MARK]).unwrap() == 0 {
-            return Leaving::GoesBack(true);
-        }
-        self.sending = Sending::TcpAgain;
-        Leaving::Gone
+        go_back(&self.rings(), Answer::new(&self.answer));
+        Leaving::GoesBack
     }
 }
 
@@ -322,7 +311,7 @@ fn run(seed: u64) -> [bool; 2] {
         let left = ends[1 - at].sent.len();
         assert_eq!(left, 0, "seed {seed}: end {at} did not get the last {left} bytes: {ends:?}");
         let has_left = ends[at].is_plain() || !wants[at] || is_stuck_by_the_law(&ends[at]);
-        assert!(has_left || matches!(ends[at].leaving, Leaving::No | Leaving::GoesBack(_)), "seed {seed}: end {at}");
+        assert!(has_left || matches!(ends[at].leaving, Leaving::No | Leaving::GoesBack), "seed {seed}: end {at}");
     }
     [ends[0].is_plain(), ends[1].is_plain()]
 }

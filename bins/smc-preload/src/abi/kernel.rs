@@ -115,6 +115,14 @@ pub(crate) fn receive_at_once(fd: RawFd, bytes: &mut [u8], is_peek: bool) -> Res
     }
 }
 
+/// Bytes that TCP has brought and nobody has taken.
+pub(crate) fn unread(fd: RawFd) -> u64 {
+    let mut count: c_int = 0;
+    // SAFETY: an int of ours.
+    let result = unsafe { real::ioctl(fd, libc::FIONREAD, (&raw mut count) as usize) };
+    if result == 0 { count.max(0) as u64 } else { 0 }
+}
+
 /// Sends as much as there is room for, without waiting: 0 if there is none.
 pub(crate) fn send_at_once(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
     // SAFETY: memory of ours.

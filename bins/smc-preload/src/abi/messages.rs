@@ -90,7 +90,7 @@ pub(super) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> Op
 /// # Safety
 ///
 /// As `sendmsg`'s.
-unsafe fn look_for_descriptors(message: *const msghdr) -> bool {
+pub(super) unsafe fn look_for_descriptors(message: *const msghdr) -> bool {
     let mut may_go = true;
     // SAFETY: the program vouches for `msg_controllen` bytes of control data; the macros stay within.
     unsafe {

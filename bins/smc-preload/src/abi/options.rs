@@ -4,9 +4,14 @@ use std::ffi::{c_int, c_ulong, c_void};
 
 use libc::{IPPROTO_TCP, SO_ERROR, SO_RCVLOWAT, SOL_SOCKET, TCP_CORK, TCP_NODELAY, socklen_t};
 
-use super::real;
+use softrdma_smc::back as back_to_tcp;
+
+use super::{kernel, real};
 use crate::socket::{Mode, Socket, flag};
 use crate::{back, descriptor, table, transfer};
+
+/// Whether the next byte is the urgent one: asm-generic/sockios.h.
+const SIOCATMARK: c_ulong = 0x8905;
 
 /// The socket that `fd` is, if it has rings.
 fn with_rings(fd: c_int) -> Option<std::sync::Arc<Socket>> {
@@ -103,7 +108,9 @@ unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_in
         && let Some(socket) = with_rings(fd)
     {
         let count = match request {
-            libc::FIONREAD => unread(&socket),
+            libc::FIONREAD => unread(&socket, fd),
+            // The mark is in TCP, behind what the ring has.
+            SIOCATMARK if has_unread_ring(&socket) => Some(0),
             libc::TIOCOUTQ => unsent(&socket),
             _ => None,
         };
@@ -123,13 +130,27 @@ unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_in
 }
 
 /// Bytes that can be received, once they come through the ring.
-fn unread(socket: &Socket) -> Option<u64> {
+fn unread(socket: &Socket, fd: c_int) -> Option<u64> {
     let (connection, rings) = socket.rings()?;
-    if connection.has_peer_gone_back() && rings.readable() == Ok(0) {
-        return None;
+    if socket.has_peer_gone_back() {
+        let behind = if socket.has_flag(flag::MARKED) { kernel::unread(fd) } else { 0 };
+        return if socket.has_flag(flag::RECALLED) { None } else { Some(rings.readable().unwrap_or(0) as u64 + behind) };
     }
     let over_tcp = connection.peer_switch()?.saturating_sub(socket.received());
     Some(over_tcp + rings.readable().unwrap_or(0) as u64)
+}
+
+fn has_unread_ring(socket: &Socket) -> bool {
+    socket.has_peer_gone_back() && socket.source() == Some(back_to_tcp::Source::Ring)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn sockatmark(fd: c_int) -> c_int {
+    if with_rings(fd).is_some_and(|socket| has_unread_ring(&socket)) {
+        return 0;
+    }
+    // SAFETY: touches no memory.
+    unsafe { real::sockatmark(fd) }
 }
 
 fn unsent(socket: &Socket) -> Option<u64> {
