@@ -298,12 +298,13 @@ fn take(
     } else {
         rings.receive(parts, skip)
     };
-    if let Ok((0, _)) = taken
-        && over_tcp == 0
-        && wanted > 0
+    let mut behind = 0;
+    if let Ok((taken, _)) = taken
+        && taken < wanted
         && socket.has_peer_gone_back()
     {
-        return take_behind_mark(socket, fd, parts, flags, skip);
+        let result = take_behind_mark(socket, fd, parts, flags, skip + taken);
+        behind = if over_tcp + taken > 0 { result.unwrap_or(0) } else { result? };
     }
     drop(lock);
     let (taken, must_notify) = taken.map_err(|_| socket.punish())?;
@@ -313,7 +314,7 @@ fn take(
     if taken > 0 && !is_peek {
         socket.show(|entry| entry.received(taken as u64));
     }
-    Ok(over_tcp + taken)
+    Ok(over_tcp + taken + behind)
 }
 
 /// Takes what TCP has brought and is the program's, without waiting.
@@ -360,6 +361,10 @@ fn take_behind_mark(
         return Ok(0);
     }
     back::settle(socket, fd);
+    // Where there is a mark behind what was taken already, a call ends.
+    if skip > 0 && kernel::is_at_mark(fd) {
+        return Ok(0);
+    }
     match kernel::receive(fd, parts, skip, usize::MAX, flags & !MSG_WAITALL | MSG_DONTWAIT) {
         Ok(0) => {
             socket.note_tcp_end();

@@ -115,6 +115,12 @@ pub(crate) fn receive_at_once(fd: RawFd, bytes: &mut [u8], is_peek: bool) -> Res
     }
 }
 
+/// Whether the next byte of TCP is an urgent one.
+pub(crate) fn is_at_mark(fd: RawFd) -> bool {
+    // SAFETY: touches no memory.
+    unsafe { real::sockatmark(fd) == 1 }
+}
+
 /// Bytes that TCP has brought and nobody has taken.
 pub(crate) fn unread(fd: RawFd) -> u64 {
     let mut count: c_int = 0;

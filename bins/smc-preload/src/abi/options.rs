@@ -1,6 +1,7 @@
 //! Socket options and ioctls.
 
 use std::ffi::{c_int, c_ulong, c_void};
+use std::sync::Arc;
 
 use libc::{IPPROTO_TCP, SO_ERROR, SO_RCVLOWAT, SOL_SOCKET, TCP_CORK, TCP_NODELAY, socklen_t};
 
@@ -8,13 +9,13 @@ use softrdma_smc::back as back_to_tcp;
 
 use super::{kernel, real};
 use crate::socket::{Mode, Socket, flag};
-use crate::{back, descriptor, table, transfer};
+use crate::{back, descriptor, table, transfer, wait};
 
 /// Whether the next byte is the urgent one: asm-generic/sockios.h.
 const SIOCATMARK: c_ulong = 0x8905;
 
 /// The socket that `fd` is, if it has rings.
-fn with_rings(fd: c_int) -> Option<std::sync::Arc<Socket>> {
+fn with_rings(fd: c_int) -> Option<Arc<Socket>> {
     table::active_socket(fd).filter(|socket| matches!(socket.mode(), Mode::Prepared | Mode::Ring))
 }
 
@@ -130,11 +131,13 @@ unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_in
 }
 
 /// Bytes that can be received, once they come through the ring.
-fn unread(socket: &Socket, fd: c_int) -> Option<u64> {
+fn unread(socket: &Arc<Socket>, fd: c_int) -> Option<u64> {
     let (connection, rings) = socket.rings()?;
     if socket.has_peer_gone_back() {
+        wait::take_doorbells(socket, connection, fd);
         let behind = if socket.has_flag(flag::MARKED) { kernel::unread(fd) } else { 0 };
-        return if socket.has_flag(flag::RECALLED) { None } else { Some(rings.readable().unwrap_or(0) as u64 + behind) };
+        let is_tcps = socket.has_flag(flag::RECALLED) || socket.is_plain();
+        return if is_tcps { None } else { Some(rings.readable().unwrap_or(0) as u64 + behind) };
     }
     let over_tcp = connection.peer_switch()?.saturating_sub(socket.received());
     Some(over_tcp + rings.readable().unwrap_or(0) as u64)
