@@ -173,7 +173,8 @@ impl Recall {
 
     /// Takes the question back: whether that was in time.
     pub fn cancel(&mut self, connection: &Connection) -> bool {
-        self.stage == Stage::New || self.stage == Stage::Asked && change(connection.recall(true), recall::ASKED, recall::NONE)
+        self.stage == Stage::New
+            || self.stage == Stage::Asked && change(connection.recall(true), recall::ASKED, recall::NONE)
     }
 
     /// Takes the rest of the program's bytes, and what is not the program's up to the mark; the rest that is still to come.

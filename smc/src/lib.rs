@@ -20,6 +20,10 @@
 //!    from that byte on uses the ring. The reader takes from TCP up to the switch, then from the ring. What TCP carries
 //!    behind the switch are doorbells, single bytes that wake a sleeping reader and are thrown away.
 //!
+//! 5. What only TCP can do, it does: before another program or another process gets a connection, and for urgent data and a few
+//!    options, it becomes TCP again ([`back`]). A byte of TCP that is no doorbell, the mark, says where the program's bytes go
+//!    on; those in the ring that nobody has read are sent once more by the peer, who is told of it at a name of its own.
+//!
 //! So there is no moment at which a connection waits for a decision, no state that must be undone when there is none, and
 //! nothing that a process without this library could get to see.
 //!

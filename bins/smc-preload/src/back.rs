@@ -91,7 +91,6 @@ pub(crate) fn leave(socket: &Arc<Socket>, fd: RawFd) -> bool {
 /// The socket goes to another program, but cannot be TCP. If the peer has changed its ways already, the program must not take
 /// what comes for what it is not: it sees the end.
 pub(crate) fn give_up(socket: &Socket, fd: RawFd) {
-    show::count_lost();
     if socket.has_flag(flag::RECALLED | flag::VIOLATED) {
         kernel::shut_receiving(fd);
         kernel::shut_sending(fd);

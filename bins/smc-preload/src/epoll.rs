@@ -475,7 +475,9 @@ impl Registration {
             Target::Socket(socket) if socket.is_returning() => EDGES | WRITABLE,
             // With writability, which TCP has: so that somebody who sleeps in the kernel wakes up and looks.
             // Whoever has slept there since before anything of ours was in it is in no count.
-            _ if self.note_ours() && (operation == EPOLL_CTL_ADD || epoll.sleepers.load(Ordering::SeqCst) > 0) => EDGES | WRITABLE,
+            _ if self.note_ours() && (operation == EPOLL_CTL_ADD || epoll.sleepers.load(Ordering::SeqCst) > 0) => {
+                EDGES | WRITABLE
+            }
             _ => EDGES,
         };
         kernel::epoll_control(epoll.fd(), operation, self.fd, wanted, *TOKENS | self.fd as u64)

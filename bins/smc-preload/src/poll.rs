@@ -132,9 +132,10 @@ pub(crate) fn poll(
         if wait::spin(&budget, || pending(descriptors)) {
             continue;
         }
-        let looks_again = descriptors.iter().zip(&ours).any(|(descriptor, ours)| {
-            ours.as_ref().is_some_and(|ours| ours.must_be_looked_for(descriptor.events))
-        });
+        let looks_again = descriptors
+            .iter()
+            .zip(&ours)
+            .any(|(descriptor, ours)| ours.as_ref().is_some_and(|ours| ours.must_be_looked_for(descriptor.events)));
         let time = left(deadline);
         let time = if looks_again { Some(time.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN)) } else { time };
         ours.iter().flatten().for_each(|ours| ours.set_asleep(true));

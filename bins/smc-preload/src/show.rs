@@ -91,13 +91,6 @@ pub(crate) fn go_back(socket: &Socket) {
     socket.show(|entry| entry.fall_back(Reasons::default()));
 }
 
-/// A program inherits a connection that is of no use to it.
-pub(crate) fn count_lost() {
-    if let Some(page) = PAGE.get() {
-        page.counters().count(Counter::Violations);
-    }
-}
-
 /// Whether two more rings may be had.
 pub(crate) fn has_room_for(ring_bytes: u32) -> bool {
     let limit = RING_MEMORY_LIMIT.load(Ordering::Relaxed);

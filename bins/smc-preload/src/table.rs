@@ -66,8 +66,8 @@ fn adopt(fd: RawFd) -> Option<Arc<Socket>> {
 
 /// In a child: nothing was used here yet.
 pub(crate) fn begin_anew() {
-    for at in 0..=HIGHEST.load(Ordering::Acquire) {
-        let _ = KINDS[at].compare_exchange(SOCKET, INHERITED_SOCKET, Ordering::AcqRel, Ordering::Relaxed);
+    for kind in &KINDS[..=HIGHEST.load(Ordering::Acquire)] {
+        let _ = kind.compare_exchange(SOCKET, INHERITED_SOCKET, Ordering::AcqRel, Ordering::Relaxed);
     }
 }
 

@@ -69,9 +69,15 @@ impl Drop for Slot {
 enum Entry {
     Offer(Offer),
     Exchange(Exchange),
-    Channel { link: Link, process: Process },
+    Channel {
+        link: Link,
+        process: Process,
+    },
     /// A connection that has more to send than TCP had room for, by its token.
-    Sending { descriptor: Private, token: u64 },
+    Sending {
+        descriptor: Private,
+        token: u64,
+    },
 }
 
 /// A connection that waits to be found.

@@ -330,6 +330,7 @@ static void both_near(int s) {
     ssize_t length = read(channel[0], bytes, sizeof bytes);
     say_bytes("written", bytes, length);
     meet();
+    meet();
 }
 
 static void both_far(int s) {
@@ -339,6 +340,7 @@ static void both_far(int s) {
     meet();
     kill(child, SIGKILL);
     await_child("cat", child);
+    meet();
 }
 
 // --- the other end is killed while it is asked
