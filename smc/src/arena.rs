@@ -367,12 +367,25 @@ pub mod control {
     pub const JOINED: usize = 2;
     /// The end will not touch the connection again.
     pub const RELEASED: usize = 3;
+    /// GIDs of processes that have the end: whom the peer asks to take its bytes back. 0 for none.
+    pub const HOMES: std::ops::Range<usize> = 4..8;
     /// The end sleeps until something happens to the connection. (A cache line of its own from here on.)
     pub const ASLEEP: usize = 8;
     /// The waiter that the end has for the connection, plus one; 0 for none, [`MANY`] for several.
     pub const WAITER: usize = 9;
     /// The end waits for room to send.
     pub const WANTS_ROOM: usize = 10;
+    /// Doorbells that the end has rung, counted behind each.
+    pub const BELLS: usize = 11;
+    /// How far it is with taking back what the peer has sent and this end has not read: see [`back`](crate::back). The peer
+    /// changes it, too.
+    pub const RECALL: usize = 12;
+    /// Which bytes of the ring the peer is to send once more, over TCP: where they begin.
+    pub const RECALL_FROM: usize = 13;
+    /// Where they end.
+    pub const RECALL_TO: usize = 14;
+    /// Where in the ring the end has gone back to TCP, plus one; 0 before.
+    pub const BACK: usize = 15;
     /// How many bytes the end has taken out of its ring, to the byte. The peer looks only when the end has died: a word of
     /// a cache line of its own costs the end nothing.
     pub const CONSUMED: usize = 16;
@@ -456,6 +469,55 @@ impl Connection {
     #[inline]
     pub fn peer_switch(&self) -> Option<u64> {
         self.peer()[control::SWITCH].load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// This process, which calls itself `gid`, has our end: the peer may ask it to take bytes back.
+    pub fn add_home(&self, gid: u64) {
+        let homes = &self.own()[control::HOMES];
+        let is_known = homes.iter().any(|home| home.load(Ordering::Acquire) == gid);
+        let take = |home: &AtomicU64| home.compare_exchange(0, gid, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+        if !is_known && !homes.iter().any(take) {
+            // The first stays: whoever has the connection from the beginning has it longest.
+            homes[homes.len() - 1].store(gid, Ordering::SeqCst);
+        }
+    }
+
+    /// The processes that have the peer's end, as it says.
+    pub fn peer_homes(&self) -> impl Iterator<Item = u64> {
+        self.peer()[control::HOMES].iter().map(|home| home.load(Ordering::Acquire)).filter(|gid| *gid != 0)
+    }
+
+    /// Another doorbell of ours is on its way.
+    pub fn count_bell(&self) {
+        self.own()[control::BELLS].fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Doorbells of the peer's that are certainly on their way, or were.
+    pub fn peer_bells(&self) -> u64 {
+        self.peer()[control::BELLS].load(Ordering::Acquire)
+    }
+
+    /// From `position` in the ring on we send over TCP again, behind the mark.
+    pub(crate) fn go_back(&self, position: u64) {
+        self.own()[control::BACK].store(position.wrapping_add(1), Ordering::SeqCst);
+    }
+
+    /// Whether the peer sends over TCP again, behind the mark and behind all that it has put into the ring.
+    #[inline]
+    pub fn has_peer_gone_back(&self) -> bool {
+        self.peer()[control::BACK].load(Ordering::Acquire) != 0
+    }
+
+    /// How far it is with the bytes that `side` takes back.
+    pub(crate) fn recall(&self, is_ours: bool) -> &AtomicU64 {
+        let words = if is_ours { self.own() } else { self.peer() };
+        &words[control::RECALL]
+    }
+
+    /// The bytes of the ring that go over TCP once more.
+    pub(crate) fn recall_range(&self, is_ours: bool) -> [&AtomicU64; 2] {
+        let words = if is_ours { self.own() } else { self.peer() };
+        [&words[control::RECALL_FROM], &words[control::RECALL_TO]]
     }
 
     /// Says which of our waiters is told when something happens: `None` for none, a number from [`WAITERS`] on for several.
@@ -553,7 +615,8 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if self.is_kept {
+        // Who has gone back has left the connection to the peer, which may need all of it still.
+        if self.is_kept || self.own()[control::BACK].load(Ordering::Acquire) != 0 {
             return;
         }
         self.set_waiter(None);
@@ -565,5 +628,9 @@ impl Drop for Connection {
             self.peer()[control::RELEASED].store(1, Ordering::SeqCst);
         }
         self.own()[control::RELEASED].store(1, Ordering::SeqCst);
+        if self.has_peer_gone_back() {
+            self.region().discard(self.peer_buffer()..self.peer_buffer() + self.arena.geometry.stride());
+            self.peer()[control::RELEASED].store(1, Ordering::SeqCst);
+        }
     }
 }

@@ -20,8 +20,13 @@
 //!    from that byte on uses the ring. The reader takes from TCP up to the switch, then from the ring. What TCP carries
 //!    behind the switch are doorbells, single bytes that wake a sleeping reader and are thrown away.
 //!
+//! 5. What only TCP can do, it does: before another program or another process gets a connection, and for urgent data and a few
+//!    options, it becomes TCP again ([`back`]). A byte of TCP that is no doorbell, the mark, says where the program's bytes go
+//!    on; those in the ring that nobody has read are sent once more by the peer, who is told of it at a name of its own.
+//!
 //! Rings are sparse: memory of one that was filled, and has been empty and unused for a while, goes back to the system. Its sender does
-//! that, to whom everything in an empty ring belongs, with its own lock held ([`ring::Rings::give_back`]).
+//! that, to whom everything in an empty ring belongs, with its own lock held ([`ring::Rings::give_back`]); unless the connection is
+//! on its way back to TCP, when the reader may write there.
 //!
 //! So there is no moment at which a connection waits for a decision, no state that must be undone when there is none, and
 //! nothing that a process without this library could get to see.
@@ -33,6 +38,7 @@
 //! - [`shared_memory`]: mapping and copying, the only unsafe file.
 //! - [`ring`]: how far a ring is filled and emptied, whatever the peer writes into it.
 //! - [`arena`]: the rings of all connections between two processes, and who waits for which.
+//! - [`back`]: how a connection becomes TCP again, for what only TCP can do.
 //! - [`exchange`]: how two processes agree on a connection; [`names`]: where they meet; [`descriptors`]: which are the
 //!   library's own.
 //! - [`policy`]: which connections may; [`statistics`]: what the tools show.
@@ -40,6 +46,7 @@
 #![deny(unsafe_code)]
 
 pub mod arena;
+pub mod back;
 pub mod capture;
 pub mod connection;
 pub mod descriptors;

@@ -1,7 +1,8 @@
 //! Where the two ends of a connection find each other: names of unix sockets, made of the user and of what both ends know.
 //!
 //! A listener's name ([`listener`]) only says that there is one with SMC; nothing is ever sent to it. At a connection's name
-//! ([`connection`]) one end waits for the other.
+//! ([`connection`]) one end waits for the other. At a process's own name, which only those know that have connections with it,
+//! it hears of what they ask for ([`Rendezvous::call`]).
 //!
 //! Abstract names reach as far as one network namespace, which is as far as the addresses in them mean something; they vanish
 //! with their socket. Containers share a directory instead ([`Rendezvous::with_directory`]). Connections over loopback stay
@@ -21,10 +22,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
-use rustix::net::{bind, connect, listen, shutdown, socket_with};
+use rustix::net::{SendFlags, bind, connect, listen, send, shutdown, socket_with};
 use rustix::process::geteuid;
 
 use crate::descriptors::Private;
+use crate::wire::Gid;
 use file::File;
 
 /// The two ends of a TCP connection as one of them sees it.
@@ -68,6 +70,10 @@ pub fn listener(uid: u32, port: u16) -> SocketAddrUnix {
 /// The abstract name at which one end of a connection of user `uid` waits for the other. Both ends come to the same.
 pub fn connection(uid: u32, tuple: Tuple) -> SocketAddrUnix {
     abstract_name(&connection_text(uid, tuple))
+}
+
+fn home_text(uid: u32, gid: Gid) -> String {
+    format!("softrdma-smc/{uid}/home/{:016x}", gid.0)
 }
 
 fn listener_text(uid: u32, port: u16) -> String {
@@ -191,6 +197,24 @@ impl Rendezvous {
         let socket = new_socket(SocketType::SEQPACKET)?;
         self.connection_place(tuple).connect(&socket)?;
         Private::keep(socket)
+    }
+
+    /// Where the process that calls itself `gid` hears of connections that it has.
+    pub(crate) fn be_at_home(&self, gid: Gid) -> Vec<Bound> {
+        self.home_places(gid).iter().filter_map(|place| place.bind(SocketType::DGRAM).ok()).collect()
+    }
+
+    /// Says `word` to the process that calls itself `gid`: whether there is one that may hear it. Does not wait.
+    pub fn call(&self, gid: Gid, word: &[u8]) -> bool {
+        let Ok(socket) = new_socket(SocketType::DGRAM) else { return false };
+        let mut places = self.home_places(gid).into_iter();
+        places.any(|place| place.connect(&socket).is_ok() && send(&socket, word, SendFlags::NOSIGNAL).is_ok())
+    }
+
+    fn home_places(&self, gid: Gid) -> Vec<Place> {
+        let text = home_text(self.uid(), gid);
+        let file = self.directory.as_ref().map(|directory| directory.place(&text));
+        [Some(Place::Abstract(abstract_name(&text))), file].into_iter().flatten().collect()
     }
 
     fn listener_places(&self, port: u16) -> Vec<Place> {

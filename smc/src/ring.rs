@@ -143,6 +143,11 @@ impl<'a> Rings<'a> {
         Self { connection, progress }
     }
 
+    /// The connection that they are of.
+    pub(crate) const fn connection(&self) -> &'a Connection {
+        self.connection
+    }
+
     fn size(&self) -> u32 {
         self.connection.ring_bytes()
     }
@@ -189,12 +194,8 @@ impl<'a> Rings<'a> {
     /// Copies the bytes that were sent last back out of the ring, before more are sent: where they stand in the stream.
     pub fn look_back(&self, bytes: &mut [u8]) -> u64 {
         let start = self.progress.produced().saturating_sub(bytes.len() as u64);
-        let (ring, size) = (self.connection.peer_buffer() + CDC_BYTES, self.size() as usize);
-        let (at, length) = ((start % size as u64) as usize, bytes.len());
-        let first = length.min(size - at);
-        let target = Target::new(bytes);
-        self.connection.region().copy_to(ring + at, &target, 0, first);
-        self.connection.region().copy_to(ring, &target, first, length.min(size) - first);
+        let length = bytes.len().min(self.size() as usize);
+        self.read_sent(start, &mut bytes[..length]);
         start
     }
 
@@ -384,6 +385,48 @@ impl<'a> Rings<'a> {
             }
         }
         available - left
+    }
+
+    /// Where the peer's next byte will stand in the ring that we receive in.
+    pub(crate) fn end_of_readable(&self) -> Result<u64, Violation> {
+        Ok(self.progress.consumed() + self.readable()? as u64)
+    }
+
+    /// Where the next byte that is received stands.
+    pub(crate) fn begin_of_readable(&self) -> u64 {
+        self.progress.consumed()
+    }
+
+    /// Where the next byte that is sent will stand.
+    pub(crate) fn end_of_sent(&self) -> u64 {
+        self.progress.produced()
+    }
+
+    /// Puts `bytes`, which were received already, into the ring that we receive in, at `position`. The peer has stopped to
+    /// send there.
+    pub(crate) fn put_back(&self, position: u64, bytes: &[u8]) {
+        let size = self.size() as usize;
+        let at = (position % size as u64) as usize;
+        let first = bytes.len().min(size - at);
+        let ring = self.connection.own_buffer() + CDC_BYTES;
+        self.connection.region().copy_in(ring + at, &bytes[..first]);
+        self.connection.region().copy_in(ring, &bytes[first..]);
+    }
+
+    /// What stands at `position` of the ring that we send into.
+    pub(crate) fn read_sent(&self, position: u64, bytes: &mut [u8]) {
+        let size = self.size() as usize;
+        let at = (position % size as u64) as usize;
+        let (length, first) = (bytes.len(), bytes.len().min(size - at));
+        let ring = self.connection.peer_buffer() + CDC_BYTES;
+        let target = Target::new(bytes);
+        self.connection.region().copy_to(ring + at, &target, 0, first);
+        self.connection.region().copy_to(ring, &target, first, length - first);
+    }
+
+    /// Bytes that a ring holds.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.size().into()
     }
 
     /// `length` of `readable` bytes are taken. Whether the peer must be told.

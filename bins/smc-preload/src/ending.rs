@@ -30,6 +30,11 @@ pub(crate) fn shut_down(socket: &Socket, fd: RawFd, how: c_int) -> Option<Result
     }
     // What the peer has said by now, it has said first.
     look(socket);
+    if socket.has_returned() {
+        socket.set_flag(if how == libc::SHUT_RD { 0 } else { flag::SENDING_SHUT });
+        socket.set_flag(if how == libc::SHUT_WR { 0 } else { flag::RECEIVING_SHUT });
+        return None;
+    }
     if how != libc::SHUT_RD && !wait_for_switch(socket) {
         socket.set_flag(flag::SENDING_SHUT);
         // It goes on over TCP, and so does its end.
@@ -41,8 +46,13 @@ pub(crate) fn shut_down(socket: &Socket, fd: RawFd, how: c_int) -> Option<Result
     }
     if how != libc::SHUT_RD && socket.set_flag(flag::SENDING_SHUT) {
         let lock = socket.lock_sending();
-        if let Some((_, rings)) = socket.rings() {
+        if let Some((_, rings)) = socket.rings()
+            && !socket.has_returned()
+        {
+            // One that is returning shuts TCP as well, behind the last byte.
             rings.say(state::SENDING_DONE);
+        } else {
+            kernel::shut_sending(fd);
         }
         drop(lock);
         socket.notify();
@@ -60,7 +70,7 @@ fn look(socket: &Socket) {
 
 /// Whether nothing is left of the connection: both ends have finished, or it was reset and the program has heard of it.
 pub(crate) fn is_over(socket: &Socket) -> bool {
-    let Some((_, rings)) = socket.rings() else {
+    let Some((_, rings)) = socket.rings().filter(|_| !socket.is_plain()) else {
         return false;
     };
     let has_finished = socket.has_flag(flag::SENDING_SHUT)

@@ -13,11 +13,12 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN};
-use libc::{EPOLLONESHOT, EPOLLRDHUP, epoll_event};
+use libc::{EPOLLONESHOT, EPOLLPRI, EPOLLRDHUP, epoll_event};
 use rustix::io::Errno;
 use softrdma_smc::arena::{Arena, WAITERS};
 
 use crate::abi::kernel;
+use crate::fork;
 use crate::readiness::{self, READABLE, WRITABLE};
 use crate::socket::{Mode, Socket};
 use crate::spin::Spin;
@@ -27,7 +28,7 @@ use crate::wait;
 /// What the kernel tells without being asked.
 const ALWAYS: u32 = (EPOLLERR | EPOLLHUP) as u32;
 /// What the kernel is asked for about a socket that sends through its ring.
-const EDGES: u32 = (EPOLLIN | EPOLLRDHUP | EPOLLET) as u32;
+const EDGES: u32 = (EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET) as u32;
 /// What may stand beside EPOLLEXCLUSIVE: with one instance woken of several we have nothing to do, but we keep its rules.
 const WITH_EXCLUSIVE: u32 = READABLE | WRITABLE | ALWAYS | (EPOLLEXCLUSIVE | EPOLLET | libc::EPOLLWAKEUP) as u32;
 /// How long events of ours may keep us from asking the kernel for its own.
@@ -96,6 +97,8 @@ pub(crate) struct Registration {
     refusals: AtomicU32,
     is_queued: AtomicBool,
     is_removed: AtomicBool,
+    /// The kernel was asked for edges only.
+    is_ours: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -216,6 +219,7 @@ impl Epoll {
             refusals: AtomicU32::new(0),
             is_queued: AtomicBool::new(false),
             is_removed: AtomicBool::new(false),
+            is_ours: AtomicBool::new(false),
         });
         let Target::Socket(socket) = &registration.target else {
             self.enter(&registration, || {
@@ -235,26 +239,37 @@ impl Epoll {
         Ok(())
     }
 
-    /// The registration of `socket` under `fd`, if its readiness is known here alone. While the result lives that does not change.
-    fn ours<'a>(&self, fd: RawFd, socket: &'a Socket) -> Option<(Arc<Registration>, Watchers<'a>)> {
+    /// The registration of `socket` under `fd`. While the result lives it is neither taken over nor given back.
+    fn known<'a>(&self, fd: RawFd, socket: &'a Socket) -> Option<(Arc<Registration>, Watchers<'a>)> {
         let watchers = socket.watchers();
         let registration = self.registrations().get(&fd)?.clone();
         let is_same = matches!(&registration.target, Target::Socket(known) if std::ptr::eq(known.as_ref(), socket));
-        (is_same && socket.has_switched()).then_some((registration, watchers))
+        is_same.then_some((registration, watchers))
     }
 
     /// Watches `socket` no more. The kernel need not know: of a socket that sends through its ring it has doorbells to tell, which
     /// are for us. Programs that watch for one thing at a time come back soon.
     fn park(&self, fd: RawFd, socket: &Socket) -> Option<Result<(), Errno>> {
-        let (registration, _watchers) = self.ours(fd, socket)?;
-        Some(if registration.is_removed.swap(true, Ordering::AcqRel) { Err(Errno::NOENT) } else { Ok(()) })
+        let (registration, _watchers) = self.known(fd, socket)?;
+        if registration.is_removed() {
+            return Some(Err(Errno::NOENT));
+        }
+        socket.uses_ring().then(|| {
+            registration.is_removed.store(true, Ordering::Release);
+            Ok(())
+        })
     }
 
     /// Watches `socket` again.
     fn revive(&self, fd: RawFd, socket: &Socket, events: u32, data: u64) -> Option<Result<(), Errno>> {
-        let (registration, watchers) = self.ours(fd, socket)?;
-        if !registration.is_removed.load(Ordering::Acquire) {
-            return Some(Err(Errno::EXIST));
+        let (registration, watchers) = self.known(fd, socket)?;
+        if !registration.is_removed() {
+            return socket.uses_ring().then_some(Err(Errno::EXIST));
+        }
+        if !socket.uses_ring() {
+            // It is on its way back to TCP, or there, where the kernel has to know.
+            registration.unpark(self);
+            return None;
         }
         registration.renew(events, data);
         registration.is_removed.store(false, Ordering::Release);
@@ -266,9 +281,8 @@ impl Epoll {
 
     /// An instance that does not watch `socket` any more need not be woken for it.
     fn unpark_elsewhere(&self, socket: &Socket) {
-        let is_elsewhere = |parked: &Arc<Registration>| {
-            parked.is_removed.load(Ordering::Acquire) && !std::ptr::eq(parked.epoll.as_ptr(), self)
-        };
+        let is_elsewhere =
+            |parked: &Arc<Registration>| parked.is_removed() && !std::ptr::eq(parked.epoll.as_ptr(), self);
         let parked: Vec<_> = socket.watchers().iter().filter_map(Weak::upgrade).filter(is_elsewhere).collect();
         for parked in parked {
             if let Some(epoll) = parked.epoll.upgrade() {
@@ -302,7 +316,7 @@ impl Epoll {
         if let Target::Socket(socket) = &registration.target {
             let watchers = socket.watchers();
             // Otherwise the kernel knows all it needs to.
-            let changed = if socket.has_switched() { Ok(()) } else { registration.register(EPOLL_CTL_MOD) };
+            let changed = if socket.uses_ring() { Ok(()) } else { registration.register(EPOLL_CTL_MOD) };
             drop(watchers);
             if changed.is_err() {
                 return Some(changed);
@@ -401,6 +415,11 @@ impl Epoll {
         let registration = self.registration_of(event.u64)?;
         if registration.has_rings() {
             registration.take_note(event.events);
+            return None;
+        }
+        // Its connection has become TCP again, and the kernel was not asked yet for what the program wants; or the event was
+        // reported already, and not asked for since.
+        if registration.give_back() || registration.is_removed() || registration.is_spent.load(Ordering::Acquire) {
             return None;
         }
         registration.note_told(event.events);
@@ -639,12 +658,16 @@ impl Registration {
     fn register(&self, operation: c_int) -> Result<(), Errno> {
         let epoll = self.epoll.upgrade().ok_or(Errno::BADF)?;
         let wanted = match &self.target {
-            Target::Socket(_) if !self.has_rings() => self.interest.load(Ordering::Acquire) & !(EPOLLEXCLUSIVE as u32),
-            // TCP's writability is the program's still.
-            Target::Socket(socket) if !socket.has_switched() => EDGES | WRITABLE,
-            // With writability, which TCP has: so that somebody who sleeps in the kernel wakes up and looks.
-            // Whoever has slept there since before anything of ours was in it is in no count.
-            _ => EDGES | WRITABLE,
+            Target::Socket(_) if !self.has_rings() => {
+                self.is_ours.store(false, Ordering::Release);
+                self.interest.load(Ordering::Acquire) & !(EPOLLEXCLUSIVE as u32)
+            }
+            // With writability, which TCP has: so that somebody who sleeps in the kernel wakes up and looks. Whoever has slept there
+            // since before anything of ours was in it is in no count. What is sent over TCP, still or again, needs it anyway.
+            _ => {
+                self.is_ours.store(true, Ordering::Release);
+                EDGES | WRITABLE
+            }
         };
         self.ask(&epoll, operation, wanted)
     }
@@ -666,7 +689,7 @@ impl Registration {
     fn wake_sleepers(&self) {
         // Who falls asleep counts himself first and then looks at what is queued.
         fence(Ordering::SeqCst);
-        let is_ours = matches!(&self.target, Target::Socket(socket) if socket.has_switched());
+        let is_ours = matches!(&self.target, Target::Socket(socket) if socket.has_switched() && !socket.is_plain());
         if is_ours && self.epoll.upgrade().is_some_and(|epoll| epoll.sleepers.load(Ordering::SeqCst) > 0) {
             let _ = self.register(EPOLL_CTL_MOD);
         }
@@ -680,6 +703,44 @@ impl Registration {
         self.is_fresh.store(true, Ordering::Release);
     }
 
+    /// Whether the program does not watch for it any more: only the kernel does.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.is_removed.load(Ordering::Acquire)
+    }
+
+    /// Its socket is TCP for good: the kernel is asked for what the program wants, or for nothing if that is nothing. Whether it
+    /// was not yet.
+    pub(crate) fn give_back(self: &Arc<Self>) -> bool {
+        let (Target::Socket(socket), Some(epoll)) = (&self.target, self.epoll.upgrade()) else {
+            return false;
+        };
+        // A child that has our memory only has other descriptors by now: whoever gets the next event does it.
+        if !socket.is_plain() || !fork::is_own_process() || !self.is_ours.swap(false, Ordering::AcqRel) {
+            return false;
+        }
+        if self.is_removed() {
+            self.unpark(&epoll);
+            return true;
+        }
+        let interest = self.interest.load(Ordering::Acquire) & !(EPOLLEXCLUSIVE as u32);
+        let wanted = if self.is_spent.load(Ordering::Acquire) { EPOLLONESHOT as u32 } else { interest };
+        let _ = self.ask(&epoll, EPOLL_CTL_MOD, wanted);
+        true
+    }
+
+    /// The program has removed it, and now the kernel hears of that.
+    fn unpark(self: &Arc<Self>, epoll: &Epoll) {
+        let _ = self.ask(epoll, EPOLL_CTL_DEL, 0);
+        epoll.forget_registration(self);
+    }
+
+    /// Its socket sends over TCP again: the kernel says when there is room.
+    pub(crate) fn ask_for_room(&self) {
+        if fork::is_own_process() && !self.is_removed() && self.has_rings() {
+            let _ = self.register(EPOLL_CTL_MOD);
+        }
+    }
+
     /// What is known of it is known here from now on, or has changed: whether it is still of use.
     pub(crate) fn take_over(self: &Arc<Self>) -> bool {
         if self.is_removed.load(Ordering::Acquire) {
@@ -687,7 +748,10 @@ impl Registration {
         }
         if let Some(epoll) = self.epoll.upgrade() {
             // With writability, so that somebody who sleeps in the kernel wakes up and looks.
+            self.is_ours.store(true, Ordering::Release);
             let _ = self.ask(&epoll, EPOLL_CTL_MOD, EDGES | WRITABLE);
+            // It may have become TCP again meanwhile.
+            self.give_back();
         }
         self.queue();
         !self.is_removed.load(Ordering::Acquire)
@@ -704,11 +768,6 @@ impl Registration {
         {
             self.refusals.store(socket.refusals.load(Ordering::Acquire), Ordering::Release);
         }
-    }
-
-    /// Its socket stays TCP after all.
-    pub(crate) fn give_back(&self) {
-        let _ = self.register(EPOLL_CTL_MOD);
     }
 
     fn is_in(&self, epoll: Option<&Epoll>) -> bool {
@@ -753,7 +812,8 @@ impl Registration {
         if let Target::Socket(socket) = &self.target {
             // The bits are the same in both.
             wait::take_note(socket, self.fd, events as i16, self.epoll.upgrade().as_deref());
-            if !socket.is_behind_switch() && events & !WRITABLE != 0 {
+            let is_tcps = socket.has_peer_gone_back() || socket.is_returning();
+            if is_tcps || !socket.is_behind_switch() && events & !WRITABLE != 0 {
                 self.is_fresh.store(true, Ordering::Release);
             }
         }
@@ -761,7 +821,7 @@ impl Registration {
     }
 
     /// Whether there is something to report, which stays to be reported.
-    fn has_events(&self) -> bool {
+    fn has_events(self: &Arc<Self>) -> bool {
         let was = (self.is_fresh.load(Ordering::Acquire), self.seen.load(Ordering::Acquire));
         let refusals = self.refusals.load(Ordering::Acquire);
         let has_events = self.events() != 0;
@@ -774,14 +834,17 @@ impl Registration {
     }
 
     /// What there is to report, as news.
-    fn events(&self) -> u32 {
+    fn events(self: &Arc<Self>) -> u32 {
         if self.is_removed.load(Ordering::Acquire) || self.is_spent.load(Ordering::Acquire) {
             return 0;
         }
         let interest = self.interest.load(Ordering::Acquire);
         match &self.target {
             Target::Socket(socket) if self.has_rings() => self.socket_events(socket, interest),
-            Target::Socket(_) => 0,
+            Target::Socket(_) => {
+                self.give_back();
+                0
+            }
             Target::Epoll(inner) => {
                 let has_events = inner.upgrade().is_some_and(|inner| inner.has_events());
                 if has_events { interest & EPOLLIN as u32 } else { 0 }

@@ -56,4 +56,5 @@ pub(crate) fn after_in_child() {
     shared_words::begin_anew();
     readiness::begin_anew();
     upgrade::after_fork_in_child();
+    table::begin_anew();
 }

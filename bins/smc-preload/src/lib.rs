@@ -7,7 +7,7 @@
 //! - `socket`: a connection and its states; `transfer`: sending and receiving; `wait`: what a call does that must wait,
 //!   `spin`: what it does first.
 //! - `readiness`, `epoll`, `poll`: which of many can be read or written.
-//! - `upgrade`: how a connection gets its rings.
+//! - `upgrade`: how a connection gets its rings; `back`: how it becomes TCP again; `heritage`: what other programs get.
 //! - `show`: what the tools see of all that; `course`: the state of a connection as they name it; `capture`: its bytes in
 //!   a file.
 //!
@@ -15,7 +15,8 @@
 //!
 //! A page of memory shows sockets, link groups and counters to the tools (`softrdma_smc::statistics`): nothing is written
 //! there while bytes move but a connection's own counts and cursors. Each connection that is seen is, in the end, counted
-//! once: as moved, or with the reason for which it stays TCP. A child of `fork` has a page of its own and leaves its counts
+//! once: as moved, or with the reason for which it stays TCP. One that was moved and has become TCP again is shown as TCP, with the
+//! reason for that, and stays counted as moved. A child of `fork` has a page of its own and leaves its counts
 //! to its parent when it ends.
 //!
 //! # Where a call is forbidden
@@ -57,12 +58,14 @@
 #![deny(unsafe_code)]
 
 mod abi;
+mod back;
 mod capture;
 mod course;
 mod descriptor;
 mod ending;
 mod epoll;
 mod fork;
+mod heritage;
 mod lock;
 mod poll;
 mod readiness;

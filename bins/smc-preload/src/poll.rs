@@ -4,18 +4,26 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, pollfd};
+use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLWRNORM, pollfd};
 use rustix::io::Errno;
+use softrdma_smc::back::Source;
 
 use crate::epoll::{Epoll, KERNEL_PATIENCE};
 use crate::readiness;
-use crate::socket::{Mode, Sleeping, Socket};
+use crate::socket::{Mode, Sleeping, Socket, flag};
 use crate::spin::Spin;
 use crate::table::{self, Entry};
 use crate::wait;
 
 /// Told without being asked for.
 const ALWAYS: i16 = POLLERR | POLLHUP | POLLNVAL;
+
+/// What is asked of TCP for room, and for urgent data.
+const ROOM: i16 = POLLOUT | POLLWRNORM;
+const URGENT: i16 = POLLPRI | POLLRDBAND;
+
+/// Who waits for room looks again from time to time: the connection may become TCP again, of which no byte tells.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Something of ours among the descriptors.
 enum Ours {
@@ -49,22 +57,36 @@ impl Ours {
         }
     }
 
-    /// What the kernel is asked for: doorbells and the end, and what TCP still does itself.
+    /// What the kernel is asked for: doorbells and the end, and what TCP still does itself, or again.
     fn asked(&self, wanted: i16) -> i16 {
         match self {
+            Self::Socket(socket) if socket.is_returning() || socket.has_peer_gone_back() => {
+                let reading = match socket.source() {
+                    Some(Source::TcpAgain) => wanted & !ROOM,
+                    Some(Source::Ring | Source::Mark) if !socket.has_flag(flag::MARKED) => POLLIN | wanted & URGENT,
+                    // Behind the mark, with the ring not read yet, bytes of the program's stay there.
+                    Some(Source::Ring | Source::Mark) => wanted & URGENT,
+                    _ => wanted & (POLLIN | URGENT),
+                };
+                reading | if socket.has_returned() { wanted & ROOM } else { 0 }
+            }
             Self::Socket(socket) => {
                 let reading = if socket.is_behind_switch() || socket.has_tcp_ended() { 0 } else { wanted & POLLIN };
                 let writing = if socket.has_switched() { 0 } else { wanted & POLLOUT };
-                wait::bell(socket) | reading | writing
+                wait::bell(socket) | reading | writing | wanted & URGENT
             }
             Self::Epoll(_) => POLLIN,
         }
     }
 
-    /// How long one may sleep who wants `wanted`, if that does not matter.
+    /// How long one may sleep who wants `wanted`, if that does not matter. No byte tells who waits for room that the connection has
+    /// become TCP again, if the peer has never sent another way.
     fn slice(&self, wanted: i16) -> Option<Duration> {
         match self {
-            Self::Socket(socket) if wanted & POLLIN == 0 => {
+            Self::Socket(socket) if wanted & POLLOUT != 0 && socket.is_returning() && !socket.has_returned() => {
+                Some(LOOK_AGAIN)
+            }
+            Self::Socket(socket) if wanted & POLLIN == 0 || wanted & POLLOUT != 0 => {
                 wait::slice_ms(socket).map(|slice| Duration::from_millis(slice as u64))
             }
             Self::Socket(_) | Self::Epoll(_) => None,

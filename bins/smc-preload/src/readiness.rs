@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use libc::{EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLRDNORM, EPOLLWRNORM, POLLIN, POLLOUT};
 use softrdma_smc::arena::{Arena, Connection};
+use softrdma_smc::back::Source;
 use softrdma_smc::ring::{Rings, state};
 
 use crate::abi::kernel;
@@ -25,7 +26,11 @@ pub(crate) fn events(socket: &Socket, fd: RawFd, wanted: u32) -> u32 {
         return 0;
     };
     let mut events = reading_events(socket, connection, &rings, fd);
-    if socket.has_switched() {
+    if socket.is_returning() {
+        if socket.has_returned() && kernel::poll(fd, POLLOUT, 0).is_ok_and(|found| found & POLLOUT != 0) {
+            events |= WRITABLE;
+        }
+    } else if socket.has_switched() {
         let mut is_writable = rings.is_writable().unwrap_or(true);
         if !is_writable && wanted & WRITABLE != 0 {
             socket.refusals.fetch_add(1, Ordering::AcqRel);
@@ -58,6 +63,15 @@ pub(crate) fn mark(socket: &Socket) -> u64 {
 
 fn reading_events(socket: &Socket, connection: &Connection, rings: &Rings<'_>, fd: RawFd) -> u32 {
     let mut events = 0;
+    if socket.has_peer_gone_back() {
+        // TCP has the rest, and its end.
+        let wanted = READABLE as i16 | libc::POLLPRI | libc::POLLRDBAND | libc::POLLRDHUP;
+        let found = kernel::poll(fd, wanted, 0).map_or(0, |found| u32::from(found as u16));
+        if socket.source() == Some(Source::TcpAgain) {
+            return found;
+        }
+        events = found & (libc::EPOLLPRI | libc::EPOLLRDBAND) as u32;
+    }
     let switch = connection.peer_switch();
     let is_readable = match switch {
         Some(switch) if socket.received() >= switch => rings.readable().map_or(true, |there| there > 0),

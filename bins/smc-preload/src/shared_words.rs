@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwapOption;
 use softrdma_smc::shared_memory::Region;
 
-/// Words of one connection: two cache lines.
-pub(crate) const WORDS: usize = 16;
+/// Words of one connection: three cache lines.
+pub(crate) const WORDS: usize = 24;
 const BYTES: usize = 8 * WORDS;
 /// Connections that one process can look after at a time; more stay plain TCP.
 const CONNECTIONS: usize = 65_536;

@@ -227,6 +227,16 @@ fn count_fallback(role: Role, reason: DeclineReason, by_peer: bool) {
     }
 }
 
+/// It was moved, and is TCP again: that it was moved stays counted, and no fallback is.
+pub(crate) fn go_back(socket: &Socket, reasons: Reasons) {
+    socket.set_flag(flag::FALLBACK_TOLD);
+    socket.show(|entry| entry.fall_back(reasons));
+    say(socket, || match reasons.own {
+        0 => "is TCP again: the peer needs it".to_owned(),
+        own => format!("is TCP again: {}", DeclineReason(own)),
+    });
+}
+
 /// Whether two more rings may be had.
 pub(crate) fn has_room_for(ring_bytes: u32) -> bool {
     let limit = RING_MEMORY_LIMIT.load(Ordering::Relaxed);

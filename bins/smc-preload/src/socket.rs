@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use softrdma_smc::arena::{Connection, WAITERS};
+use softrdma_smc::back::{self, Answer, MARK};
+use softrdma_smc::descriptors::Private;
 use softrdma_smc::names::Announcement;
 use softrdma_smc::ring::{Progress, Rings, state};
 use softrdma_smc::statistics;
 use softrdma_smc::wire::clc::DeclineReason;
 
-use crate::abi::kernel;
+use crate::abi::kernel::{self, Stream};
 use crate::capture::Captured;
 use crate::course::{self, Course};
 use crate::epoll::{Epoll, Registration};
@@ -38,12 +40,22 @@ mod word {
     pub(super) const SEND_LOCK: usize = 8;
     pub(super) const RECEIVE_LOCK: usize = 9;
     pub(super) const PROGRESS: usize = 10;
+    /// Held while a doorbell is rung, and when no more are to be.
+    pub(super) const BELL_LOCK: usize = 16;
+    /// How many doorbells were taken.
+    pub(super) const BELLS_TAKEN: usize = 17;
+    /// How far the bytes are that the peer has asked to be sent over TCP once more.
+    pub(super) const ANSWER: usize = 18;
 }
 
 /// Sending goes into the ring as soon as the peer knows from which byte on.
 const SWITCHING: u64 = 1 << 32;
 /// Sending goes into the ring.
 const SWITCHED: u64 = 1 << 33;
+/// Nothing goes into the ring any more, and no doorbells are rung.
+const RETURNING: u64 = 1 << 34;
+/// Sending goes over TCP for good.
+const RETURNED: u64 = 1 << 35;
 
 /// How long a close waits for those who have the connection just now, so that the peer hears of it before TCP ends.
 const PATIENCE: Duration = Duration::from_millis(2);
@@ -95,9 +107,13 @@ pub(crate) mod flag {
     /// The program wants its small segments sent at once, as far as it knows.
     pub(crate) const NO_DELAY: u64 = 256;
     /// It was counted why the connection stays TCP.
-    pub(crate) const FALLBACK_TOLD: u64 = 8192;
+    pub(crate) const FALLBACK_TOLD: u64 = 32_768;
     /// The program holds its segments back, as far as it knows.
     pub(crate) const CORKED: u64 = 512;
+    /// TCP's next byte is the program's: the mark behind the doorbells was taken.
+    pub(crate) const MARKED: u64 = 65_536;
+    /// The peer has taken back what was in the ring: TCP has all that is to be received.
+    pub(crate) const RECALLED: u64 = 131_072;
 }
 
 /// Which end of a connection a socket is.
@@ -142,6 +158,10 @@ pub(crate) struct Socket {
     pub(crate) plain_because: AtomicU32,
     /// Without rings it is not used.
     is_required: AtomicBool,
+    /// Keeps TCP open until everything is sent that the peer has asked for once more.
+    pub(crate) kept: Mutex<Option<Private>>,
+    /// The kernel's number of it, once it may have rings.
+    number: AtomicU64,
     /// How often the program was refused room, or was told that there is none.
     pub(crate) refusals: AtomicU32,
     /// Threads that sleep until something happens to it.
@@ -201,6 +221,8 @@ impl Socket {
             captured: OnceLock::new(),
             plain_because: AtomicU32::new(0),
             is_required: AtomicBool::new(false),
+            kept: Mutex::default(),
+            number: AtomicU64::new(0),
             refusals: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
             looked_at: AtomicU64::new(0),
@@ -309,11 +331,18 @@ impl Socket {
     pub(crate) fn give_up_rings(&self) -> bool {
         if self.change_mode(Mode::Prepared, Mode::Plain) {
             self.let_through();
-            for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
-                watcher.give_back();
-            }
+            self.give_back_watchers();
         }
         self.stay_plain()
+    }
+
+    /// It had rings, and is TCP again for good: whether that is new.
+    pub(crate) fn become_plain(&self) -> bool {
+        let is_new = [Mode::Ring, Mode::Prepared].into_iter().any(|mode| self.change_mode(mode, Mode::Plain));
+        if is_new {
+            self.let_through();
+        }
+        is_new
     }
 
     fn let_through(&self) {
@@ -379,10 +408,10 @@ impl Socket {
 
     /// Finds out whether the peer lives, which has nothing more to send: if not, TCP will be reset.
     pub(crate) fn probe(&self) {
-        if self.has_switched()
+        if self.uses_ring()
             && let Some(fd) = self.descriptors().first()
         {
-            kernel::ring_doorbell(*fd);
+            self.ring(*fd);
         }
     }
 
@@ -398,7 +427,8 @@ impl Socket {
 
     /// Whether nothing more comes from TCP.
     pub(crate) fn has_tcp_ended(&self) -> bool {
-        self.has_flag(flag::TCP_ENDED) || self.has_flag(flag::HUNG_UP) && self.is_behind_switch()
+        let is_rest_known = || self.is_behind_switch() && !self.has_peer_gone_back();
+        self.has_flag(flag::TCP_ENDED) || self.has_flag(flag::HUNG_UP) && is_rest_known()
     }
 
     pub(crate) fn clear_flag(&self, flag: u64) {
@@ -419,17 +449,20 @@ impl Socket {
     }
 
     /// From now on the peer may send through the ring.
-    pub(crate) fn prepare(&self, connection: Connection) -> bool {
+    pub(crate) fn prepare(self: &Arc<Self>, connection: Connection) -> bool {
         if !self.may_upgrade() || self.connection.set(connection).is_err() {
             return false;
         }
         if let Some((connection, rings)) = self.rings() {
             rings.begin();
+            let number = self.descriptor().and_then(kernel::socket_number);
+            self.number.store(number.unwrap_or(0), Ordering::Release);
             // Some thread may be asleep in the kernel already, which nobody could be told of.
             connection.fall_asleep();
             show::take_room(connection);
             course::begin(self);
         }
+        upgrade::know(self);
         self.tell_waiter();
         self.tell_received();
         self.remember_options();
@@ -518,6 +551,74 @@ impl Socket {
         self.words()[word::SEND_GATE].load(Ordering::Acquire) & SWITCHED != 0
     }
 
+    /// Sending goes over TCP, and will: whether it has never gone anywhere else.
+    pub(crate) fn stay_sending_over_tcp(&self) -> bool {
+        let stay = |gate: u64| (gate & (SWITCHING | SWITCHED) == 0).then_some(gate | RETURNED);
+        let gate = &self.words()[word::SEND_GATE];
+        loop {
+            if gate.fetch_update(Ordering::SeqCst, Ordering::SeqCst, stay).is_ok() {
+                return true;
+            }
+            if gate.load(Ordering::SeqCst) & SWITCHED != 0 {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// From now on nothing goes into the ring, and no doorbell is rung. To be called with the sending locked.
+    pub(crate) fn stop_using_ring(&self) {
+        let lock = Lock::take(&self.words()[word::BELL_LOCK], fork::owner());
+        self.words()[word::SEND_GATE].fetch_or(RETURNING, Ordering::SeqCst);
+        drop(lock);
+    }
+
+    /// Sending goes over TCP again.
+    pub(crate) fn send_over_tcp_again(&self) {
+        self.words()[word::SEND_GATE].fetch_or(RETURNING | RETURNED, Ordering::SeqCst);
+    }
+
+    /// Whether nothing goes into the ring any more.
+    #[inline]
+    pub(crate) fn is_returning(&self) -> bool {
+        self.words()[word::SEND_GATE].load(Ordering::Acquire) & RETURNING != 0
+    }
+
+    /// Whether sending goes over TCP for good, again or still.
+    pub(crate) fn has_returned(&self) -> bool {
+        self.words()[word::SEND_GATE].load(Ordering::Acquire) & RETURNED != 0
+    }
+
+    /// Whether what this end sends goes into the ring, and doorbells tell of it: not before it has switched, nor once it returns.
+    #[inline]
+    pub(crate) fn uses_ring(&self) -> bool {
+        self.words()[word::SEND_GATE].load(Ordering::Acquire) & (SWITCHED | RETURNING | RETURNED) == SWITCHED
+    }
+
+    /// How far the bytes are that the peer wants over TCP.
+    pub(crate) fn answer(&self) -> Option<Answer<'_>> {
+        self.words()[word::ANSWER..].first_chunk().map(Answer::new)
+    }
+
+    /// Whether the peer sends over TCP again.
+    #[inline]
+    pub(crate) fn has_peer_gone_back(&self) -> bool {
+        self.connection.get().is_some_and(Connection::has_peer_gone_back) || self.has_flag(flag::RECALLED)
+    }
+
+    /// Where the next byte to be received is.
+    pub(crate) fn source(&self) -> Option<back::Source> {
+        if self.has_flag(flag::RECALLED) {
+            return Some(back::Source::TcpAgain);
+        }
+        self.rings().map(|(_, rings)| back::source(&rings, self.received(), self.has_flag(flag::MARKED)))
+    }
+
+    /// What the kernel calls it, whatever its descriptors; 0 if that is not known.
+    pub(crate) fn number(&self) -> u64 {
+        self.number.load(Ordering::Acquire)
+    }
+
     /// Whether receiving goes over TCP alone, one call of which is counted until the result is dropped.
     pub(crate) fn begin_tcp_receiving(&self) -> Option<TcpReceiving<'_>> {
         if matches!(self.mode(), Mode::Prepared | Mode::Ring) {
@@ -542,6 +643,7 @@ impl Socket {
         if !is_peek {
             self.words()[word::RECEIVED].fetch_add(kept, Ordering::SeqCst);
             self.tell_received();
+            self.words()[word::BELLS_TAKEN].fetch_add(count as u64 - kept, Ordering::SeqCst);
         }
         kept as usize
     }
@@ -578,7 +680,14 @@ impl Socket {
             return Tidied::Later;
         }
         let lock = Lock::try_take(&self.words()[word::SEND_LOCK], fork::owner());
-        if lock.is_none() || rings.sent() != sent || !rings.give_back() {
+        if lock.is_none() || rings.sent() != sent {
+            return Tidied::Later;
+        }
+        if self.is_returning() {
+            // What is in it may have to be read once more, or was put there by its reader.
+            return Tidied::Nothing;
+        }
+        if !rings.give_back() {
             return Tidied::Later;
         }
         self.given_back_at.store(sent, Ordering::Relaxed);
@@ -607,10 +716,57 @@ impl Socket {
     #[cold]
     fn ring_doorbell(&self) {
         // With the lock held: a number that is closed meanwhile may become another connection's.
-        if let Some(fd) = self.descriptors().first() {
-            kernel::ring_doorbell(*fd);
+        if let Some(fd) = self.descriptors().first()
+            && self.ring(*fd)
+        {
             self.show(statistics::Entry::doorbell_rung);
         }
+    }
+
+    /// Wakes whoever sleeps at the other end: whether a doorbell is on its way. If the stream is full of doorbells, nobody
+    /// sleeps there.
+    pub(crate) fn ring(&self, fd: RawFd) -> bool {
+        let _lock = Lock::take(&self.words()[word::BELL_LOCK], fork::owner());
+        if !self.uses_ring() {
+            return false;
+        }
+        let Some(connection) = self.connection.get() else {
+            return false;
+        };
+        let is_rung = kernel::send_at_once(fd, &[back::BELL]) == Ok(1);
+        if is_rung {
+            connection.count_bell();
+        }
+        is_rung
+    }
+
+    /// Takes doorbells off the stream, and the mark behind the last of them. The end of TCP, if it lies behind them, is seen only by
+    /// who `wants_end`. To be called with the receiving locked, and only if nothing else can be in the stream.
+    pub(crate) fn take_doorbells(&self, fd: RawFd, wants_end: bool) -> Stream {
+        let mut had_doorbells = false;
+        let Some(connection) = self.connection.get() else {
+            return Stream::Open { had_doorbells };
+        };
+        let taken_word = &self.words()[word::BELLS_TAKEN];
+        let mut bytes = [0; 256];
+        while !self.has_flag(flag::MARKED | flag::RECALLED) {
+            let limit = back::doorbells(connection, taken_word.load(Ordering::SeqCst)).min(bytes.len());
+            let taken = match kernel::receive_at_once(fd, &mut bytes[..limit], false) {
+                Ok(None) => break,
+                Ok(Some(0)) => return Stream::Ended,
+                Ok(Some(taken)) => taken,
+                Err(_) => return Stream::Reset,
+            };
+            had_doorbells = true;
+            if bytes[taken - 1] == MARK {
+                self.set_flag(flag::MARKED);
+            }
+            let all = taken_word.fetch_add(taken as u64, Ordering::SeqCst) + taken as u64;
+            if !wants_end && !connection.has_peer_gone_back() && connection.peer_bells() <= all {
+                break;
+            }
+        }
+        Stream::Open { had_doorbells }
     }
 
     /// Something has happened to it that only we know of: whoever watches it looks.
@@ -618,6 +774,23 @@ impl Socket {
         for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
             watcher.take_over();
         }
+    }
+
+    /// The kernel knows again whether there is room to send.
+    pub(crate) fn ask_for_room(&self) {
+        for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
+            watcher.ask_for_room();
+        }
+    }
+
+    /// The kernel knows again what there is: it is asked for what those want who watch, and told of those who do no more.
+    pub(crate) fn give_back_watchers(&self) {
+        self.watchers().retain(|watcher| {
+            watcher.upgrade().is_some_and(|watcher| {
+                watcher.give_back();
+                !watcher.is_removed()
+            })
+        });
     }
 
     /// A doorbell was taken off the stream, which may have been for others too: those who sleep in other instances than `own`.
@@ -713,9 +886,11 @@ impl Socket {
         if self.rings().is_none() {
             return;
         }
-        if self.is_behind_switch() {
-            // Left in TCP they would make a reset of the close.
-            let _ = kernel::take_doorbells(fd, false);
+        if !self.is_plain() && self.words.holders() == 1 && self.is_behind_switch() {
+            // Left in TCP they would make a reset of the close. Another process that has it may be waiting for them.
+            let lock = self.lock_receiving();
+            let _ = self.take_doorbells(fd, false);
+            drop(lock);
         }
         // But for the one in the table, which is just being removed, each is of a thread that uses it; our own have it for moments.
         let started = Instant::now();
@@ -723,7 +898,7 @@ impl Socket {
             std::thread::yield_now();
         }
         if Arc::strong_count(self) == 1 && self.words.holders() == 1 && self.say_goodbye() {
-            kernel::ring_doorbell(fd);
+            self.ring(fd);
         }
     }
 
@@ -732,7 +907,8 @@ impl Socket {
         let Some((connection, rings)) = self.rings() else {
             return false;
         };
-        if !self.set_flag(flag::GOODBYE_SAID) {
+        // Where TCP carries the stream again, its end does.
+        if self.is_plain() || self.is_returning() || !self.set_flag(flag::GOODBYE_SAID) {
             return false;
         }
         let is_tcp_read = connection.peer_switch().is_none_or(|switch| self.received() >= switch);

@@ -9,6 +9,7 @@ use arc_swap::{ArcSwapOption, Guard};
 
 use crate::epoll::Epoll;
 use crate::socket::Socket;
+use crate::upgrade;
 
 /// Descriptors beyond it are left alone.
 const DESCRIPTORS: usize = 1 << 20;
@@ -26,6 +27,8 @@ const SOCKET: u8 = 1;
 const EPOLL: u8 = 2;
 /// A socket that stays TCP for good: its calls go through, but it is known when it is closed or watched.
 const PLAIN_SOCKET: u8 = 3;
+/// A socket that this process has from its parent, and has not used yet.
+const INHERITED_SOCKET: u8 = 4;
 
 /// What a descriptor is.
 #[derive(Clone, Debug)]
@@ -59,17 +62,35 @@ impl Deref for Active {
 /// The socket that `fd` is, unless its bytes go over TCP for good.
 #[inline]
 pub(crate) fn active_socket(fd: RawFd) -> Option<Active> {
-    if kind(fd) != SOCKET {
-        return None;
+    match kind(fd) {
+        SOCKET => {}
+        INHERITED_SOCKET => adopt(fd),
+        _ => return None,
     }
     let guard = SOCKETS[fd as usize].load();
     guard.is_some().then(|| Active(guard))
 }
 
+/// This process begins to use what it has inherited.
+#[cold]
+fn adopt(fd: RawFd) {
+    if let Some(socket) = socket(fd) {
+        let _ = KINDS[fd as usize].compare_exchange(INHERITED_SOCKET, SOCKET, Ordering::AcqRel, Ordering::Relaxed);
+        upgrade::adopt(&socket);
+    }
+}
+
+/// In a child: nothing was used here yet.
+pub(crate) fn begin_anew() {
+    for kind in &KINDS[..=HIGHEST.load(Ordering::Acquire)] {
+        let _ = kind.compare_exchange(SOCKET, INHERITED_SOCKET, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
 /// The socket that `fd` is.
 #[inline]
 pub(crate) fn socket(fd: RawFd) -> Option<Arc<Socket>> {
-    if matches!(kind(fd), SOCKET | PLAIN_SOCKET) { SOCKETS[fd as usize].load_full() } else { None }
+    if matches!(kind(fd), SOCKET | PLAIN_SOCKET | INHERITED_SOCKET) { SOCKETS[fd as usize].load_full() } else { None }
 }
 
 /// The epoll instance that `fd` is, if it watches anything of ours.
@@ -81,7 +102,7 @@ pub(crate) fn epoll(fd: RawFd) -> Option<Arc<Epoll>> {
 /// What `fd` is.
 pub(crate) fn entry(fd: RawFd) -> Option<Entry> {
     match kind(fd) {
-        SOCKET | PLAIN_SOCKET => SOCKETS[fd as usize].load_full().map(Entry::Socket),
+        SOCKET | PLAIN_SOCKET | INHERITED_SOCKET => SOCKETS[fd as usize].load_full().map(Entry::Socket),
         EPOLL => EPOLLS[fd as usize].load_full().map(Entry::Epoll),
         _ => None,
     }

@@ -12,6 +12,7 @@ use softrdma_smc::shared_memory::{Source, Target};
 use softrdma_smc::wire::clc::DeclineReason;
 
 use crate::abi::kernel;
+use crate::back;
 use crate::capture;
 use crate::course;
 use crate::show;
@@ -42,7 +43,7 @@ pub(crate) fn send(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags:
     sent
 }
 
-/// What only the kernel can do: a connection that needs it stays TCP, and one that has rings says that it cannot.
+/// What only the kernel can do: a connection that needs it becomes TCP, or says that it cannot.
 fn is_kernels_own(fd: RawFd, flags: c_int) -> bool {
     // Without the option the flag means nothing.
     let is_zero_copy = || kernel::option(fd, libc::SOL_SOCKET, libc::SO_ZEROCOPY) == Some(1);
@@ -50,25 +51,28 @@ fn is_kernels_own(fd: RawFd, flags: c_int) -> bool {
 }
 
 /// What is not counted: urgent bytes are no part of the stream's count, and notices of bytes that were not copied are the kernel's.
-fn send_aside(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int) -> Result<usize, Errno> {
+fn send_aside(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags: c_int) -> Result<usize, Errno> {
     if flags & MSG_OOB != 0 {
         show::count_urgent();
     }
     let reason = if flags & MSG_OOB != 0 { DeclineReason::URGENT_DATA } else { DeclineReason::ZERO_COPY };
-    if is_kernels_own(fd, flags) && !upgrade::leave_to_tcp(socket, reason) {
+    if is_kernels_own(fd, flags) && !back::leave(socket, fd, reason) {
         // Without zero copy the same bytes can be sent again with it left out, which this error asks for.
         return Err(if flags & MSG_OOB != 0 { Errno::OPNOTSUPP } else { Errno::NOBUFS });
     }
     kernel::send(fd, parts, 0, flags)
 }
 
-fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int) -> Result<usize, Errno> {
+fn send_into_ring(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags: c_int) -> Result<usize, Errno> {
     let total = parts.iter().map(Source::length).sum();
     let Some((_, rings)) = socket.rings() else {
         return Err(Errno::NOTCONN);
     };
     let mut sent = 0;
     loop {
+        if socket.is_returning() {
+            return send_over_tcp_again(socket, fd, parts, flags, sent);
+        }
         match may_send(socket, &rings) {
             Ok(true) => {}
             Ok(false) => return Ok(total),
@@ -82,6 +86,9 @@ fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int
             }
         }
         let lock = socket.lock_sending();
+        if socket.is_returning() {
+            continue;
+        }
         let taken = rings.send(parts, sent).map_err(|_| socket.punish());
         if capture::is_on() {
             capture::sent(socket, &rings, *taken.as_ref().unwrap_or(&0));
@@ -109,6 +116,25 @@ fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int
         if let Err(error) = wait::wait(socket, fd, Waiting::ToSend, sent > 0) {
             return if sent > 0 { Ok(sent) } else { Err(error) };
         }
+    }
+}
+
+/// Sends the rest of `parts`, behind their first `sent` bytes, over TCP, now that the peer has left the rings.
+#[cold]
+fn send_over_tcp_again(
+    socket: &Arc<Socket>,
+    fd: RawFd,
+    parts: &[Source<'_>],
+    flags: c_int,
+    sent: usize,
+) -> Result<usize, Errno> {
+    let is_waiting = flags & MSG_DONTWAIT == 0 && !socket.has_flag(flag::NONBLOCKING);
+    let limit_ms = if is_waiting { kernel::time_limit_ms(fd, libc::SO_SNDTIMEO) } else { 0 };
+    let result = back::wait_to_send(socket, fd, limit_ms).and_then(|()| kernel::send(fd, parts, sent, flags));
+    match result {
+        Ok(more) => Ok(sent + more),
+        Err(_) if sent > 0 => Ok(sent),
+        Err(error) => Err(error),
     }
 }
 
@@ -144,7 +170,8 @@ pub(crate) fn has_sent_to_closed(socket: &Socket, rings: &Rings<'_>) -> bool {
 /// there: before, it may have closed one direction.
 pub(crate) fn has_vanished(socket: &Socket) -> bool {
     let has_ended = socket.has_flag(flag::TCP_ENDED | flag::HUNG_UP);
-    socket.has_flag(flag::TCP_RESET | flag::CUT_OFF) || has_ended && socket.peer_switch().is_some()
+    let is_peers = || socket.peer_switch().is_some() && !socket.has_peer_gone_back();
+    socket.has_flag(flag::TCP_RESET | flag::CUT_OFF) || has_ended && is_peers()
 }
 
 /// Whether something is lost: the peer said so, or has died before it read everything. That TCP was reset says little: a doorbell
@@ -155,7 +182,8 @@ pub(crate) fn was_reset(socket: &Socket, rings: &Rings<'_>) -> bool {
         return peer & state::ABORTED != 0 || socket.has_flag(flag::VIOLATED);
     }
     let is_of_tcp = socket.has_flag(flag::TCP_RESET) && !socket.has_switched();
-    is_of_tcp || has_vanished(socket) && rings.has_lost()
+    // What is sent again over TCP is TCP's to lose.
+    is_of_tcp || has_vanished(socket) && !socket.is_returning() && rings.has_lost()
 }
 
 /// Receives into `parts`: what `recvmsg` with them does.
@@ -235,7 +263,7 @@ fn judge(
 }
 
 fn receive_from_ring(
-    socket: &Socket,
+    socket: &Arc<Socket>,
     fd: RawFd,
     parts: &[Target<'_>],
     flags: c_int,
@@ -248,6 +276,10 @@ fn receive_from_ring(
     let is_peek = flags & MSG_PEEK != 0;
     loop {
         let taken = take(socket, &rings, fd, parts, flags, if is_peek { 0 } else { received })?;
+        if taken == 0 && total > 0 && socket.is_plain() {
+            let rest = kernel::receive(fd, parts, received, usize::MAX, flags);
+            return if received > 0 { Ok(received + rest.unwrap_or(0)) } else { rest };
+        }
         received = if is_peek { taken } else { received + taken };
         let is_enough = received > 0 && (flags & MSG_WAITALL == 0 || received == total);
         if is_enough || total == 0 && wait::is_over(socket, Waiting::ToReceive) {
@@ -274,7 +306,7 @@ const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// Takes what there is just now: up to the switch from TCP, then from the ring.
 fn take(
-    socket: &Socket,
+    socket: &Arc<Socket>,
     rings: &Rings<'_>,
     fd: RawFd,
     parts: &[Target<'_>],
@@ -283,6 +315,9 @@ fn take(
 ) -> Result<usize, Errno> {
     let is_peek = flags & MSG_PEEK != 0;
     let lock = socket.lock_receiving();
+    if socket.is_plain() {
+        return Ok(0);
+    }
     let over_tcp = take_from_tcp(socket, fd, parts, flags, skip)?;
     // In the ring comes what was sent after the last byte over TCP, so all of that must have been taken, or looked at.
     let limit = socket.rings().and_then(|(connection, _)| connection.peer_switch());
@@ -309,6 +344,14 @@ fn take(
     if let (Some(bytes), Ok((length, _))) = (about_to, taken.as_ref()) {
         capture::received(socket, rings, &bytes, *length);
     }
+    let mut behind = 0;
+    if let Ok((taken, _)) = taken
+        && taken < wanted
+        && socket.has_peer_gone_back()
+    {
+        let result = take_behind_mark(socket, fd, parts, flags, skip + taken);
+        behind = if over_tcp + taken > 0 { result.unwrap_or(0) } else { result? };
+    }
     drop(lock);
     let (taken, must_notify) = taken.map_err(|_| socket.punish())?;
     if must_notify {
@@ -320,7 +363,7 @@ fn take(
             entry.set_consumed(rings.consumed());
         });
     }
-    Ok(over_tcp + taken)
+    Ok(over_tcp + taken + behind)
 }
 
 /// Takes what TCP has brought and is the program's, without waiting.
@@ -353,6 +396,41 @@ fn take_from_tcp(socket: &Socket, fd: RawFd, parts: &[Target<'_>], flags: c_int,
     }
 }
 
+/// Takes what TCP has brought behind the mark, once the ring is empty.
+#[cold]
+fn take_behind_mark(
+    socket: &Arc<Socket>,
+    fd: RawFd,
+    parts: &[Target<'_>],
+    flags: c_int,
+    skip: usize,
+) -> Result<usize, Errno> {
+    use softrdma_smc::back::Source;
+    if socket.source() == Some(Source::Mark) {
+        wait::hear(socket, socket.take_doorbells(fd, true));
+    }
+    if socket.source() != Some(Source::TcpAgain) {
+        return Ok(0);
+    }
+    back::settle(socket, fd);
+    // Where there is a mark behind what was taken already, a call ends.
+    if skip > 0 && kernel::is_at_mark(fd) {
+        return Ok(0);
+    }
+    match kernel::receive(fd, parts, skip, usize::MAX, flags & !MSG_WAITALL | MSG_DONTWAIT) {
+        Ok(0) => {
+            socket.note_tcp_end();
+            Ok(0)
+        }
+        Err(Errno::AGAIN) => Ok(0),
+        Err(Errno::CONNRESET) => {
+            socket.note(flag::TCP_RESET);
+            Ok(0)
+        }
+        result => result,
+    }
+}
+
 /// How a stream ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -373,6 +451,9 @@ impl End {
 pub(crate) fn end(socket: &Socket, rings: &Rings<'_>) -> Option<End> {
     if socket.has_flag(flag::VIOLATED) {
         return Some(End::Reset);
+    }
+    if socket.is_plain() {
+        return None;
     }
     // What the peer says about itself before what there is: it said it last.
     let peer = rings.peer_state();

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -17,6 +17,7 @@ use softrdma_smc::wire::Gid;
 use softrdma_smc::wire::clc::DeclineReason;
 
 use crate::abi::kernel;
+use crate::back;
 use crate::capture;
 use crate::descriptor;
 use crate::readiness;
@@ -40,13 +41,29 @@ struct Upgrades {
     host: Arc<Sockets>,
 }
 
-/// The connections that are on their way, by their keys.
+/// The connections that are on their way, by their keys; and those that have arrived, by the tokens of this end, with those that
+/// have something to send that the program need not know of.
 #[derive(Default)]
-struct Sockets(Mutex<HashMap<u64, Weak<Socket>>>);
+struct Sockets {
+    on_the_way: Mutex<HashMap<u64, Weak<Socket>>>,
+    moved: Mutex<Moved>,
+}
+
+#[derive(Default)]
+struct Moved {
+    known: HashMap<u64, Weak<Socket>>,
+    held: HashMap<u64, Arc<Socket>>,
+    /// When those that are gone are looked for.
+    next_sweep: usize,
+}
 
 impl Sockets {
     fn all(&self) -> MutexGuard<'_, HashMap<u64, Weak<Socket>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.on_the_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn moved(&self) -> MutexGuard<'_, Moved> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn find(&self, key: u64) -> Option<Arc<Socket>> {
@@ -77,6 +94,11 @@ impl Host for Sockets {
             show::accelerate(&socket, &link);
         }
         is_prepared
+    }
+
+    fn look_at(&self, token: u64) -> Option<OwnedFd> {
+        let socket = self.moved().known.get(&token).and_then(Weak::upgrade)?;
+        back::look_at(&socket)
     }
 
     fn establish(&self, key: u64) {
@@ -160,6 +182,57 @@ pub(crate) fn announce(address: SocketAddr) -> Option<Announcement> {
         return None;
     }
     upgrades.service.announce(address.port()).ok()?
+}
+
+fn own_token(socket: &Socket) -> Option<u64> {
+    socket.rings().map(|(connection, _)| connection.own_token())
+}
+
+/// The peer may ask for what it has not read of `socket`.
+pub(crate) fn know(socket: &Arc<Socket>) {
+    if let (Some(upgrades), Some(token)) = (upgrades(), own_token(socket)) {
+        let mut moved = upgrades.host.moved();
+        moved.known.insert(token, Arc::downgrade(socket));
+        if moved.known.len() > moved.next_sweep {
+            moved.known.retain(|_, socket| socket.strong_count() > 0);
+            moved.next_sweep = 2 * moved.known.len() + 64;
+        }
+    }
+}
+
+/// `socket` is needed until [`let_go`], whatever the program does.
+pub(crate) fn hold(socket: &Arc<Socket>) {
+    if let (Some(upgrades), Some(token)) = (upgrades(), own_token(socket)) {
+        upgrades.host.moved().held.insert(token, socket.clone());
+    }
+}
+
+/// See [`hold`].
+pub(crate) fn let_go(socket: &Socket) {
+    if let (Some(upgrades), Some(token)) = (upgrades(), own_token(socket)) {
+        let held = upgrades.host.moved().held.remove(&token);
+        // Not with the lock held: it may be the last.
+        drop(held);
+    }
+}
+
+/// Tells the process that calls itself `gid` to look at its connection `token`.
+pub(crate) fn call(gid: u64, token: u64) {
+    if let Some(upgrades) = upgrades() {
+        upgrades.service.call(Gid(gid), token);
+    }
+}
+
+/// This process has inherited `socket` and uses it: from now on it may be asked, too.
+#[cold]
+pub(crate) fn adopt(socket: &Arc<Socket>) {
+    if let Some(upgrades) = upgrades()
+        && let Some((connection, _)) = socket.rings()
+        && let Ok(home) = upgrades.service.be_at_home()
+    {
+        know(socket);
+        connection.add_home(home.0);
+    }
 }
 
 /// The connection's end is closed, or decided.
@@ -282,13 +355,15 @@ thread_local! {
 struct Forking {
     service: Fork<'static>,
     sockets: MutexGuard<'static, HashMap<u64, Weak<Socket>>>,
+    moved: MutexGuard<'static, Moved>,
     page: show::Forking,
 }
 
 pub(crate) fn before_fork() {
     if let Some(upgrades) = upgrades() {
-        let (service, sockets) = (upgrades.service.before_fork(), upgrades.host.all());
-        let forking = Forking { service, sockets, page: show::before_fork() };
+        let service = upgrades.service.before_fork();
+        let (sockets, moved) = (upgrades.host.all(), upgrades.host.moved());
+        let forking = Forking { service, sockets, moved, page: show::before_fork() };
         FORK.with(|fork| *fork.borrow_mut() = Some(forking));
     }
 }
@@ -304,7 +379,14 @@ pub(crate) fn after_fork_in_child() {
         fork.service.after_fork_in_child();
         // What was under way is under way in the parent.
         fork.sockets.clear();
+        fork.moved.known.clear();
+        // What was to be sent is sent by the parent.
+        let held = std::mem::take(&mut fork.moved.held);
+        drop((fork.sockets, fork.moved));
         show::begin_anew(fork.page);
+        for socket in held.into_values() {
+            socket.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
     }
     capture::begin_anew();
 }

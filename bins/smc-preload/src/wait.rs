@@ -1,6 +1,7 @@
 //! What a call does that must wait: spin as long as that has been worth it, then sleep in the kernel.
 
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use rustix::io::Errno;
 use softrdma_smc::arena::Connection;
 
 use crate::abi::kernel::{self, Stream};
+use crate::back;
 use crate::epoll::Epoll;
 use crate::socket::{Socket, flag};
 use crate::transfer;
@@ -23,7 +25,7 @@ pub(crate) enum Waiting {
 /// limit.
 ///
 /// A call that `has_begun` to move bytes returns with them when a signal comes, even one after which calls go on.
-pub(crate) fn wait(socket: &Socket, fd: RawFd, waiting: Waiting, has_begun: bool) -> Result<(), Errno> {
+pub(crate) fn wait(socket: &Arc<Socket>, fd: RawFd, waiting: Waiting, has_begun: bool) -> Result<(), Errno> {
     let has_paid = socket.spin.until(|| is_over(socket, waiting), |_| false);
     socket.show(|entry| entry.spun(has_paid));
     if has_paid {
@@ -43,9 +45,13 @@ pub(crate) fn is_over(socket: &Socket, waiting: Waiting) -> bool {
     let Some((connection, rings)) = socket.rings() else {
         return true;
     };
+    if socket.is_plain() {
+        return true;
+    }
     match waiting {
         Waiting::ToSend => {
             rings.is_writable().unwrap_or(true)
+                || socket.is_returning()
                 || rings.peer_state() != 0 && transfer::end(socket, &rings).is_some()
                 || socket.has_flag(flag::SENDING_SHUT)
                 || transfer::has_vanished(socket)
@@ -58,7 +64,7 @@ pub(crate) fn is_over(socket: &Socket, waiting: Waiting) -> bool {
     }
 }
 
-fn sleep_to_receive(socket: &Socket, fd: RawFd, has_begun: bool) -> Result<(), Errno> {
+fn sleep_to_receive(socket: &Arc<Socket>, fd: RawFd, has_begun: bool) -> Result<(), Errno> {
     let sleeping = socket.fall_asleep();
     let result = match is_over(socket, Waiting::ToReceive) {
         true => Ok(None),
@@ -76,7 +82,7 @@ fn sleep_until_signal(fd: RawFd) -> Result<Option<usize>, Errno> {
     }
 }
 
-fn sleep_to_send(socket: &Socket, connection: &Connection, fd: RawFd) -> Result<(), Errno> {
+fn sleep_to_send(socket: &Arc<Socket>, connection: &Connection, fd: RawFd) -> Result<(), Errno> {
     let limit_ms = kernel::time_limit_ms(fd, libc::SO_SNDTIMEO);
     connection.want_room(true);
     let sleeping = socket.fall_asleep();
@@ -141,7 +147,7 @@ pub(crate) fn look_for_life(socket: &Socket, fd: RawFd) {
 }
 
 /// Takes what woke us off the stream, and remembers what it says about it.
-fn listen_to_tcp(socket: &Socket, fd: RawFd, woken: Result<Option<usize>, Errno>) -> Result<(), Errno> {
+fn listen_to_tcp(socket: &Arc<Socket>, fd: RawFd, woken: Result<Option<usize>, Errno>) -> Result<(), Errno> {
     match woken {
         Ok(None) => Ok(()),
         Ok(Some(0)) => {
@@ -165,11 +171,15 @@ fn listen_to_tcp(socket: &Socket, fd: RawFd, woken: Result<Option<usize>, Errno>
 }
 
 /// The kernel has told these `events` of `fd`, and will not tell some of them again, to who waits in `epoll`.
-pub(crate) fn take_note(socket: &Socket, fd: RawFd, events: i16, epoll: Option<&Epoll>) {
+pub(crate) fn take_note(socket: &Arc<Socket>, fd: RawFd, events: i16, epoll: Option<&Epoll>) {
     const RESET: i16 = libc::POLLERR | libc::POLLHUP;
     let has_end = events & (libc::POLLRDHUP | RESET) != 0;
     if events & libc::POLLIN != 0 || has_end {
         take_doorbells(socket, fd, has_end, epoll);
+    }
+    if socket.is_plain() {
+        // The kernel will tell it again.
+        return;
     }
     if has_end && !socket.has_flag(flag::TCP_ENDED | flag::TCP_RESET | flag::RECEIVING_SHUT) {
         // Somebody else has still to take what lies before it.
@@ -183,7 +193,18 @@ pub(crate) fn take_note(socket: &Socket, fd: RawFd, events: i16, epoll: Option<&
 }
 
 /// Takes doorbells off the stream, if nothing else can be in it. The end behind them is seen if the caller `wants_end`.
-pub(crate) fn take_doorbells(socket: &Socket, fd: RawFd, wants_end: bool, epoll: Option<&Epoll>) {
+pub(crate) fn take_doorbells(socket: &Arc<Socket>, fd: RawFd, wants_end: bool, epoll: Option<&Epoll>) {
+    take_bells(socket, fd, wants_end, epoll);
+    // What the bell was rung for may be something else than bytes.
+    if back::is_asked(socket) {
+        back::answer(socket, fd);
+    }
+    if socket.has_returned() {
+        back::settle(socket, fd);
+    }
+}
+
+fn take_bells(socket: &Socket, fd: RawFd, wants_end: bool, epoll: Option<&Epoll>) {
     if socket.sleepers.load(Ordering::SeqCst) > 0 {
         // It is their bell as well: the last of them takes it.
         return;
@@ -194,9 +215,7 @@ pub(crate) fn take_doorbells(socket: &Socket, fd: RawFd, wants_end: bool, epoll:
         let descriptors = socket.descriptors();
         let fd = if descriptors.contains(&fd) { Some(&fd) } else { descriptors.first() };
         match fd {
-            Some(fd) if socket.is_behind_switch() && !socket.is_receiving_over_tcp() => {
-                kernel::take_doorbells(*fd, wants_end)
-            }
+            Some(fd) if has_only_doorbells(socket) => socket.take_doorbells(*fd, wants_end),
             _ => return,
         }
     };
@@ -206,14 +225,19 @@ pub(crate) fn take_doorbells(socket: &Socket, fd: RawFd, wants_end: bool, epoll:
     }
 }
 
+/// Whether what TCP brings up to the mark is nobody's but ours.
+fn has_only_doorbells(socket: &Socket) -> bool {
+    socket.is_behind_switch() && !socket.is_receiving_over_tcp() && !socket.is_plain()
+}
+
 /// The receive lock is held, and the last of the program's bytes was just taken: what lies behind it.
 pub(crate) fn look_behind(socket: &Socket, fd: RawFd) {
-    if !socket.is_receiving_over_tcp() {
-        hear(socket, kernel::take_doorbells(fd, true));
+    if has_only_doorbells(socket) {
+        hear(socket, socket.take_doorbells(fd, true));
     }
 }
 
-fn hear(socket: &Socket, stream: Stream) {
+pub(crate) fn hear(socket: &Socket, stream: Stream) {
     match stream {
         Stream::Open { .. } => {}
         Stream::Ended => socket.note_tcp_end(),

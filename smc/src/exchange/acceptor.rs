@@ -58,6 +58,7 @@ impl Worker {
         let connection = arena.claim(random().map_err(|_| NO_RANDOMNESS)?)?;
         let token = DmbToken(connection.peer_token());
         let ours = endpoint(self.gid, connection.own_token(), arena);
+        connection.add_home(self.gid.0);
         if !self.host.prepare(exchange.key, connection, process.gid) {
             return Err(Refusal::Gone);
         }

@@ -70,6 +70,7 @@ impl Worker {
         };
         let connection = arena.join(theirs.token.0)?;
         let ours = endpoint(self.gid, connection.own_token(), &arena);
+        connection.add_home(self.gid.0);
         if !self.host.prepare(exchange.key, connection, theirs.gid) {
             return Err(Refusal::Gone);
         }

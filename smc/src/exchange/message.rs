@@ -7,7 +7,7 @@ use crate::arena::Geometry;
 use crate::wire::clc::{self, ClcError, DeclineReason, Message, Parsed};
 
 const MAGIC: [u8; 4] = *b"sRsm";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// The header names an arena.
 const NAMES_ARENA: u8 = 1;
 /// Its memory comes with the message.

@@ -34,12 +34,20 @@
 //! - *What the peer sends is hostile*: a message is checked whole, in its place, and what does not fit ends this exchange and no
 //!   other. Descriptors come with one message only, one of them; all others are closed.
 //!
+//! # Afterwards
+//!
+//! Connections go on without this, but for one thing: an end that becomes TCP again needs the other to do something while
+//! that other's program may be asleep or busy ([`back`](crate::back)). So each process hears, under a name made of its GID
+//! ([`Rendezvous::call`]), which of its connections to look at ([`Host::look_at`]); the GIDs of those that have an end stand in the
+//! arena. A word there is only a hint: what is asked for stands in the arena, too, where only the peer can write.
+//!
 //! One thread does this, started when first needed. It has all signals blocked and sleeps while nothing happens, but for
 //! what the host asks of it ([`Host::tidy`]).
 
 mod acceptor;
 mod connector;
 mod fork;
+mod home;
 mod link;
 mod message;
 mod peers;
@@ -49,6 +57,7 @@ mod service;
 mod tests;
 mod worker;
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 pub use fork::Fork;
@@ -118,6 +127,13 @@ pub trait Host: Send + Sync {
 
     /// An arena has gone out of use: its other process has ended, or does not know it any more.
     fn part(&self) {}
+
+    /// The peer may have changed something about the connection whose end here is called `token`: it asks for what it has not
+    /// read, see [`back`](crate::back). A copy of the connection's descriptor: to be called again once that has room to send.
+    fn look_at(&self, token: u64) -> Option<OwnedFd> {
+        let _ = token;
+        None
+    }
 
     /// A CLC message of the connection with ends `tuple` was sent or received; for those who want to see them.
     fn observe(&self, tuple: Tuple, direction: Direction, message: &[u8]) {

@@ -15,6 +15,8 @@ use crate::descriptors::Private;
 const EVENTS: usize = 64;
 /// Stands for the descriptor that wakes the thread.
 pub(super) const WAKE: u64 = 0;
+/// Stands for the names by which other processes call this one.
+pub(super) const HOME: u64 = 1;
 
 /// What happened to what is watched.
 pub(super) type Ready = Vec<u64>;
@@ -26,6 +28,8 @@ pub(super) enum Interest {
     Readable,
     /// Only whether the peer has hung up.
     HangUp,
+    /// Room to send, once.
+    Room,
 }
 
 impl Interest {
@@ -33,6 +37,7 @@ impl Interest {
         match self {
             Self::Readable => EventFlags::IN,
             Self::HangUp => EventFlags::RDHUP,
+            Self::Room => EventFlags::OUT | EventFlags::ONESHOT,
         }
     }
 }

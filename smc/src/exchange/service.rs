@@ -123,6 +123,18 @@ impl Service {
         self.shared.desk().running.as_ref().map(|running| running.gid)
     }
 
+    /// Makes this process one that is heard of by its GID: that.
+    pub fn be_at_home(&self) -> io::Result<Gid> {
+        let desk = self.shared.desk_with_thread()?;
+        desk.running.as_ref().map(|running| running.gid).ok_or_else(|| Errno::SRCH.into())
+    }
+
+    /// Tells a process that has the other end, and calls itself `gid`, to look at its connection `token`: whether it may have
+    /// heard. No child of fork notices.
+    pub fn call(&self, gid: Gid, token: u64) -> bool {
+        self.shared.settings.rendezvous.call(gid, &super::home::word(token))
+    }
+
     /// As [`Rendezvous::announce`](crate::names::Rendezvous::announce), and no child of fork gets half of it.
     pub fn announce(&self, port: u16) -> io::Result<Option<Announcement>> {
         let _desk = self.shared.desk();

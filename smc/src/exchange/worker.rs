@@ -17,12 +17,14 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::home;
 use super::link::{Link, LinkError};
 use super::message::Envelope;
 use super::peers::{Pair, Peers, Process};
-use super::poller::{Interest, Poller, WAKE};
+use super::poller::{HOME, Interest, Poller, WAKE};
 use super::{Host, Settings};
 use crate::arena::{Arena, ArenaError};
+use crate::descriptors::Private;
 use crate::names::{Bound, Tuple};
 use crate::shared_memory::AttachError;
 use crate::wire::clc::{Decline, DeclineReason, Message};
@@ -67,7 +69,15 @@ impl Drop for Slot {
 enum Entry {
     Offer(Offer),
     Exchange(Exchange),
-    Channel { link: Link, process: Process },
+    Channel {
+        link: Link,
+        process: Process,
+    },
+    /// A connection that has more to send than TCP had room for, by its token.
+    Sending {
+        descriptor: Private,
+        token: u64,
+    },
 }
 
 /// A connection that waits to be found.
@@ -168,6 +178,8 @@ pub(super) struct Worker {
     pub(super) host: Arc<dyn Host>,
     pub(super) gid: Gid,
     pub(super) peers: Peers,
+    /// The names by which others call this process.
+    home: Vec<Bound>,
     poller: Poller,
     entries: HashMap<u64, Entry>,
     /// Offers and exchanges by what their process calls them.
@@ -182,8 +194,13 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) fn new(settings: Arc<Settings>, host: Arc<dyn Host>, poller: Poller, gid: Gid) -> Self {
         let peers = Peers::new(settings.max_peers);
+        let home = settings.rendezvous.be_at_home(gid);
+        for bound in &home {
+            // Without it nobody is heard, and what others ask for is answered when the program next calls.
+            let _ = poller.add(&bound.socket, HOME, Interest::Readable);
+        }
         let (entries, keys, deadlines) = (HashMap::new(), HashMap::new(), BTreeSet::new());
-        Self { settings, host, gid, peers, poller, entries, keys, deadlines, tidy_at: None, last_id: WAKE }
+        Self { settings, host, gid, peers, home, poller, entries, keys, deadlines, tidy_at: None, last_id: HOME }
     }
 
     /// One round: what others ask, what is ready, what is late.
@@ -200,7 +217,7 @@ impl Worker {
             }
         }
         for &id in ready.iter().filter(|&&id| id != WAKE) {
-            self.handle_ready(id);
+            if id == HOME { self.listen_at_home() } else { self.handle_ready(id) }
         }
         let now = Instant::now();
         let times = [self.expire(now), self.tidy(now)];
@@ -218,8 +235,8 @@ impl Worker {
     /// In a child of fork: closes everything here, and nothing of the parent's.
     pub(super) fn close_in_child(self) {
         // The epoll instance is the parent's too: nothing is removed from it.
-        let Self { poller, entries, .. } = self;
-        drop(entries);
+        let Self { poller, entries, home, .. } = self;
+        drop((entries, home));
         poller.close_in_child();
     }
 
@@ -267,7 +284,30 @@ impl Worker {
                 drop(link);
                 self.host.part();
             }
+            Some(Entry::Sending { descriptor, token }) => {
+                self.poller.remove(&descriptor);
+                drop(descriptor);
+                self.look_at(token);
+            }
             None => {}
+        }
+    }
+
+    /// Others have called: which connections they mean.
+    fn listen_at_home(&mut self) {
+        let words: Vec<_> = self.home.iter().flat_map(|bound| home::heard(&bound.socket)).collect();
+        for token in words {
+            self.look_at(token);
+        }
+    }
+
+    fn look_at(&mut self, token: u64) {
+        let Some(descriptor) = self.host.look_at(token) else { return };
+        let id = self.new_id();
+        if let Ok(descriptor) = Private::keep(descriptor)
+            && self.poller.add(&descriptor, id, Interest::Room).is_ok()
+        {
+            self.entries.insert(id, Entry::Sending { descriptor, token });
         }
     }
 
@@ -467,8 +507,8 @@ impl Worker {
         match self.entries.remove(&id) {
             Some(Entry::Offer(offer)) => drop(self.end_offer(id, offer)),
             Some(Entry::Exchange(exchange)) => self.refused(id, exchange, Refusal::Gone),
-            Some(channel @ Entry::Channel { .. }) => {
-                self.entries.insert(id, channel);
+            Some(other @ (Entry::Channel { .. } | Entry::Sending { .. })) => {
+                self.entries.insert(id, other);
             }
             None => {}
         }
@@ -484,8 +524,8 @@ impl Worker {
             match self.entries.remove(&id) {
                 Some(Entry::Offer(offer)) => self.decline_offer(id, offer, DeclineReason::PEER_WITHOUT_SMC),
                 Some(Entry::Exchange(exchange)) => self.listen_for_the_last_time(id, exchange),
-                Some(channel @ Entry::Channel { .. }) => {
-                    self.entries.insert(id, channel);
+                Some(other @ (Entry::Channel { .. } | Entry::Sending { .. })) => {
+                    self.entries.insert(id, other);
                 }
                 None => {}
             }

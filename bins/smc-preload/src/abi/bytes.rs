@@ -211,6 +211,12 @@ unsafe extern "C-unwind" fn recvmmsg(
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn sendmmsg(fd: c_int, vector: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
     if table::active_socket(fd).is_none() {
+        for at in 0..count.min(1024) as usize {
+            // SAFETY: the program vouches for so many messages, and for their control data.
+            if vector.is_null() || !unsafe { messages::look_for_descriptors(&raw const (*vector.add(at)).msg_hdr) } {
+                break;
+            }
+        }
         // SAFETY: the program's arguments, handed on.
         return unsafe { real::sendmmsg(fd, vector, count, flags) };
     }

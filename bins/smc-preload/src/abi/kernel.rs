@@ -134,7 +134,7 @@ pub(crate) fn poll(fd: RawFd, events: i16, timeout_ms: c_int) -> Result<i16, Err
     Ok(descriptor.revents)
 }
 
-/// What [`take_doorbells`] has found in a stream.
+/// What who takes doorbells has found in a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
     /// Whether there were any.
@@ -145,29 +145,61 @@ pub(crate) enum Stream {
     Reset,
 }
 
-/// Takes doorbells off the stream. Its end, if it lies behind them, is seen only by who `wants_end`.
-pub(crate) fn take_doorbells(fd: RawFd, wants_end: bool) -> Stream {
-    let mut bytes = [0_u8; 256];
-    let mut had_doorbells = false;
-    loop {
-        // SAFETY: memory of ours.
-        let taken = result(unsafe { real::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) });
-        match taken {
-            Ok(0) => return Stream::Ended,
-            Ok(taken) if taken < bytes.len() && !wants_end => return Stream::Open { had_doorbells: true },
-            Ok(_) => had_doorbells = true,
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => return Stream::Open { had_doorbells },
-            Err(_) => return Stream::Reset,
-        }
+/// Takes what there is of the stream, or looks at it, without waiting: `None` if there is nothing, 0 bytes at its end.
+pub(crate) fn receive_at_once(fd: RawFd, bytes: &mut [u8], is_peek: bool) -> Result<Option<usize>, Errno> {
+    let flags = libc::MSG_DONTWAIT | if is_peek { libc::MSG_PEEK } else { 0 };
+    // SAFETY: memory of ours.
+    match result(unsafe { real::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), flags) }) {
+        Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+        received => received.map(Some),
     }
 }
 
-/// Wakes whoever sleeps at the other end. If the stream is full of doorbells, nobody sleeps there.
-pub(crate) fn ring_doorbell(fd: RawFd) {
-    let bell = [0_u8];
-    // SAFETY: one byte of ours.
-    let _ = unsafe { real::send(fd, bell.as_ptr().cast(), 1, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+/// Whether the next byte of TCP is an urgent one.
+pub(crate) fn is_at_mark(fd: RawFd) -> bool {
+    // SAFETY: touches no memory.
+    unsafe { real::sockatmark(fd) == 1 }
+}
+
+/// Bytes that TCP has brought and nobody has taken.
+pub(crate) fn unread(fd: RawFd) -> u64 {
+    let mut count: c_int = 0;
+    // SAFETY: an int of ours.
+    let result = unsafe { real::ioctl(fd, libc::FIONREAD, (&raw mut count) as usize) };
+    if result == 0 { count.max(0) as u64 } else { 0 }
+}
+
+/// Sends as much as there is room for, without waiting: 0 if there is none.
+pub(crate) fn send_at_once(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
+    // SAFETY: memory of ours.
+    let sent = unsafe { real::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+    match result(sent) {
+        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+        sent => sent,
+    }
+}
+
+/// The number by which the kernel tells sockets apart, whatever their descriptors.
+pub(crate) fn socket_number(fd: RawFd) -> Option<u64> {
+    let status = rustix::fs::fstat(borrowed(fd)).ok()?;
+    let is_socket = rustix::fs::FileType::from_raw_mode(status.st_mode) == rustix::fs::FileType::Socket;
+    is_socket.then_some(status.st_ino)
+}
+
+/// The descriptors that a program which is executed now would have.
+pub(crate) fn inherited() -> Vec<RawFd> {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return Vec::new();
+    };
+    let all = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    // SAFETY: takes no argument and touches no memory.
+    let stays = |fd: &RawFd| unsafe { real::fcntl(*fd, libc::F_GETFD, 0) & libc::FD_CLOEXEC == 0 };
+    all.filter(stays).collect()
+}
+
+/// A copy of `fd` for the library itself.
+pub(crate) fn copy(fd: RawFd) -> Option<std::os::fd::OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(borrowed(fd), 0).ok()
 }
 
 /// Whether the peer has ended the TCP connection, though receiving from it was shut here.
@@ -234,6 +266,12 @@ pub(crate) fn is_of_this_host(tuple: Tuple) -> bool {
 pub(crate) fn raise_broken_pipe() {
     // SAFETY: raises a signal for this very thread.
     unsafe { libc::raise(libc::SIGPIPE) };
+}
+
+/// Sends nothing more over TCP.
+pub(crate) fn shut_sending(fd: RawFd) {
+    // SAFETY: touches no memory.
+    let _ = unsafe { real::shutdown(fd, libc::SHUT_WR) };
 }
 
 /// Says to the kernel that the receiving end of `fd` is shut, which wakes who sleeps there.

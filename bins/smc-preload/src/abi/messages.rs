@@ -11,7 +11,7 @@ use softrdma_smc::wire::clc::DeclineReason;
 
 use super::{kernel, real, returned};
 use crate::socket::Socket;
-use crate::{table, transfer, upgrade};
+use crate::{back, table, transfer, upgrade};
 
 /// Bytes that files and pipes are copied in at a time.
 const CHUNK: usize = 65_536;
@@ -19,18 +19,18 @@ const CHUNK: usize = 65_536;
 /// Parts that a message may have.
 const MOST_PARTS: usize = 1024;
 
-/// The socket's bytes go somewhere that we do not see: they stay TCP, if they are still.
-pub(super) fn leave_alone(fd: RawFd, reason: DeclineReason) {
-    if let Some(socket) = table::active_socket(fd) {
-        upgrade::leave_to_tcp(&socket, reason);
-    }
+/// The socket's bytes go somewhere that we do not see: they go over TCP from now on. Whether they do.
+pub(super) fn leave_alone(fd: RawFd, reason: DeclineReason) -> bool {
+    table::active_socket(fd).is_none_or(|socket| back::leave(&socket, fd, reason))
 }
 
 /// Whether a call that sends makes the connection in the first place (TCP fast open), which is the kernel's business: so is
 /// everything on it from then on.
 pub(super) fn is_connecting(fd: RawFd, flags: c_int) -> bool {
-    if flags & libc::MSG_FASTOPEN != 0 {
-        leave_alone(fd, DeclineReason::OPTION_UNSUPPORTED);
+    if flags & libc::MSG_FASTOPEN != 0
+        && let Some(socket) = table::active_socket(fd)
+    {
+        upgrade::leave_to_tcp(&socket, DeclineReason::OPTION_UNSUPPORTED);
     }
     flags & libc::MSG_FASTOPEN != 0
 }
@@ -69,11 +69,10 @@ pub(super) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> Op
     }
     let Some(socket) = table::active_socket(fd) else {
         // TCP carries no descriptors.
-        if !table::is_known(fd) {
-            // SAFETY: the program vouches for its control data.
-            unsafe { look_for_descriptors(message) };
-        }
-        return None;
+        // SAFETY: the program vouches for its control data.
+        let may_go = table::is_known(fd) || unsafe { look_for_descriptors(message) };
+        // As if the peer's process had no room for more descriptors on their way.
+        return if may_go { None } else { Some(returned(Err(Errno::TOOMANYREFS))) };
     };
     // SAFETY: the program vouches for the message and for its parts.
     unsafe {
@@ -89,16 +88,17 @@ pub(super) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> Op
     }
 }
 
-/// Descriptors that go to another process take their bytes with them over TCP.
+/// Descriptors that go to another process take their bytes with them over TCP: whether they do.
 ///
 /// # Safety
 ///
 /// As `sendmsg`'s.
-unsafe fn look_for_descriptors(message: *const msghdr) {
+pub(super) unsafe fn look_for_descriptors(message: *const msghdr) -> bool {
+    let mut may_go = true;
     // SAFETY: the program vouches for `msg_controllen` bytes of control data; the macros stay within.
     unsafe {
         if (*message).msg_control.is_null() {
-            return;
+            return true;
         }
         let mut header = libc::CMSG_FIRSTHDR(message);
         while !header.is_null() {
@@ -106,12 +106,13 @@ unsafe fn look_for_descriptors(message: *const msghdr) {
                 let bytes = (*header).cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
                 for at in 0..bytes / size_of::<c_int>() {
                     let passed = libc::CMSG_DATA(header).cast::<c_int>().add(at).read_unaligned();
-                    leave_alone(passed, DeclineReason::PASSED_ON);
+                    may_go &= leave_alone(passed, DeclineReason::PASSED_ON);
                 }
             }
             header = libc::CMSG_NXTHDR(message, header);
         }
     }
+    may_go
 }
 
 /// Makes `call` with each of `count` messages until one fails: how many did not.

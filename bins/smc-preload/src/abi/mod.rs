@@ -7,6 +7,7 @@ pub(crate) mod kernel;
 mod aliases;
 mod bytes;
 mod descriptors;
+mod exec;
 mod life;
 mod messages;
 mod options;

@@ -1,15 +1,20 @@
 //! Socket options and ioctls.
 
 use std::ffi::{c_int, c_ulong, c_void};
+use std::sync::Arc;
 
 use libc::{IPPROTO_TCP, SO_ERROR, SO_RCVLOWAT, SOL_SOCKET, TCP_CORK, TCP_NODELAY, socklen_t};
 
+use softrdma_smc::back as back_to_tcp;
 use softrdma_smc::wire::clc::DeclineReason;
 
-use super::real;
+use super::{kernel, real};
 use crate::socket::{Mode, Socket, flag};
 use crate::table::Active;
-use crate::{descriptor, table, transfer, upgrade};
+use crate::{back, descriptor, table, transfer, wait};
+
+/// Whether the next byte is the urgent one: asm-generic/sockios.h.
+const SIOCATMARK: c_ulong = 0x8905;
 
 /// The socket that `fd` is, if it has rings.
 fn with_rings(fd: c_int) -> Option<Active> {
@@ -44,14 +49,14 @@ unsafe extern "C-unwind" fn setsockopt(
             }
             return 0;
         }
-        // What a ring does not do; a connection that has one already says that it does not.
+        // What a ring does not do: the connection becomes TCP.
         let is_beyond_us = match (level, name) {
             (SOL_SOCKET, SO_RCVLOWAT) => number > 1,
             (SOL_SOCKET, libc::SO_PEEK_OFF) => number >= 0,
             _ => false,
         };
-        let must_stay = |socket: Active| upgrade::leave_to_tcp(&socket, DeclineReason::RECEIVE_OPTION);
-        if is_beyond_us && table::active_socket(fd).is_some_and(|socket| !must_stay(socket)) {
+        let leaves = |socket: Active| back::leave(&socket, fd, DeclineReason::RECEIVE_OPTION);
+        if is_beyond_us && table::active_socket(fd).is_some_and(|socket| !leaves(socket)) {
             super::set_error(rustix::io::Errno::OPNOTSUPP);
             return -1;
         }
@@ -110,10 +115,12 @@ fn pending_error(socket: &Socket) -> c_int {
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int {
     if table::is_known(fd)
-        && let Some(socket) = table::active_socket(fd)
+        && let Some(socket) = with_rings(fd)
     {
         let count = match request {
-            libc::FIONREAD => unread(&socket),
+            libc::FIONREAD => unread(&socket, fd),
+            // The mark is in TCP, behind what the ring has.
+            SIOCATMARK if has_unread_ring(&socket) => Some(0),
             libc::TIOCOUTQ => unsent(&socket),
             _ => None,
         };
@@ -133,13 +140,32 @@ unsafe extern "C-unwind" fn ioctl(fd: c_int, request: c_ulong, argument: usize) 
 }
 
 /// Bytes that can be received, once they come through the ring.
-fn unread(socket: &Socket) -> Option<u64> {
+fn unread(socket: &Arc<Socket>, fd: c_int) -> Option<u64> {
     let (connection, rings) = socket.rings()?;
+    if socket.has_peer_gone_back() {
+        wait::take_doorbells(socket, fd, false, None);
+        let behind = if socket.has_flag(flag::MARKED) { kernel::unread(fd) } else { 0 };
+        let is_tcps = socket.has_flag(flag::RECALLED) || socket.is_plain();
+        return if is_tcps { None } else { Some(rings.readable().unwrap_or(0) as u64 + behind) };
+    }
     let over_tcp = connection.peer_switch()?.saturating_sub(socket.received());
     Some(over_tcp + rings.readable().unwrap_or(0) as u64)
 }
 
+fn has_unread_ring(socket: &Socket) -> bool {
+    socket.has_peer_gone_back() && socket.source() == Some(back_to_tcp::Source::Ring)
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C-unwind" fn sockatmark(fd: c_int) -> c_int {
+    if with_rings(fd).is_some_and(|socket| has_unread_ring(&socket)) {
+        return 0;
+    }
+    // SAFETY: touches no memory.
+    unsafe { real::sockatmark(fd) }
+}
+
 fn unsent(socket: &Socket) -> Option<u64> {
     // What stands in the ring has arrived.
-    socket.has_switched().then_some(0)
+    (socket.has_switched() && !socket.is_returning()).then_some(0)
 }

@@ -1,0 +1,54 @@
+//! What another program inherits: it has the kernel's socket and nothing else, so that is what every connection becomes that it
+//! is going to have.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use softrdma_smc::wire::clc::DeclineReason;
+
+use crate::abi::kernel;
+use crate::back;
+use crate::socket::{Mode, Socket};
+use crate::table::{self, Entry};
+
+/// A program is about to be executed, here or in a child that has all our descriptors. In a child that borrows our memory it may
+/// have other descriptors than the table says, so the kernel is asked which they are.
+pub(crate) fn prepare() {
+    let sockets = sockets();
+    if sockets.is_empty() {
+        return;
+    }
+    for fd in kernel::inherited() {
+        let Some(number) = kernel::socket_number(fd) else {
+            continue;
+        };
+        if let Some((_, socket)) = sockets.iter().find(|(known, _)| *known == number)
+            && !back::leave(socket, fd, DeclineReason::PASSED_ON)
+        {
+            back::give_up(socket, fd);
+        }
+    }
+}
+
+/// `fd` is going to be used by somebody whom we do not see.
+pub(crate) fn name(fd: RawFd, reason: DeclineReason) {
+    if let Some(socket) = table::active_socket(fd) {
+        back::leave(&socket, fd, reason);
+    }
+}
+
+/// The sockets that are not TCP for good, each by its number.
+fn sockets() -> Vec<(u64, Arc<Socket>)> {
+    let mut sockets: Vec<(u64, Arc<Socket>)> = Vec::new();
+    table::each(|fd, entry| {
+        let Entry::Socket(socket) = entry else {
+            return;
+        };
+        if matches!(socket.mode(), Mode::Idle | Mode::Plain) || socket.descriptor() != Some(fd) {
+            return;
+        }
+        let number = if socket.number() != 0 { Some(socket.number()) } else { kernel::socket_number(fd) };
+        sockets.extend(number.map(|number| (number, socket.clone())));
+    });
+    sockets
+}
