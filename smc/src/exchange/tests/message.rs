@@ -42,7 +42,7 @@ fn what_is_sent_is_what_is_read() {
 fn the_header_is_laid_out_like_this() {
     let bytes = bytes_of(&accepting(true));
     let expected = [
-        b's', b'R', b's', b'm', 1, 3, 0, 48, // magic, version, flags, length
+        b's', b'R', b's', b'm', 2, 3, 0, 48, // magic, version, flags, length
         1, 2, 3, 4, 5, 6, 7, 8, // arena
         0, 0, 0, 64, 0, 0, 0x40, 0, // capacity, bytes of a ring
         0xe2, 0xd4, 0xc3, 0xc4, // and SMC-D's eye catcher
@@ -74,7 +74,7 @@ fn what_a_header_must_not_say() {
     };
     let [proposal, accept, ..] = all();
     assert_eq!(change(&proposal, 0, b'S'), MessageError::Foreign);
-    assert_eq!(change(&proposal, 4, 2), MessageError::Version(2));
+    assert_eq!(change(&proposal, 4, 1), MessageError::Version(1));
     assert_eq!(change(&proposal, 5, 4), MessageError::Flags(4));
     assert_eq!(change(&accept, 5, 2), MessageError::Flags(2), "memory, but no arena");
     assert_eq!(change(&accept, 5, 0), MessageError::Flags(0), "an accept names an arena");
