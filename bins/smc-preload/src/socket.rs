@@ -149,6 +149,8 @@ pub(crate) struct Socket {
     /// How much had been sent through the ring when it was last looked at for memory, and when that was last given back.
     looked_at: AtomicU64,
     given_back_at: AtomicU64,
+    /// Bytes of ring memory that it counts for.
+    room: AtomicU64,
 }
 
 /// What came of looking for memory that could be given back.
@@ -205,6 +207,7 @@ impl Socket {
             sleepers: AtomicU32::new(0),
             looked_at: AtomicU64::new(0),
             given_back_at: AtomicU64::new(0),
+            room: AtomicU64::new(0),
         }))
     }
 
@@ -427,7 +430,8 @@ impl Socket {
             rings.begin();
             // Some thread may be asleep in the kernel already, which nobody could be told of.
             connection.fall_asleep();
-            show::take_room(connection);
+            show::join_arena(connection);
+            self.count_room(show::LEAST_ROOM);
             course::begin(self);
         }
         self.tell_waiter();
@@ -567,10 +571,12 @@ impl Socket {
 
     /// Gives back the memory of a ring that was filled once, and is empty and unused since it was last looked at.
     pub(crate) fn tidy(&self) -> Tidied {
-        let Some((_, rings)) = self.rings() else {
+        let Some((connection, rings)) = self.rings() else {
             return Tidied::Nothing;
         };
         let sent = rings.sent();
+        let filled = sent - self.given_back_at.load(Ordering::Relaxed).min(sent);
+        self.count_room(filled.clamp(show::LEAST_ROOM, u64::from(connection.arena().geometry().ring_bytes)));
         if self.given_back_at.load(Ordering::Relaxed) == sent {
             return Tidied::Nothing;
         }
@@ -582,7 +588,13 @@ impl Socket {
             return Tidied::Later;
         }
         self.given_back_at.store(sent, Ordering::Relaxed);
+        self.count_room(show::LEAST_ROOM);
         Tidied::GivenBack
+    }
+
+    /// Its ring counts for `bytes` of memory from now on.
+    fn count_room(&self, bytes: u64) {
+        show::count_room(self.room.swap(bytes, Ordering::Relaxed), bytes);
     }
 
     /// Tells the peer that something has changed for it, with a doorbell if it sleeps. As long as we send over TCP a doorbell
@@ -761,7 +773,8 @@ impl Drop for Socket {
         }
         let was_last = self.words.leave();
         if let Some(connection) = self.connection.take() {
-            show::give_room(&connection);
+            show::leave_arena(&connection);
+            self.count_room(0);
             if !was_last {
                 connection.leave();
             }
