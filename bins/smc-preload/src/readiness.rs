@@ -24,6 +24,7 @@ pub(crate) fn events(socket: &Socket, fd: RawFd, wanted: u32) -> u32 {
     let Some((connection, rings)) = socket.rings() else {
         return 0;
     };
+    socket.pace.reset();
     let mut events = reading_events(socket, connection, &rings, fd);
     if socket.has_switched() {
         let mut is_writable = rings.is_writable().unwrap_or(true);

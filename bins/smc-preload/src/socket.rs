@@ -20,7 +20,7 @@ use crate::fork;
 use crate::lock::Lock;
 use crate::shared_words::{SharedWords, WORDS};
 use crate::show;
-use crate::spin::Spin;
+use crate::spin::{Pace, Spin};
 use crate::table::{self, Entry};
 use crate::upgrade;
 
@@ -129,6 +129,7 @@ pub(crate) struct Socket {
     watchers: Mutex<Vec<Weak<Registration>>>,
     /// How long it has been worth spinning.
     pub(crate) spin: Spin,
+    pub(crate) pace: Pace,
     /// What the tools see of it.
     entry: OnceLock<statistics::Entry>,
     /// That a process listens at its port, and has SMC: it holds as long as the listener does, or a connection accepted there.
@@ -196,6 +197,7 @@ impl Socket {
             descriptors: Mutex::default(),
             watchers: Mutex::default(),
             spin: Spin::new(),
+            pace: Pace::new(),
             entry: OnceLock::new(),
             announcement: OnceLock::new(),
             tried_to_announce_at: Mutex::default(),

@@ -136,3 +136,42 @@ impl Spin {
         }
     }
 }
+
+/// Reads in a row from which on it is a stream that is read.
+const STREAM: u32 = 16;
+/// Pauses of a reader that has caught up with a stream.
+const PACE: u32 = 12;
+/// Bytes that a reader wants at most who is worth pacing: more cost more than the look for them.
+const SMALL: usize = 1024;
+
+/// Lets a stream of small messages get ahead of its reader by a few. One that takes each message as it comes takes the writer's cache
+/// line away each time, and both wait for it. Who sends in between, or asks whether there is something, wants every one at once.
+#[derive(Debug, Default)]
+pub(crate) struct Pace(AtomicU32);
+
+impl Pace {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// It is no stream that is read, and nothing else.
+    #[inline]
+    pub(crate) fn reset(&self) {
+        if self.0.load(Ordering::Relaxed) != 0 {
+            self.0.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A reader wants `wanted` bytes, and may know that there are so many.
+    #[inline]
+    pub(crate) fn read(&self, wanted: usize, has_enough: impl FnOnce() -> bool) {
+        let reads = self.0.load(Ordering::Relaxed);
+        if reads < STREAM {
+            self.0.store(reads + 1, Ordering::Relaxed);
+        } else if wanted <= SMALL && !has_enough() {
+            for _ in 0..PACE {
+                std::hint::spin_loop();
+            }
+        }
+    }
+}

@@ -67,6 +67,7 @@ fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int
     let Some((_, rings)) = socket.rings() else {
         return Err(Errno::NOTCONN);
     };
+    socket.pace.reset();
     let mut sent = 0;
     loop {
         match may_send(socket, &rings) {
@@ -86,7 +87,7 @@ fn send_into_ring(socket: &Socket, fd: RawFd, parts: &[Source<'_>], flags: c_int
         if capture::is_on() {
             capture::sent(socket, &rings, *taken.as_ref().unwrap_or(&0));
         }
-        drop(lock);
+        lock.release();
         let taken = taken?;
         sent += taken;
         socket.notify_unlocked();
@@ -246,6 +247,7 @@ fn receive_from_ring(
         return Err(Errno::NOTCONN);
     };
     let is_peek = flags & MSG_PEEK != 0;
+    socket.pace.read(total, || rings.has_seen(total));
     loop {
         let taken = take(socket, &rings, fd, parts, flags, if is_peek { 0 } else { received })?;
         received = if is_peek { taken } else { received + taken };
