@@ -106,7 +106,8 @@ pub struct Policy {
     pub upgrade_after: u32,
     /// Of each ring of a connection.
     pub ring_bytes: RingBytes,
-    /// Memory that the rings of a process may have in use, in bytes. Connections for which there is none stay TCP.
+    /// Memory that the rings which a process fills may have in use, in bytes, by the count of the last second. Connections for
+    /// which there is none stay TCP.
     #[serde(deserialize_with = "fields::bytes")]
     pub max_ring_memory: u64,
     /// How long a receiver looks for bytes before it sleeps, in microseconds.

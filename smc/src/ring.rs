@@ -326,6 +326,12 @@ impl<'a> Rings<'a> {
         Ok(self.peer_word().ahead_of(self.progress.consumed(), self.size())? as usize)
     }
 
+    /// Whether so many bytes are known to be there, without a look at what the peer says.
+    #[inline]
+    pub fn has_seen(&self, bytes: usize) -> bool {
+        self.progress.seen().saturating_sub(self.progress.consumed()) >= bytes as u64
+    }
+
     /// Takes what there is into `parts`, `skip` bytes left out at their beginning: how much. Whether the peer must be told of the
     /// room ([`Connection::notify`]) is the second value.
     #[inline]

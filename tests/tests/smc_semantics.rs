@@ -389,7 +389,7 @@ fn short_of_memory(limit: u64) -> u64 {
 
 #[test]
 fn without_ring_memory_connections_stay_tcp_which_is_counted() {
-    const LIMIT: u64 = 300_007;
+    const LIMIT: u64 = 16_411;
     let _turn = take_turn();
     let Some(library) = smc_library() else { return skip_library() };
     let setting = Setting { variables: &[("SOFTRDMA_SMC_UPGRADE_AFTER", "4")], ..BOTH };

@@ -32,8 +32,16 @@ impl<'a> Lock<'a> {
 impl Drop for Lock<'_> {
     #[inline]
     fn drop(&mut self) {
-        // A full barrier, which whoever tells the peer afterwards need not pay a second time.
+        self.0.store(0, Ordering::Release);
+    }
+}
+
+impl Lock<'_> {
+    /// Gives it back with a full barrier, which whoever tells the peer afterwards need not pay a second time.
+    #[inline]
+    pub(crate) fn release(self) {
         self.0.swap(0, Ordering::SeqCst);
+        std::mem::forget(self);
     }
 }
 

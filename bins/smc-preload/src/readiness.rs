@@ -25,6 +25,7 @@ pub(crate) fn events(socket: &Socket, fd: RawFd, wanted: u32) -> u32 {
     let Some((connection, rings)) = socket.rings() else {
         return 0;
     };
+    socket.pace.reset();
     let mut events = reading_events(socket, connection, &rings, fd);
     if socket.is_returning() {
         if socket.has_returned() && kernel::poll(fd, POLLOUT, 0).is_ok_and(|found| found & POLLOUT != 0) {

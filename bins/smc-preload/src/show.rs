@@ -237,15 +237,28 @@ pub(crate) fn go_back(socket: &Socket, reasons: Reasons) {
     });
 }
 
-/// Whether two more rings may be had.
-pub(crate) fn has_room_for(ring_bytes: u32) -> bool {
-    let limit = RING_MEMORY_LIMIT.load(Ordering::Relaxed);
-    RING_MEMORY.load(Ordering::Relaxed) + 2 * u64::from(ring_bytes) <= limit
+/// What a connection counts for that has sent little: pages come as they are filled.
+pub(crate) const LEAST_ROOM: u64 = 16_384;
+
+/// Whether there is room for one more connection.
+pub(crate) fn has_room() -> bool {
+    RING_MEMORY.load(Ordering::Relaxed) + LEAST_ROOM <= RING_MEMORY_LIMIT.load(Ordering::Relaxed)
+}
+
+/// A connection that has counted for `before` bytes of ring memory counts for `now` of them. Each end counts the ring that it fills.
+pub(crate) fn count_room(before: u64, now: u64) {
+    if before == now {
+        return;
+    }
+    let change = |memory: u64| Some((memory + now).saturating_sub(before));
+    let _ = RING_MEMORY.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+    if let Some(page) = PAGE.get() {
+        page.counters().set(Counter::RingMemory, RING_MEMORY.load(Ordering::Relaxed));
+    }
 }
 
 /// A connection has its rings.
-pub(crate) fn take_room(connection: &Connection) {
-    change_room(|memory| memory.wrapping_add(rings(connection)));
+pub(crate) fn join_arena(connection: &Connection) {
     if let Some(listed) = arenas().iter_mut().find(|listed| is(listed, connection.arena())) {
         listed.connections += 1;
         listed.entry.connection_added();
@@ -253,8 +266,7 @@ pub(crate) fn take_room(connection: &Connection) {
 }
 
 /// A connection has given them back.
-pub(crate) fn give_room(connection: &Connection) {
-    change_room(|memory| memory.saturating_sub(rings(connection)));
+pub(crate) fn leave_arena(connection: &Connection) {
     let mut all = arenas();
     if let Some(listed) = all.iter_mut().find(|listed| is(listed, connection.arena())) {
         listed.connections = listed.connections.saturating_sub(1);
@@ -264,17 +276,6 @@ pub(crate) fn give_room(connection: &Connection) {
     retain_arenas(&mut all, |listed| {
         !is(listed, connection.arena()) || listed.connections > 0 || listed.arena.strong_count() > 2
     });
-}
-
-fn rings(connection: &Connection) -> u64 {
-    2 * u64::from(connection.arena().geometry().ring_bytes)
-}
-
-fn change_room(change: impl Fn(u64) -> u64) {
-    let _ = RING_MEMORY.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |memory| Some(change(memory)));
-    if let Some(page) = PAGE.get() {
-        page.counters().set(Counter::RingMemory, RING_MEMORY.load(Ordering::Relaxed));
-    }
 }
 
 /// A peer has broken the rules.

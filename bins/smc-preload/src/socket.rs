@@ -22,7 +22,7 @@ use crate::fork;
 use crate::lock::Lock;
 use crate::shared_words::{SharedWords, WORDS};
 use crate::show;
-use crate::spin::Spin;
+use crate::spin::{Pace, Spin};
 use crate::table::{self, Entry};
 use crate::upgrade;
 
@@ -145,6 +145,7 @@ pub(crate) struct Socket {
     watchers: Mutex<Vec<Weak<Registration>>>,
     /// How long it has been worth spinning.
     pub(crate) spin: Spin,
+    pub(crate) pace: Pace,
     /// What the tools see of it.
     entry: OnceLock<statistics::Entry>,
     /// That a process listens at its port, and has SMC: it holds as long as the listener does, or a connection accepted there.
@@ -169,6 +170,8 @@ pub(crate) struct Socket {
     /// How much had been sent through the ring when it was last looked at for memory, and when that was last given back.
     looked_at: AtomicU64,
     given_back_at: AtomicU64,
+    /// Bytes of ring memory that it counts for.
+    room: AtomicU64,
 }
 
 /// What came of looking for memory that could be given back.
@@ -214,6 +217,7 @@ impl Socket {
             descriptors: Mutex::default(),
             watchers: Mutex::default(),
             spin: Spin::new(),
+            pace: Pace::new(),
             entry: OnceLock::new(),
             announcement: OnceLock::new(),
             tried_to_announce_at: Mutex::default(),
@@ -227,6 +231,7 @@ impl Socket {
             sleepers: AtomicU32::new(0),
             looked_at: AtomicU64::new(0),
             given_back_at: AtomicU64::new(0),
+            room: AtomicU64::new(0),
         }))
     }
 
@@ -459,7 +464,8 @@ impl Socket {
             self.number.store(number.unwrap_or(0), Ordering::Release);
             // Some thread may be asleep in the kernel already, which nobody could be told of.
             connection.fall_asleep();
-            show::take_room(connection);
+            show::join_arena(connection);
+            self.count_room(show::LEAST_ROOM);
             course::begin(self);
         }
         upgrade::know(self);
@@ -669,10 +675,12 @@ impl Socket {
 
     /// Gives back the memory of a ring that was filled once, and is empty and unused since it was last looked at.
     pub(crate) fn tidy(&self) -> Tidied {
-        let Some((_, rings)) = self.rings() else {
+        let Some((connection, rings)) = self.rings() else {
             return Tidied::Nothing;
         };
         let sent = rings.sent();
+        let filled = sent - self.given_back_at.load(Ordering::Relaxed).min(sent);
+        self.count_room(filled.clamp(show::LEAST_ROOM, u64::from(connection.arena().geometry().ring_bytes)));
         if self.given_back_at.load(Ordering::Relaxed) == sent {
             return Tidied::Nothing;
         }
@@ -691,7 +699,13 @@ impl Socket {
             return Tidied::Later;
         }
         self.given_back_at.store(sent, Ordering::Relaxed);
+        self.count_room(show::LEAST_ROOM);
         Tidied::GivenBack
+    }
+
+    /// Its ring counts for `bytes` of memory from now on.
+    fn count_room(&self, bytes: u64) {
+        show::count_room(self.room.swap(bytes, Ordering::Relaxed), bytes);
     }
 
     /// Tells the peer that something has changed for it, with a doorbell if it sleeps. As long as we send over TCP a doorbell
@@ -937,7 +951,8 @@ impl Drop for Socket {
         }
         let was_last = self.words.leave();
         if let Some(connection) = self.connection.take() {
-            show::give_room(&connection);
+            show::leave_arena(&connection);
+            self.count_room(0);
             if !was_last {
                 connection.leave();
             }

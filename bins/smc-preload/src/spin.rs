@@ -22,10 +22,12 @@ const LEAST: Duration = Duration::from_micros(2);
 const PROBE: u32 = 32;
 /// After so long, others are let run between looks.
 const ALONE: Duration = Duration::from_micros(5);
-/// Letting others run took so long because there were some.
-const CROWDED: Duration = Duration::from_micros(10);
-/// After that, so many waits go without a probe.
-const CROWDED_WAITS: u32 = 64;
+/// Letting others run took so long because there were some, who may have done what is waited for.
+const SHARED: Duration = Duration::from_micros(5);
+/// It took so long because somebody wants all of the processor.
+const CROWDED: Duration = Duration::from_micros(200);
+/// After that, so many waits go without a probe, and each time twice as many.
+const CROWDED_WAITS: std::ops::RangeInclusive<u32> = 64..=16_384;
 
 /// What one waiter has learned.
 #[derive(Debug, Default)]
@@ -33,6 +35,8 @@ pub(crate) struct Spin {
     budget_ns: AtomicU32,
     /// Waits until the next probe.
     until_probe: AtomicU32,
+    /// Waits that go without a probe the next time that somebody wants the processor; 0 as long as nobody did.
+    crowded_waits: AtomicU32,
     /// Pauses before the first look. Each look takes the cache line from whoever is writing: one that comes a little later finds
     /// more, and costs the same.
     lull: AtomicU32,
@@ -40,7 +44,12 @@ pub(crate) struct Spin {
 
 impl Spin {
     pub(crate) const fn new() -> Self {
-        Self { budget_ns: AtomicU32::new(0), until_probe: AtomicU32::new(0), lull: AtomicU32::new(0) }
+        Self {
+            budget_ns: AtomicU32::new(0),
+            until_probe: AtomicU32::new(0),
+            crowded_waits: AtomicU32::new(0),
+            lull: AtomicU32::new(0),
+        }
     }
 
     fn budget(&self, most: Duration) -> Duration {
@@ -54,7 +63,10 @@ impl Spin {
     }
 
     fn was_worth_it(&self, most: Duration, looks: u32) {
-        self.budget_ns.store(most.as_nanos() as u32, Ordering::Relaxed);
+        if self.until_probe.load(Ordering::Relaxed) < PROBE {
+            self.budget_ns.store(most.as_nanos() as u32, Ordering::Relaxed);
+            self.crowded_waits.store(0, Ordering::Relaxed);
+        }
         let lull = self.lull.load(Ordering::Relaxed);
         let next = if looks <= FEW { (2 * lull).clamp(2, LULL) } else { lull / 4 };
         if next != lull {
@@ -71,8 +83,11 @@ impl Spin {
 
     /// Others want the processor: who sleeps is woken sooner than who spins gets another turn.
     fn is_crowded(&self) {
+        let last = self.crowded_waits.load(Ordering::Relaxed);
+        let waits = (2 * last).clamp(*CROWDED_WAITS.start(), *CROWDED_WAITS.end());
+        self.crowded_waits.store(waits, Ordering::Relaxed);
+        self.until_probe.store(waits, Ordering::Relaxed);
         self.budget_ns.store(0, Ordering::Relaxed);
-        self.until_probe.store(CROWDED_WAITS, Ordering::Relaxed);
     }
 
     /// Spins until `is_over`: whether it is. Between its looks, as often as the clock is looked at, `look_aside` may look
@@ -109,14 +124,53 @@ impl Spin {
             }
             if elapsed >= ALONE {
                 std::thread::yield_now();
-                if now.elapsed() > CROWDED {
-                    // If they have done what is waited for, letting them was the best of all.
-                    let is_over = is_over() || look_aside(None);
-                    if !is_over {
-                        self.is_crowded();
-                    }
-                    return is_over;
+                let lost = now.elapsed();
+                if lost > SHARED && (is_over() || look_aside(None)) {
+                    return true;
                 }
+                if lost > CROWDED {
+                    self.is_crowded();
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+/// Reads in a row from which on it is a stream that is read.
+const STREAM: u32 = 16;
+/// Pauses of a reader that has caught up with a stream.
+const PACE: u32 = 12;
+/// Bytes that a reader wants at most who is worth pacing: more cost more than the look for them.
+const SMALL: usize = 1024;
+
+/// Lets a stream of small messages get ahead of its reader by a few. One that takes each message as it comes takes the writer's cache
+/// line away each time, and both wait for it. Who sends in between, or asks whether there is something, wants every one at once.
+#[derive(Debug, Default)]
+pub(crate) struct Pace(AtomicU32);
+
+impl Pace {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU32::new(0))
+    }
+
+    /// It is no stream that is read, and nothing else.
+    #[inline]
+    pub(crate) fn reset(&self) {
+        if self.0.load(Ordering::Relaxed) != 0 {
+            self.0.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A reader wants `wanted` bytes, and may know that there are so many.
+    #[inline]
+    pub(crate) fn read(&self, wanted: usize, has_enough: impl FnOnce() -> bool) {
+        let reads = self.0.load(Ordering::Relaxed);
+        if reads < STREAM {
+            self.0.store(reads + 1, Ordering::Relaxed);
+        } else if wanted <= SMALL && !has_enough() {
+            for _ in 0..PACE {
+                std::hint::spin_loop();
             }
         }
     }

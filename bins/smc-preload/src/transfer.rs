@@ -68,6 +68,7 @@ fn send_into_ring(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags: 
     let Some((_, rings)) = socket.rings() else {
         return Err(Errno::NOTCONN);
     };
+    socket.pace.reset();
     let mut sent = 0;
     loop {
         if socket.is_returning() {
@@ -93,7 +94,7 @@ fn send_into_ring(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags: 
         if capture::is_on() {
             capture::sent(socket, &rings, *taken.as_ref().unwrap_or(&0));
         }
-        drop(lock);
+        lock.release();
         let taken = taken?;
         sent += taken;
         socket.notify_unlocked();
@@ -274,6 +275,7 @@ fn receive_from_ring(
         return Err(Errno::NOTCONN);
     };
     let is_peek = flags & MSG_PEEK != 0;
+    socket.pace.read(total, || rings.has_seen(total));
     loop {
         let taken = take(socket, &rings, fd, parts, flags, if is_peek { 0 } else { received })?;
         if taken == 0 && total > 0 && socket.is_plain() {

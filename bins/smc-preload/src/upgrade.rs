@@ -275,7 +275,7 @@ fn attempt(socket: &Arc<Socket>, fd: RawFd, number: u32) {
     let Some((local, peer)) = kernel::ends(fd) else {
         return;
     };
-    if !show::has_room_for(upgrades.policy.ring_bytes.get()) {
+    if !show::has_room() {
         return fall_back(socket, DeclineReason::INSUFFICIENT_MEMORY, false);
     }
     let tuple = Tuple { local, peer };
