@@ -338,6 +338,30 @@ fn every_connection_that_stays_tcp_has_a_reason() {
 }
 
 #[test]
+fn a_connection_that_is_tcp_again_is_shown_so_and_counts_as_moved() {
+    if built().is_none() {
+        return;
+    }
+    let mut pair = Pair::start(&[]);
+    let connection = pair.move_first();
+    pair.client.tell(&format!("urgent {connection}"));
+    pair.rounds(connection, 10);
+    let expected = [
+        (pair.client.id(), "own", "the program sends urgent data (MSG_OOB)", "client"),
+        (pair.server.id(), "peer", "the program uses it in a way that only the kernel has", "server"),
+    ];
+    for (process, whose, text, role) in expected {
+        let sockets = sockets_of(process);
+        let socket = sockets.iter().find(|socket| socket["state"] != "LISTEN").expect("a connection");
+        assert_eq!(socket["mode"], "TCP", "{socket:#?}");
+        assert_eq!(socket["fallback"][whose]["text"], text, "{socket:#?}");
+        let stats = stats_of(process);
+        assert_eq!(counter(&stats, &format!("accelerated_as_{role}")), 1);
+        assert_eq!(counter(&stats, &format!("fallbacks_as_{role}")), 0, "it was counted already");
+    }
+}
+
+#[test]
 fn what_the_policy_or_a_peer_leaves_to_tcp_is_counted_as_such() {
     let Some(built) = built() else { return };
     let tcp = &[("SOFTRDMA_SMC_ACTION", "tcp")];

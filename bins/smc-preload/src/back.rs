@@ -264,7 +264,12 @@ fn step_locked(socket: &Arc<Socket>, rings: &Rings<'_>, fd: RawFd) -> Step {
     if !socket.is_returning() || socket.has_returned() {
         return Step::Done;
     }
-    let step = socket.answer().map_or(Ok(Step::Done), |answer| answer.step(rings, &mut Tcp(fd)));
+    let go_on = || socket.answer().map_or(Ok(Step::Done), |answer| answer.step(rings, &mut Tcp(fd)));
+    let mut step = go_on();
+    if step == Ok(Step::Peer) && has_asker_died(socket, connection, fd) {
+        // What it has said last, it has said by now.
+        step = go_on().map(|step| if step == Step::Peer { Step::Done } else { step });
+    }
     match step {
         Ok(Step::Done) | Err(_) => {
             // If TCP has failed, it says so to whoever sends there.
@@ -273,6 +278,14 @@ fn step_locked(socket: &Arc<Socket>, rings: &Rings<'_>, fd: RawFd) -> Step {
         }
         Ok(step) => step,
     }
+}
+
+/// Whether TCP has ended before the peer has said which bytes it wants. One that has sent through the ring, and has ended its
+/// sending there, ends TCP only afterwards.
+fn has_asker_died(socket: &Socket, connection: &Connection, fd: RawFd) -> bool {
+    let is_ours_alone = connection.peer_switch().is_none() || socket.has_flag(flag::RECEIVING_SHUT);
+    let end = if is_ours_alone { libc::POLLHUP } else { libc::POLLRDHUP | libc::POLLHUP };
+    kernel::poll(fd, end, 0).is_ok_and(|found| found & end != 0)
 }
 
 /// Whether the peer waits for something that only this end can do.

@@ -37,6 +37,9 @@
 //! - The end of TCP is the peer's death only if the peer no longer sends there. If it still did, a doorbell finds out: who is gone
 //!   answers with a reset.
 //!
+//! All doorbells are counted, by who rings and by who takes, so that what follows the last of them is never taken for one
+//! (`softrdma_smc::back`). A peer that wants TCP again rings, too, and calls the process itself, whose threads may all be elsewhere.
+//!
 //! A peer that has died is found by these rules alone: nothing is asked of anybody now and then, but by a thread that waits for room
 //! behind bytes that nobody reads, 50 times a second.
 //!
@@ -50,7 +53,8 @@
 //!
 //! A connection whose policy is `require` fails with ECONNABORTED, instead of going over TCP: at once if the end that connects finds
 //! no listener with the library there, or the other end is on another host; and after six seconds if this end has
-//! accepted, as nobody can know whether the other one is still coming. It works where both ends require it.
+//! accepted, as nobody can know whether the other one is still coming. It works where both ends require it. Once such a connection
+//! has become TCP again, its calls fail likewise.
 //!
 //! Calls on descriptors that are no TCP sockets cost one look at a byte. Nothing here logs, and nothing on that way
 //! allocates or locks.

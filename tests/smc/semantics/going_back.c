@@ -135,6 +135,38 @@ static void by_events(int s, uint32_t how) {
     say("echoed");
 }
 
+// What is watched in turns the kernel is not told of each time, until it has the connection again.
+static void in_turns_near(int s) {
+    unsigned char bytes[8];
+    int epoll = MUST(epoll_create1(0));
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = 0x1234567890abcdef}, found;
+    MUST(epoll_ctl(epoll, EPOLL_CTL_ADD, s, &event));
+    MUST(epoll_ctl(epoll, EPOLL_CTL_DEL, s, NULL));
+    trade(getpid());
+    await(s, POLLIN);
+    receive_exactly(s, bytes, 7);
+    send_all(s, "again", 5);
+    await(s, POLLIN);
+    SHOW(epoll_wait(epoll, &found, 1, 50));
+    SHOW(epoll_ctl(epoll, EPOLL_CTL_DEL, s, NULL));
+    SHOW(epoll_ctl(epoll, EPOLL_CTL_MOD, s, &event));
+    SHOW(epoll_ctl(epoll, EPOLL_CTL_ADD, s, &event));
+    SHOW(epoll_ctl(epoll, EPOLL_CTL_ADD, s, &event));
+    for (int i = 0; i < 20; i++) {
+        await_epoll(epoll, EPOLLIN);
+        receive_exactly(s, bytes, 5);
+        MUST(epoll_ctl(epoll, EPOLL_CTL_DEL, s, NULL));
+        MUST(epoll_ctl(epoll, EPOLL_CTL_ADD, s, &event));
+        send_all(s, "again", 5);
+    }
+    await_epoll(epoll, EPOLLIN);
+    receive_exactly(s, bytes, 5);
+    say_bytes("again", bytes, 5);
+    SHOW(shutdown(s, SHUT_WR));
+    await_epoll(epoll, EPOLLIN);
+    SHOW(read(s, bytes, 1));
+}
+
 static void level_near(int s) { by_events(s, 0); }
 static void edge_near(int s) { by_events(s, EPOLLET); }
 
@@ -368,6 +400,7 @@ const struct scenario going_back_scenarios[] = {
     {"back-select", CONNECTED, select_near, cat_far},
     {"back-epoll", CONNECTED, level_near, events_far},
     {"back-epoll-edges", CONNECTED, edge_near, events_far},
+    {"back-in-turns", CONNECTED, in_turns_near, events_far},
     {"back-busy", CONNECTED, busy_near, busy_far},
     {"back-child", CONNECTED, child_near, child_far},
     {"back-unread", CONNECTED, unread_near, unread_far},

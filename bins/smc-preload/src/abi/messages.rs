@@ -240,6 +240,12 @@ pub(super) fn splice_in(
     if upgrade::leave_to_tcp(socket, DeclineReason::SPLICED) {
         return splice(from, to, length, flags);
     }
+    let may_wait = !socket.has_flag(crate::socket::flag::NONBLOCKING) && flags & libc::SPLICE_F_NONBLOCK == 0;
+    if socket.is_returning() {
+        let limit_ms = if may_wait { kernel::time_limit_ms(to, libc::SO_SNDTIMEO) } else { 0 };
+        back::wait_to_send(socket, to, limit_ms)?;
+        return splice(from, to, length, flags);
+    }
     if flags & libc::SPLICE_F_NONBLOCK != 0 && kernel::poll(from, libc::POLLIN, 0)? == 0 {
         return Err(Errno::AGAIN);
     }
@@ -247,7 +253,7 @@ pub(super) fn splice_in(
     let room = socket.rings().and_then(|(_, rings)| rings.room().ok()).unwrap_or(0);
     if room == 0 {
         transfer::send(socket, to, &[Source::new(&[])], 0)?;
-        if socket.has_flag(crate::socket::flag::NONBLOCKING) || flags & libc::SPLICE_F_NONBLOCK != 0 {
+        if !may_wait {
             return Err(Errno::AGAIN);
         }
         crate::wait::wait(socket, to, crate::wait::Waiting::ToSend, false)?;
@@ -258,7 +264,23 @@ pub(super) fn splice_in(
     // SAFETY: one iovec, memory of ours.
     let read = unsafe { real::readv(from, &raw const part, 1) };
     let read = usize::try_from(read).map_err(|_| kernel::last_error())?;
-    transfer::send(socket, to, &[Source::new(&buffer[..read])], 0)
+    send_for_good(socket, to, &buffer[..read])
+}
+
+/// Sends what fits, and cannot be put back where it came from: even if the connection becomes TCP again meanwhile, without room.
+fn send_for_good(socket: &Arc<Socket>, to: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
+    const LOOK_AGAIN_MS: c_int = 20;
+    let mut sent = 0;
+    loop {
+        match transfer::send(socket, to, &[Source::new(&bytes[sent..])], 0) {
+            Ok(more) => sent += more,
+            Err(Errno::AGAIN) if socket.is_returning() => drop(kernel::poll(to, libc::POLLOUT, LOOK_AGAIN_MS)?),
+            Err(error) => return if sent > 0 { Ok(sent) } else { Err(error) },
+        }
+        if sent == bytes.len() {
+            return Ok(sent);
+        }
+    }
 }
 
 fn splice(from: RawFd, to: RawFd, length: usize, flags: c_uint) -> Result<usize, Errno> {
