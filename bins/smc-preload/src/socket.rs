@@ -1,23 +1,25 @@
 //! A TCP connection of the program's, and how far it has come on its way into shared memory.
 
+mod bells;
+mod switch;
+
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use softrdma_smc::arena::{Connection, WAITERS};
-use softrdma_smc::back::{self, Answer, MARK};
+use softrdma_smc::arena::Connection;
 use softrdma_smc::descriptors::Private;
 use softrdma_smc::names::Announcement;
 use softrdma_smc::ring::{Progress, Rings, state};
 use softrdma_smc::statistics;
 use softrdma_smc::wire::clc::DeclineReason;
 
-use crate::abi::kernel::{self, Stream};
+use crate::abi::kernel;
 use crate::capture::Captured;
 use crate::course::{self, Course};
-use crate::epoll::{Epoll, Registration};
+use crate::epoll::Registration;
 use crate::fork;
 use crate::lock::Lock;
 use crate::shared_words::{SharedWords, WORDS};
@@ -492,134 +494,6 @@ impl Socket {
         }
     }
 
-    /// From now on we may send through the ring.
-    pub(crate) fn establish(&self) {
-        if !self.change_mode(Mode::Prepared, Mode::Ring) {
-            return;
-        }
-        if let Some(&fd) = self.descriptors().first() {
-            // Doorbells are single bytes: they wait for nothing.
-            kernel::set_option(fd, libc::IPPROTO_TCP, libc::TCP_CORK, 0);
-            kernel::set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
-        }
-        self.try_switch();
-    }
-
-    /// Whether calls for it go over TCP just now, one of which is counted until [`Self::end_tcp_sending`].
-    pub(crate) fn begin_tcp_sending(&self) -> bool {
-        let gate = &self.words()[word::SEND_GATE];
-        if gate.load(Ordering::Acquire) & SWITCHED != 0 {
-            return false;
-        }
-        if gate.fetch_add(1, Ordering::SeqCst) & (SWITCHING | SWITCHED) == 0 {
-            return true;
-        }
-        gate.fetch_sub(1, Ordering::SeqCst);
-        // Nobody may send through the ring before the peer knows that somebody does.
-        while gate.load(Ordering::Acquire) & SWITCHED == 0 {
-            std::thread::yield_now();
-        }
-        false
-    }
-
-    /// A call that sent `sent` bytes over TCP is over.
-    pub(crate) fn end_tcp_sending(&self, sent: usize) {
-        self.words()[word::SENT].fetch_add(sent as u64, Ordering::SeqCst);
-        self.words()[word::SEND_GATE].fetch_sub(1, Ordering::SeqCst);
-        if self.mode() == Mode::Ring {
-            self.try_switch();
-        }
-    }
-
-    /// Moves sending into the ring, if nobody sends over TCP just now.
-    fn try_switch(&self) {
-        let gate = &self.words()[word::SEND_GATE];
-        if gate.compare_exchange(0, SWITCHING, Ordering::SeqCst, Ordering::SeqCst).is_err() {
-            return;
-        }
-        let Some((connection, rings)) = self.rings() else {
-            return;
-        };
-        let mut watchers = self.watchers();
-        if self.has_flag(flag::SENDING_SHUT) {
-            rings.say(state::SENDING_DONE);
-        }
-        connection.switch_sending(self.words()[word::SENT].load(Ordering::SeqCst));
-        gate.fetch_or(SWITCHED, Ordering::SeqCst);
-        watchers.retain(|watcher| watcher.upgrade().is_some_and(|watcher| watcher.take_over()));
-        drop(watchers);
-        self.notify();
-        self.probe_if_ended();
-    }
-
-    /// Whether sending goes into the ring.
-    pub(crate) fn has_switched(&self) -> bool {
-        self.words()[word::SEND_GATE].load(Ordering::Acquire) & SWITCHED != 0
-    }
-
-    /// Sending goes over TCP, and will: whether it has never gone anywhere else.
-    pub(crate) fn stay_sending_over_tcp(&self) -> bool {
-        let stay = |gate: u64| (gate & (SWITCHING | SWITCHED) == 0).then_some(gate | RETURNED);
-        let gate = &self.words()[word::SEND_GATE];
-        loop {
-            if gate.fetch_update(Ordering::SeqCst, Ordering::SeqCst, stay).is_ok() {
-                return true;
-            }
-            if gate.load(Ordering::SeqCst) & SWITCHED != 0 {
-                return false;
-            }
-            std::thread::yield_now();
-        }
-    }
-
-    /// From now on nothing goes into the ring, and no doorbell is rung. To be called with the sending locked.
-    pub(crate) fn stop_using_ring(&self) {
-        let lock = Lock::take(&self.words()[word::BELL_LOCK], fork::owner());
-        self.words()[word::SEND_GATE].fetch_or(RETURNING, Ordering::SeqCst);
-        drop(lock);
-    }
-
-    /// Sending goes over TCP again.
-    pub(crate) fn send_over_tcp_again(&self) {
-        self.words()[word::SEND_GATE].fetch_or(RETURNING | RETURNED, Ordering::SeqCst);
-    }
-
-    /// Whether nothing goes into the ring any more.
-    #[inline]
-    pub(crate) fn is_returning(&self) -> bool {
-        self.words()[word::SEND_GATE].load(Ordering::Acquire) & RETURNING != 0
-    }
-
-    /// Whether sending goes over TCP for good, again or still.
-    pub(crate) fn has_returned(&self) -> bool {
-        self.words()[word::SEND_GATE].load(Ordering::Acquire) & RETURNED != 0
-    }
-
-    /// Whether what this end sends goes into the ring, and doorbells tell of it: not before it has switched, nor once it returns.
-    #[inline]
-    pub(crate) fn uses_ring(&self) -> bool {
-        self.words()[word::SEND_GATE].load(Ordering::Acquire) & (SWITCHED | RETURNING | RETURNED) == SWITCHED
-    }
-
-    /// How far the bytes are that the peer wants over TCP.
-    pub(crate) fn answer(&self) -> Option<Answer<'_>> {
-        self.words()[word::ANSWER..].first_chunk().map(Answer::new)
-    }
-
-    /// Whether the peer sends over TCP again.
-    #[inline]
-    pub(crate) fn has_peer_gone_back(&self) -> bool {
-        self.connection.get().is_some_and(Connection::has_peer_gone_back) || self.has_flag(flag::RECALLED)
-    }
-
-    /// Where the next byte to be received is.
-    pub(crate) fn source(&self) -> Option<back::Source> {
-        if self.has_flag(flag::RECALLED) {
-            return Some(back::Source::TcpAgain);
-        }
-        self.rings().map(|(_, rings)| back::source(&rings, self.received(), self.has_flag(flag::MARKED)))
-    }
-
     /// What the kernel calls it, whatever its descriptors; 0 if that is not known.
     pub(crate) fn number(&self) -> u64 {
         self.number.load(Ordering::Acquire)
@@ -706,162 +580,6 @@ impl Socket {
     /// Its ring counts for `bytes` of memory from now on.
     fn count_room(&self, bytes: u64) {
         show::count_room(self.room.swap(bytes, Ordering::Relaxed), bytes);
-    }
-
-    /// Tells the peer that something has changed for it, with a doorbell if it sleeps. As long as we send over TCP a doorbell
-    /// would be one of the program's bytes: the peer is told with the switch.
-    #[inline]
-    pub(crate) fn notify(&self) {
-        fence(Ordering::SeqCst);
-        self.notify_unlocked();
-    }
-
-    /// The same, right after [`Self::lock_sending`]'s lock was given back: a barrier.
-    #[inline]
-    pub(crate) fn notify_unlocked(&self) {
-        if self.has_switched()
-            && let Some(connection) = self.connection.get()
-            && connection.notify_behind_barrier()
-        {
-            self.ring_doorbell();
-        }
-    }
-
-    #[cold]
-    fn ring_doorbell(&self) {
-        // With the lock held: a number that is closed meanwhile may become another connection's.
-        if let Some(fd) = self.descriptors().first()
-            && self.ring(*fd)
-        {
-            self.show(statistics::Entry::doorbell_rung);
-        }
-    }
-
-    /// Wakes whoever sleeps at the other end: whether a doorbell is on its way. If the stream is full of doorbells, nobody
-    /// sleeps there.
-    pub(crate) fn ring(&self, fd: RawFd) -> bool {
-        let _lock = Lock::take(&self.words()[word::BELL_LOCK], fork::owner());
-        if !self.uses_ring() {
-            return false;
-        }
-        let Some(connection) = self.connection.get() else {
-            return false;
-        };
-        let is_rung = kernel::send_at_once(fd, &[back::BELL]) == Ok(1);
-        if is_rung {
-            connection.count_bell();
-        }
-        is_rung
-    }
-
-    /// Takes doorbells off the stream, and the mark behind the last of them. The end of TCP, if it lies behind them, is seen only by
-    /// who `wants_end`. To be called with the receiving locked, and only if nothing else can be in the stream.
-    pub(crate) fn take_doorbells(&self, fd: RawFd, wants_end: bool) -> Stream {
-        let mut had_doorbells = false;
-        let Some(connection) = self.connection.get() else {
-            return Stream::Open { had_doorbells };
-        };
-        let taken_word = &self.words()[word::BELLS_TAKEN];
-        let mut bytes = [0; 256];
-        while !self.has_flag(flag::MARKED | flag::RECALLED) {
-            let limit = back::doorbells(connection, taken_word.load(Ordering::SeqCst)).min(bytes.len());
-            let taken = match kernel::receive_at_once(fd, &mut bytes[..limit], false) {
-                Ok(None) => break,
-                Ok(Some(0)) => return Stream::Ended,
-                Ok(Some(taken)) => taken,
-                Err(_) => return Stream::Reset,
-            };
-            had_doorbells = true;
-            if bytes[taken - 1] == MARK {
-                self.set_flag(flag::MARKED);
-            }
-            let all = taken_word.fetch_add(taken as u64, Ordering::SeqCst) + taken as u64;
-            if !wants_end && !connection.has_peer_gone_back() && connection.peer_bells() <= all {
-                break;
-            }
-        }
-        Stream::Open { had_doorbells }
-    }
-
-    /// Something has happened to it that only we know of: whoever watches it looks.
-    pub(crate) fn wake_watchers(&self) {
-        for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
-            watcher.take_over();
-        }
-    }
-
-    /// The kernel knows again whether there is room to send.
-    pub(crate) fn ask_for_room(&self) {
-        for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
-            watcher.ask_for_room();
-        }
-    }
-
-    /// The kernel knows again what there is: it is asked for what those want who watch, and told of those who do no more.
-    pub(crate) fn give_back_watchers(&self) {
-        self.watchers().retain(|watcher| {
-            watcher.upgrade().is_some_and(|watcher| {
-                watcher.give_back();
-                !watcher.is_removed()
-            })
-        });
-    }
-
-    /// A doorbell was taken off the stream, which may have been for others too: those who sleep in other instances than `own`.
-    pub(crate) fn pass_on_doorbell(&self, own: Option<&Epoll>) {
-        for watcher in self.watchers().iter().filter_map(Weak::upgrade) {
-            watcher.wake_others(own);
-        }
-    }
-
-    /// A thread is about to sleep until something happens to the connection; it is awake when the result is dropped.
-    pub(crate) fn fall_asleep(&self) -> Sleeping<'_> {
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
-        if let Some(connection) = self.connection.get() {
-            connection.fall_asleep();
-        }
-        Sleeping(self)
-    }
-
-    /// A thread is awake; others may sleep still, or be in the kernel since before there were rings.
-    fn wake_up(&self) {
-        let is_last = self.sleepers.fetch_sub(1, Ordering::SeqCst) == 1;
-        let Some(connection) = self.connection.get() else {
-            return;
-        };
-        if is_last && !self.is_receiving_over_tcp() {
-            connection.wake_up(|| self.sleepers.load(Ordering::SeqCst) > 0);
-        } else {
-            connection.fall_asleep();
-        }
-    }
-
-    /// In a child: the threads that sleep are the parent's.
-    pub(crate) fn forget_sleepers(&self) {
-        self.sleepers.store(0, Ordering::SeqCst);
-    }
-
-    /// Tells the peer whom to wake for us. The watchers have changed, or the connection is new.
-    pub(crate) fn tell_waiter(&self) {
-        if let Some(connection) = self.connection.get() {
-            connection.set_waiter(self.waiter(&self.watchers()));
-        }
-    }
-
-    /// Tells the peer how much of what TCP carries has come to the program, for when this process has died.
-    fn tell_received(&self) {
-        if let Some(connection) = self.connection.get() {
-            connection.note_tcp_received(self.received());
-        }
-    }
-
-    fn waiter(&self, watchers: &[Weak<Registration>]) -> Option<usize> {
-        if self.has_flag(flag::SIGNALS) {
-            return Some(WAITERS);
-        }
-        let mut waiters = watchers.iter().filter_map(Weak::upgrade).map(|watcher| watcher.waiter());
-        let first = waiters.next()?;
-        Some(if waiters.all(|waiter| waiter == first) { first } else { WAITERS })
     }
 
     /// The peer has written what cannot be: the connection ends, for it too.
