@@ -73,7 +73,7 @@ pub fn connection(uid: u32, tuple: Tuple) -> SocketAddrUnix {
 }
 
 fn home_text(uid: u32, gid: Gid) -> String {
-    format!("softrdma-smc/{uid}/home/{:016x}", gid.0)
+    format!("softrdma-smc/{uid}/at/{:016x}", gid.0)
 }
 
 fn listener_text(uid: u32, port: u16) -> String {
