@@ -79,12 +79,15 @@ pub struct Outcome {
 impl Program {
     /// Builds `package`, whose binary has the same name, and finds the result through cargo's own messages.
     pub fn build(package: &str) -> Self {
-        Self::build_of(package, package)
+        Self::build_with(package, package, if cfg!(feature = "dpdk") { &["--features", "dpdk"] } else { &[] })
     }
 
-    /// The same of a package whose binary is called `name`.
+    /// The same of a package whose binary is called `name`, and which has nothing to do with ports.
     pub fn build_of(package: &str, name: &str) -> Self {
-        let features: &[&str] = if cfg!(feature = "dpdk") { &["--features", "dpdk"] } else { &[] };
+        Self::build_with(package, name, &[])
+    }
+
+    fn build_with(package: &str, name: &str, features: &[&str]) -> Self {
         let path = build(package, name, features)
             .iter()
             .find_map(|message| message["executable"].as_str().map(PathBuf::from))
