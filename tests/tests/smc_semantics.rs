@@ -404,7 +404,8 @@ fn without_ring_memory_connections_stay_tcp_which_is_counted() {
         (running.join().expect("a run does not panic"), most)
     });
     assert_eq!(run.transcript, SCENARIOS.plain["many-connections"], "{}", run.errors);
-    assert!(most > 100, "only {most} connections have stayed TCP");
+    // Counts are gone with their process, so the last ones may not be seen.
+    assert!(most > 20, "only {most} connections have stayed TCP");
 }
 
 #[test]

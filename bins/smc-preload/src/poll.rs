@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLWRNORM, pollfd};
 use rustix::io::Errno;
+use smallvec::SmallVec;
 use softrdma_smc::back::Source;
 
 use crate::epoll::{Epoll, KERNEL_PATIENCE};
@@ -24,6 +25,9 @@ const URGENT: i16 = POLLPRI | POLLRDBAND;
 
 /// Who waits for room looks again from time to time: the connection may become TCP again, of which no byte tells.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// As many as most calls have are kept without a visit to the allocator.
+type Few<T> = SmallVec<[T; 8]>;
 
 /// Something of ours among the descriptors.
 enum Ours {
@@ -120,7 +124,7 @@ fn undecided(fd: RawFd) -> Option<Arc<Socket>> {
 
 /// Whether any of `descriptors` may be ours, which costs a look each.
 pub(crate) fn concerns_us(descriptors: &[pollfd]) -> bool {
-    descriptors.iter().any(|descriptor| table::is_known(descriptor.fd))
+    descriptors.iter().any(|descriptor| table::is_active(descriptor.fd))
 }
 
 thread_local! {
@@ -136,13 +140,13 @@ pub(crate) fn poll(
 ) -> Result<usize, Errno> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     // What the kernel is asked: for ours, only whether it has doorbells or an end.
-    let mut asked: Vec<pollfd> = descriptors.to_vec();
+    let mut asked: Few<pollfd> = SmallVec::from_slice(descriptors);
     loop {
-        let undecided: Vec<_> = descriptors.iter().filter_map(|descriptor| undecided(descriptor.fd)).collect();
-        let ours: Vec<Option<Ours>> = descriptors.iter().map(|descriptor| Ours::of(descriptor.fd)).collect();
+        let undecided: Few<_> = descriptors.iter().filter_map(|descriptor| undecided(descriptor.fd)).collect();
+        let ours: Few<Option<Ours>> = descriptors.iter().map(|descriptor| Ours::of(descriptor.fd)).collect();
         if ours.iter().all(Option::is_none) {
             // Nothing of ours is on its way yet. While the kernel waits that may change: its doorbells wake it.
-            let sleeping: Vec<_> = undecided.iter().map(|socket| socket.fall_asleep()).collect();
+            let sleeping: Few<_> = undecided.iter().map(|socket| socket.fall_asleep()).collect();
             let found = ask(descriptors, left(deadline));
             drop(sleeping);
             let found = found?;
@@ -180,7 +184,7 @@ pub(crate) fn poll(
         if SPIN.with(|spin| spin.until(|| pending(descriptors), look_aside)) {
             continue;
         }
-        let mut sleeping: Vec<_> = undecided.iter().map(|socket| socket.fall_asleep()).collect();
+        let mut sleeping: Few<_> = undecided.iter().map(|socket| socket.fall_asleep()).collect();
         sleeping.extend(ours.iter().flatten().filter_map(Ours::fall_asleep));
         let time = left(deadline).map_or(slice, |left| Some(slice.map_or(left, |slice| slice.min(left))));
         let result = if pending(descriptors) { Ok(0) } else { ask(&mut asked, time) };

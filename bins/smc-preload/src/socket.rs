@@ -611,12 +611,12 @@ impl Socket {
             return;
         }
         upgrade::withdraw(self);
+        if self.rings().is_none() {
+            return;
+        }
         // RFC 9293 §3.10.4 has an abort beside the close; this is how a program asks for it.
         if kernel::lingers_not(fd) {
             self.set_flag(flag::ABRUPT);
-        }
-        if self.rings().is_none() {
-            return;
         }
         if !self.is_plain() && self.words.holders() == 1 && self.is_behind_switch() {
             // Left in TCP they would make a reset of the close. Another process that has it may be waiting for them.

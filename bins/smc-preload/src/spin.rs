@@ -12,6 +12,8 @@ use crate::upgrade;
 
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 32;
+/// The same of looks that are system calls.
+const CALLS: u32 = 4;
 /// Looks that are few: what is waited for comes all the time.
 const FEW: u32 = 4;
 /// Most pauses before the first look.
@@ -94,6 +96,20 @@ impl Spin {
     /// for something else that ends the wait, by itself of no worth; no time for it means that it must.
     pub(crate) fn until(
         &self,
+        is_over: impl FnMut() -> bool,
+        look_aside: impl FnMut(Option<Instant>) -> bool,
+    ) -> bool {
+        self.spin(LOOKS, is_over, look_aside)
+    }
+
+    /// The same where each look is a system call.
+    pub(crate) fn until_called(&self, is_over: impl FnMut() -> bool) -> bool {
+        self.spin(CALLS, is_over, |_| false)
+    }
+
+    fn spin(
+        &self,
+        at_a_time: u32,
         mut is_over: impl FnMut() -> bool,
         mut look_aside: impl FnMut(Option<Instant>) -> bool,
     ) -> bool {
@@ -105,7 +121,7 @@ impl Spin {
         let started = Instant::now();
         let mut looks = 0_u32;
         loop {
-            for _ in 0..LOOKS {
+            for _ in 0..at_a_time {
                 looks = looks.saturating_add(1);
                 if is_over() {
                     self.was_worth_it(most, looks);

@@ -47,6 +47,12 @@ pub(crate) fn is_known(fd: RawFd) -> bool {
     kind(fd) != NOT_OURS
 }
 
+/// Whether calls on `fd` may be ours to answer: it is no stranger, and no socket that stays TCP for good.
+#[inline]
+pub(crate) fn is_active(fd: RawFd) -> bool {
+    !matches!(kind(fd), NOT_OURS | PLAIN_SOCKET)
+}
+
 /// A socket that is in use: for less than counting it would cost.
 pub(crate) struct Active(Guard<Option<Arc<Socket>>>);
 

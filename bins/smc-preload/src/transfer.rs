@@ -17,6 +17,7 @@ use crate::capture;
 use crate::course;
 use crate::show;
 use crate::socket::{Mode, Socket, flag};
+use crate::spin::Spin;
 use crate::upgrade;
 use crate::wait::{self, Waiting};
 
@@ -202,7 +203,7 @@ pub(crate) fn receive(socket: &Arc<Socket>, fd: RawFd, parts: &[Target<'_>], fla
         // looked at is not taken, so nothing could be waited for here.
         let own = if flags & MSG_PEEK != 0 { 0 } else { MSG_WAITALL };
         let taken = match received {
-            0 => kernel::receive(fd, parts, 0, usize::MAX, flags & !own),
+            0 => receive_over_tcp(socket, fd, parts, flags & !own),
             _ => receive_more_over_tcp(fd, parts, received, flags & !own),
         };
         let kept = taken.map(|taken| socket.count_received(taken, flags & MSG_PEEK != 0));
@@ -219,6 +220,26 @@ pub(crate) fn receive(socket: &Arc<Socket>, fd: RawFd, parts: &[Target<'_>], fla
         }
     }
     receive_from_ring(socket, fd, parts, flags, received)
+}
+
+thread_local! {
+    /// How long it has been worth looking at TCP in this thread: most connections are over before they have learned it.
+    static SPIN: Spin = const { Spin::new() };
+}
+
+/// A call that may wait looks a while before it lets the kernel wait: over the loopback, an answer is nearer than a sleep.
+fn receive_over_tcp(socket: &Socket, fd: RawFd, parts: &[Target<'_>], flags: c_int) -> Result<usize, Errno> {
+    let mut taken = Err(Errno::AGAIN);
+    let mut has_come = || {
+        taken = kernel::receive(fd, parts, 0, usize::MAX, flags | MSG_DONTWAIT);
+        taken != Err(Errno::AGAIN)
+    };
+    // One that only looks may have asked for more than there is at first.
+    let waits = flags & (MSG_DONTWAIT | MSG_PEEK) == 0 && !socket.has_flag(flag::NONBLOCKING);
+    if waits && SPIN.with(|spin| spin.until_called(&mut has_come)) {
+        return taken;
+    }
+    kernel::receive(fd, parts, 0, usize::MAX, flags)
 }
 
 /// Waits for more where some was received: a signal ends such a call, even if calls go on after it.

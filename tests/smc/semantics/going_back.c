@@ -36,16 +36,7 @@ static void become_cat(int s) {
 
 // What is sent comes back, and then the end.
 static void echoed(int s, int count) {
-    unsigned char bytes[2000];
-    for (int i = 0; i < count; i++) {
-        size_t size = 1 + i * 97 % sizeof bytes;
-        pattern(bytes, size, 0, i);
-        send_all(s, bytes, size);
-        memset(bytes, 0, size);
-        receive_exactly(s, bytes, size);
-        if (pattern_holds(bytes, size, 0, i) != size)
-            die("echo %d is wrong", i);
-    }
+    echo(s, count);
     char byte;
     SHOW(shutdown(s, SHUT_WR));
     SHOW(read(s, &byte, 1));

@@ -32,16 +32,7 @@ static char *const cat[] = {"cat", NULL};
 
 // What is sent comes back as it is.
 static void echoed(int s, int count) {
-    unsigned char bytes[3000];
-    for (int i = 0; i < count; i++) {
-        size_t size = 1 + i * 97 % sizeof bytes;
-        pattern(bytes, size, 0, i);
-        send_all(s, bytes, size);
-        memset(bytes, 0, size);
-        receive_exactly(s, bytes, size);
-        if (pattern_holds(bytes, size, 0, i) != size)
-            die("echo %d is wrong", i);
-    }
+    echo(s, count);
     say("%d echoes", count);
 }
 

@@ -210,6 +210,19 @@ static void round_receive(int socket, int round) {
         die("round %d: byte %zu of %zu is wrong", round, good, size);
 }
 
+void echo(int socket, int count) {
+    unsigned char bytes[3000];
+    for (int i = 0; i < count; i++) {
+        size_t size = 1 + i * 97 % sizeof bytes;
+        pattern(bytes, size, 0, i);
+        send_all(socket, bytes, size);
+        memset(bytes, 0, size);
+        receive_exactly(socket, bytes, size);
+        if (pattern_holds(bytes, size, 0, i) != size)
+            die("echo %d is wrong", i);
+    }
+}
+
 void rounds(int socket, bool first, int rounds) {
     for (int round = 0; round < rounds; round++) {
         if (first)

@@ -105,6 +105,8 @@ void receive_exactly(int socket, void *bytes, size_t length);
 size_t fill_up(int socket);
 // `rounds` messages of several sizes to and fro, every byte checked; the end with `first` begins.
 void rounds(int socket, bool first, int rounds);
+// `count` messages of several sizes to a peer that sends back what it gets, every byte checked.
+void echo(int socket, int count);
 // Rounds enough for a connection that is to be moved to have been moved.
 void warm(int socket, bool first);
 // How often this process shares memory with another for their connections: shown, never compared.

@@ -181,12 +181,11 @@ impl Rig {
         if side != Side::Accelerated || self.library.is_none() {
             return Ok(());
         }
-        match server.accelerated() {
-            count if count < at_least => {
-                Err(format!("{} has accelerated {count} of at least {at_least} connections", server.name))
-            }
-            _ => Ok(()),
+        let (count, others) = server.accelerated();
+        if count >= at_least {
+            return Ok(());
         }
+        Err(format!("{} has accelerated {count} of at least {at_least} connections ({others})", server.name))
     }
 
     fn spawn(&self, command: &mut Command, log: &str) -> Result<(Child, String), Trouble> {
@@ -225,13 +224,27 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Connections that it and its children have accelerated so far.
-    fn accelerated(&self) -> u64 {
+    /// Connections that it and its children have accelerated so far, and what has become of others.
+    fn accelerated(&self) -> (u64, String) {
         let id = self.id();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
         let ids = children.split_whitespace().filter_map(|child| child.parse().ok()).chain([id]);
-        let pages = ids.filter_map(|id| process(id).ok().flatten());
-        pages.map(|process| process.snapshot.counters.get(Counter::AcceleratedAsServer)).sum()
+        let (mut count, mut others) = (0, Vec::new());
+        for id in ids {
+            match process(id) {
+                Ok(Some(process)) => {
+                    let snapshot = process.snapshot;
+                    count += snapshot.counters.get(Counter::AcceleratedAsServer);
+                    let reasons = snapshot.fallbacks.iter();
+                    let reasons: Vec<_> =
+                        reasons.map(|fallback| format!("{} for {:#010x}", fallback.count, fallback.code)).collect();
+                    others.push(format!("process {id} has left to TCP: {}", reasons.join(", ")));
+                }
+                Ok(None) => others.push(format!("process {id} has no statistics")),
+                Err(error) => others.push(error.to_string()),
+            }
+        }
+        (count, others.join("; "))
     }
 }
 

@@ -22,11 +22,19 @@ unsafe extern "C-unwind" fn socket(domain: c_int, kind: c_int, protocol: c_int) 
     if fd >= 0 {
         if is_tcp && matches!(protocol, 0 | libc::IPPROTO_TCP) {
             descriptor::opened(fd);
+            note_nonblocking(fd, kind);
         } else {
             descriptor::closing(fd);
         }
     }
     fd
+}
+
+/// The calls on `fd`, which was made with `flags`, may not wait.
+fn note_nonblocking(fd: c_int, flags: c_int) {
+    if flags & libc::SOCK_NONBLOCK != 0 {
+        descriptor::set_nonblocking(fd, true);
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -81,6 +89,7 @@ unsafe extern "C-unwind" fn accept4(fd: c_int, address: *mut sockaddr, size: *mu
     let accepted = unsafe { real::accept4(fd, address, size, flags) };
     if accepted >= 0 {
         descriptor::accepted(fd, accepted);
+        note_nonblocking(accepted, flags);
     }
     accepted
 }

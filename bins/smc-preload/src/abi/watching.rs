@@ -148,7 +148,7 @@ impl Sets {
     unsafe fn concern_us(&self, count: c_int) -> bool {
         (0..count.max(0)).any(|fd| {
             // SAFETY: as above.
-            table::is_known(fd) && self.0.iter().any(|set| !set.is_null() && unsafe { FD_ISSET(fd, *set) })
+            table::is_active(fd) && self.0.iter().any(|set| !set.is_null() && unsafe { FD_ISSET(fd, *set) })
         })
     }
 

@@ -56,8 +56,8 @@ impl Epoll {
         found += self.collect(&mut events[found..]);
         let is_full = found == events.len();
         self.was_full.store(is_full && !is_kernels_turn, Ordering::Release);
-        let is_due =
-            found == 0 && (must || self.is_kernel_busy.load(Ordering::Relaxed)) || self.is_kernel_due(now_ns());
+        // Who does not wait wants to know all there is.
+        let is_due = must || found == 0 && self.is_kernel_busy.load(Ordering::Relaxed) || self.is_kernel_due(now_ns());
         if !is_full && is_due {
             found += self.ask_kernel(&mut events[found..], Some(Duration::ZERO), ask)?;
             if found == 0 {
