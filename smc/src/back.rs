@@ -58,6 +58,11 @@ pub const MARK: u8 = 1;
 /// Bytes that are sent again at a time.
 const CHUNK: usize = 16_384;
 
+/// Pieces of 4 KiB that a reader takes out of TCP in one step, so that a peer which sends for ever does not keep it there.
+const DRAINED_AT_ONCE: usize = 256;
+/// More than any TCP has in its buffers.
+const BACKLOG: usize = 1 << 28;
+
 /// TCP, which never waits here.
 pub trait Stream {
     /// Sends as much as has room: 0 if nothing has.
@@ -180,7 +185,7 @@ impl Recall {
     /// Takes the rest of the program's bytes, and what is not the program's up to the mark; the rest that is still to come.
     fn drain(&mut self, mut rest: u64, stream: &mut impl Stream) -> Result<Option<u64>, BackError> {
         let mut bytes = [0; 4096];
-        loop {
+        for _ in 0..DRAINED_AT_ONCE {
             let there = match stream.receive(&mut bytes, true) {
                 Ok(None) => return Ok(Some(rest)),
                 Ok(Some(0)) | Err(_) => return Err(BackError::Ended),
@@ -195,7 +200,11 @@ impl Recall {
             if has_mark {
                 return Ok(None);
             }
+            if self.backlog.len() > BACKLOG {
+                return Err(BackError::Violated);
+            }
         }
+        Ok(Some(rest))
     }
 
     /// With TCP empty the bytes in the ring stay where they are; otherwise they come behind TCP's.
@@ -325,7 +334,8 @@ impl<'a> Answer<'a> {
             return Ok(false);
         }
         let [from, to] = rings.connection().recall_range(false).map(|word| word.load(Ordering::SeqCst));
-        if to.checked_sub(from).is_none_or(|length| length > rings.capacity()) {
+        let is_piece = |length| length <= rings.capacity() && (length > 0 || state == recall::FOR_GOOD);
+        if !to.checked_sub(from).is_some_and(is_piece) {
             return Err(Errno::CONNRESET);
         }
         self.0[1].store(from, Ordering::Relaxed);

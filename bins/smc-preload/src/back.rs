@@ -26,15 +26,26 @@ const CALL_AGAIN: Duration = Duration::from_millis(10);
 const NAP: Duration = Duration::from_micros(100);
 
 /// A socket's TCP.
-struct Tcp(RawFd);
+struct Tcp {
+    fd: RawFd,
+    /// It is shut to receive, and says that it ends there whenever it is empty.
+    is_shut: bool,
+}
+
+impl Tcp {
+    fn new(socket: &Socket, fd: RawFd) -> Self {
+        Self { fd, is_shut: socket.has_flag(flag::RECEIVING_SHUT) }
+    }
+}
 
 impl Stream for Tcp {
     fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
-        kernel::send_at_once(self.0, bytes)
+        kernel::send_at_once(self.fd, bytes)
     }
 
     fn receive(&mut self, bytes: &mut [u8], is_peek: bool) -> Result<Option<usize>, Errno> {
-        kernel::receive_at_once(self.0, bytes, is_peek)
+        let there = kernel::receive_at_once(self.fd, bytes, is_peek)?;
+        Ok(there.filter(|there| *there > 0 || !self.is_shut))
     }
 }
 
@@ -74,7 +85,8 @@ pub(crate) fn leave(socket: &Arc<Socket>, fd: RawFd, reason: DeclineReason) -> b
     }
     let result = leave_receiving(socket, fd, deadline).and_then(|()| {
         socket.set_flag(flag::RECALLED);
-        leave_sending(socket, fd)
+        // The peer sends what was in the ring once more: from here on there is no way back.
+        leave_sending(socket, fd).map_err(|_| Failure::Broken)
     });
     if result == Err(Failure::Broken) {
         // What is lost must not go unnoticed.
@@ -122,7 +134,7 @@ fn leave_receiving(socket: &Arc<Socket>, fd: RawFd, deadline: Instant) -> Result
         if has_peer_left(socket, connection, &rings, fd) && recall.cancel(connection) {
             return catch_up(socket, fd, deadline);
         }
-        match recall.step(&rings, &mut Tcp(fd), socket.received())? {
+        match recall.step(&rings, &mut Tcp::new(socket, fd), socket.received())? {
             Step::Done => return Ok(()),
             Step::Tcp => drop(kernel::poll(fd, libc::POLLIN, 1)),
             Step::Peer => {
@@ -196,11 +208,12 @@ fn leave_sending(socket: &Arc<Socket>, fd: RawFd) -> Result<(), Failure> {
         let lock = socket.lock_sending();
         let mut step = step_locked(socket, &rings, fd);
         if step == Step::Done && !socket.has_returned() {
-            if let Some(answer) = socket.answer() {
-                back::go_back(&rings, answer);
-            }
+            // Before the peer may look for what was sent: where that begins is settled.
             if !socket.stay_sending_over_tcp() {
                 socket.stop_using_ring();
+            }
+            if let Some(answer) = socket.answer() {
+                back::go_back(&rings, answer);
             }
             step = step_locked(socket, &rings, fd);
         }
@@ -264,7 +277,7 @@ fn step_locked(socket: &Arc<Socket>, rings: &Rings<'_>, fd: RawFd) -> Step {
     if !socket.is_returning() || socket.has_returned() {
         return Step::Done;
     }
-    let go_on = || socket.answer().map_or(Ok(Step::Done), |answer| answer.step(rings, &mut Tcp(fd)));
+    let go_on = || socket.answer().map_or(Ok(Step::Done), |answer| answer.step(rings, &mut Tcp::new(socket, fd)));
     let mut step = go_on();
     if step == Ok(Step::Peer) && has_asker_died(socket, connection, fd) {
         // What it has said last, it has said by now.

@@ -30,11 +30,9 @@ pub(crate) fn prepare() {
     }
 }
 
-/// `fd` is going to be used by somebody whom we do not see.
-pub(crate) fn name(fd: RawFd, reason: DeclineReason) {
-    if let Some(socket) = table::active_socket(fd) {
-        back::leave(&socket, fd, reason);
-    }
+/// `fd` is going to be used by somebody whom we do not see: whether that may be.
+pub(crate) fn name(fd: RawFd, reason: DeclineReason) -> bool {
+    table::active_socket(fd).is_none_or(|socket| back::leave(&socket, fd, reason))
 }
 
 /// The sockets that are not TCP for good, each by its number.

@@ -37,6 +37,7 @@ enum Ours {
 
 impl Ours {
     fn of(fd: RawFd) -> Option<Self> {
+        table::begin_to_use(fd);
         match table::entry(fd)? {
             Entry::Socket(socket) if matches!(socket.mode(), Mode::Prepared | Mode::Ring) => Some(Self::Socket(socket)),
             Entry::Socket(_) => None,
@@ -87,12 +88,10 @@ impl Ours {
     /// become TCP again, if the peer has never sent another way.
     fn slice(&self, wanted: i16) -> Option<Duration> {
         match self {
-            Self::Socket(socket) if wanted & POLLOUT != 0 && socket.is_returning() && !socket.has_returned() => {
-                Some(LOOK_AGAIN)
+            Self::Socket(socket) if wanted & POLLOUT != 0 && !socket.has_returned() => {
+                Some(wait::slice(socket).map_or(LOOK_AGAIN, |slice| slice.min(LOOK_AGAIN)))
             }
-            Self::Socket(socket) if wanted & POLLIN == 0 || wanted & POLLOUT != 0 => {
-                wait::slice_ms(socket).map(|slice| Duration::from_millis(slice as u64))
-            }
+            Self::Socket(socket) if wanted & POLLIN == 0 || wanted & POLLOUT != 0 => wait::slice(socket),
             Self::Socket(_) | Self::Epoll(_) => None,
         }
     }
@@ -117,9 +116,11 @@ impl Ours {
     }
 }
 
-/// A socket that may get its rings while the kernel is asked.
-fn undecided(fd: RawFd) -> Option<Arc<Socket>> {
-    table::socket(fd).filter(|socket| socket.mode() == Mode::Undecided)
+/// A socket that may get its rings while the kernel is asked for bytes. Who does not ask for them is woken by no doorbell, and would
+/// leave it to those who are.
+fn undecided(descriptor: &pollfd) -> Option<Arc<Socket>> {
+    let wants_bytes = descriptor.events & POLLIN != 0;
+    table::socket(descriptor.fd).filter(|socket| wants_bytes && socket.mode() == Mode::Undecided)
 }
 
 /// Whether any of `descriptors` may be ours, which costs a look each.
@@ -142,7 +143,7 @@ pub(crate) fn poll(
     // What the kernel is asked: for ours, only whether it has doorbells or an end.
     let mut asked: Few<pollfd> = SmallVec::from_slice(descriptors);
     loop {
-        let undecided: Few<_> = descriptors.iter().filter_map(|descriptor| undecided(descriptor.fd)).collect();
+        let undecided: Few<_> = descriptors.iter().filter_map(undecided).collect();
         let ours: Few<Option<Ours>> = descriptors.iter().map(|descriptor| Ours::of(descriptor.fd)).collect();
         if ours.iter().all(Option::is_none) {
             // Nothing of ours is on its way yet. While the kernel waits that may change: its doorbells wake it.
@@ -185,7 +186,8 @@ pub(crate) fn poll(
             continue;
         }
         let mut sleeping: Few<_> = undecided.iter().map(|socket| socket.fall_asleep()).collect();
-        sleeping.extend(ours.iter().flatten().filter_map(Ours::fall_asleep));
+        let heard = ours.iter().zip(&asked).filter(|(_, asked)| asked.events & POLLIN != 0);
+        sleeping.extend(heard.filter_map(|(ours, _)| ours.as_ref()?.fall_asleep()));
         let time = left(deadline).map_or(slice, |left| Some(slice.map_or(left, |slice| slice.min(left))));
         let result = if pending(descriptors) { Ok(0) } else { ask(&mut asked, time) };
         drop(sleeping);

@@ -68,16 +68,22 @@ impl Deref for Active {
 /// The socket that `fd` is, unless its bytes go over TCP for good.
 #[inline]
 pub(crate) fn active_socket(fd: RawFd) -> Option<Active> {
-    match kind(fd) {
-        SOCKET => {}
-        INHERITED_SOCKET => adopt(fd),
-        _ => return None,
+    if !matches!(kind(fd), SOCKET | INHERITED_SOCKET) {
+        return None;
     }
+    begin_to_use(fd);
     let guard = SOCKETS[fd as usize].load();
     guard.is_some().then(|| Active(guard))
 }
 
-/// This process begins to use what it has inherited.
+/// This process uses `fd`, which it may have inherited.
+#[inline]
+pub(crate) fn begin_to_use(fd: RawFd) {
+    if kind(fd) == INHERITED_SOCKET {
+        adopt(fd);
+    }
+}
+
 #[cold]
 fn adopt(fd: RawFd) {
     if let Some(socket) = socket(fd) {

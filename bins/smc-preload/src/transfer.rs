@@ -111,6 +111,10 @@ fn send_into_ring(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags: 
         if sent == total {
             return Ok(sent);
         }
+        if rings.is_writable().unwrap_or(true) {
+            // A reader that made room before it could see that we want some tells nobody of it.
+            continue;
+        }
         socket.refusals.fetch_add(1, Ordering::AcqRel);
         if flags & MSG_DONTWAIT != 0 || socket.has_flag(flag::NONBLOCKING) {
             return if sent > 0 { Ok(sent) } else { Err(Errno::AGAIN) };
@@ -488,8 +492,11 @@ pub(crate) fn end(socket: &Socket, rings: &Rings<'_>) -> Option<End> {
         None if !has_ended && !was_reset && !socket.has_flag(flag::RECEIVING_SHUT) => return None,
         _ => {}
     }
-    if rings.readable().ok()? > 0 {
-        return None;
+    // A peer that never said where its bytes in the ring begin has none there.
+    match limit.map(|_| rings.readable()) {
+        Some(Ok(1..)) => return None,
+        Some(Err(_)) => return Some(End::Reset),
+        Some(Ok(0)) | None => {}
     }
     if self::was_reset(socket, rings) {
         return Some(End::Reset);

@@ -3,10 +3,11 @@
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use softrdma_smc::arena::Connection;
+use softrdma_smc::ring::state;
 
 use crate::abi::kernel::{self, Stream};
 use crate::back;
@@ -52,14 +53,14 @@ pub(crate) fn is_over(socket: &Socket, waiting: Waiting) -> bool {
         Waiting::ToSend => {
             rings.is_writable().unwrap_or(true)
                 || socket.is_returning()
-                || rings.peer_state() != 0 && transfer::end(socket, &rings).is_some()
+                || rings.peer_state() & state::CLOSED != 0
+                || socket.has_flag(flag::VIOLATED)
                 || socket.has_flag(flag::SENDING_SHUT)
                 || transfer::has_vanished(socket)
         }
         Waiting::ToReceive => {
-            let is_behind = connection.peer_switch().is_none_or(|switch| socket.received() >= switch);
-            is_behind && rings.readable().map_or(true, |there| there > 0 && connection.peer_switch().is_some())
-                || transfer::end(socket, &rings).is_some()
+            let is_behind = connection.peer_switch().is_some_and(|switch| socket.received() >= switch);
+            is_behind && rings.readable().map_or(true, |there| there > 0) || transfer::end(socket, &rings).is_some()
         }
     }
 }
@@ -128,7 +129,11 @@ pub(crate) fn bell(socket: &Socket) -> i16 {
 }
 
 /// How long who waits for something else than bytes of `socket` may sleep, if no doorbell might wake him.
-pub(crate) fn slice_ms(socket: &Socket) -> Option<i32> {
+pub(crate) fn slice(socket: &Socket) -> Option<Duration> {
+    slice_ms(socket).map(|slice| Duration::from_millis(slice as u64))
+}
+
+fn slice_ms(socket: &Socket) -> Option<i32> {
     if socket.has_flag(flag::RECEIVING_SHUT) {
         return Some(SHUT_SLICE_MS);
     }
@@ -195,13 +200,25 @@ pub(crate) fn take_note(socket: &Arc<Socket>, fd: RawFd, events: i16, epoll: Opt
 /// Takes doorbells off the stream, if nothing else can be in it. The end behind them is seen if the caller `wants_end`.
 pub(crate) fn take_doorbells(socket: &Arc<Socket>, fd: RawFd, wants_end: bool, epoll: Option<&Epoll>) {
     take_bells(socket, fd, wants_end, epoll);
-    // What the bell was rung for may be something else than bytes.
-    if back::is_asked(socket) {
+    // What the bell was rung for may be something else than bytes; and nobody else may have heard what the peer wants next.
+    let is_asked = back::is_asked(socket) || socket.is_returning() && !socket.has_returned();
+    if !is_asked && !socket.has_returned() {
+        return;
+    }
+    let Some(fd) = number(&socket.descriptors(), fd) else {
+        return;
+    };
+    if is_asked {
         back::answer(socket, fd);
     }
     if socket.has_returned() {
         back::settle(socket, fd);
     }
+}
+
+/// The number of a socket that was `fd`: it may have been closed meanwhile, and be another connection's.
+fn number(descriptors: &[RawFd], fd: RawFd) -> Option<RawFd> {
+    descriptors.iter().find(|known| **known == fd).or(descriptors.first()).copied()
 }
 
 fn take_bells(socket: &Socket, fd: RawFd, wants_end: bool, epoll: Option<&Epoll>) {
@@ -213,9 +230,8 @@ fn take_bells(socket: &Socket, fd: RawFd, wants_end: bool, epoll: Option<&Epoll>
         let _lock = socket.lock_receiving();
         // With the lock held: a number that is closed meanwhile may become another connection's.
         let descriptors = socket.descriptors();
-        let fd = if descriptors.contains(&fd) { Some(&fd) } else { descriptors.first() };
-        match fd {
-            Some(fd) if has_only_doorbells(socket) => socket.take_doorbells(*fd, wants_end),
+        match number(&descriptors, fd) {
+            Some(fd) if has_only_doorbells(socket) => socket.take_doorbells(fd, wants_end),
             _ => return,
         }
     };

@@ -303,6 +303,10 @@ impl Worker {
 
     fn look_at(&mut self, token: u64) {
         let Some(descriptor) = self.host.look_at(token) else { return };
+        // However often the peer calls, it is waited for once.
+        if self.entries.values().any(|entry| matches!(entry, Entry::Sending { token: known, .. } if *known == token)) {
+            return;
+        }
         let id = self.new_id();
         if let Ok(descriptor) = Private::keep(descriptor)
             && self.poller.add(&descriptor, id, Interest::Room).is_ok()

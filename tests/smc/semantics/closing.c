@@ -92,6 +92,34 @@ static void half_far(int s) {
     SHOW(close(s));
 }
 
+// --- half closed, and what still comes back is not read
+
+static void unread_answer_near(int s) {
+    SHOW(shutdown(s, SHUT_WR));
+    meet();
+    long there = 0;
+    char bytes[10000];
+    ssize_t got;
+    while ((got = read(s, bytes, sizeof bytes)) > 0)
+        there += got;
+    say("the end: %zd", got);
+    trade(there);
+}
+
+static void unread_answer_far(int s) {
+    static char bytes[100000];
+    SHOW(read(s, bytes, 1));
+    MUST(setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_usec = 200000}, sizeof(struct timeval)));
+    long sent = 0;
+    ssize_t taken;
+    while ((taken = write(s, bytes, sizeof bytes)) > 0)
+        sent += taken;
+    say("no room: %s", taken < 0 ? error_name(errno) : "?");
+    meet();
+    SHOW(close(s));
+    say("all of it came: %d", trade(0) == sent);
+}
+
 // --- not reading any more
 
 static void no_reading_near(int s) {
@@ -475,6 +503,7 @@ static void closed_by_other_far(int s) {
 
 const struct scenario closing_scenarios[] = {
     {"half-close", CONNECTED, half_near, half_far},
+    {"unread-answer", CONNECTED, unread_answer_near, unread_answer_far},
     {"shutdown-read", CONNECTED, no_reading_near, no_reading_far},
     {"shutdown-both", CONNECTED, neither_near, neither_far},
     {"shutdown-errors", CONNECTED, shutdown_errors, shutdown_errors},

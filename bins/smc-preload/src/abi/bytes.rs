@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use softrdma_smc::shared_memory::{Source, Target};
 
 use super::messages;
-use super::{real, returned};
+use super::{real, returned, returned_int};
 use crate::{table, transfer};
 
 /// Most bytes of a read or write that the kernel looks at.
@@ -211,12 +211,16 @@ unsafe extern "C-unwind" fn recvmmsg(
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn sendmmsg(fd: c_int, vector: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
     if table::active_socket(fd).is_none() {
-        for at in 0..count.min(1024) as usize {
-            // SAFETY: the program vouches for so many messages, and for their control data.
-            if vector.is_null() || !unsafe { messages::look_for_descriptors(&raw const (*vector.add(at)).msg_hdr) } {
-                break;
-            }
+        // SAFETY: the program vouches for so many messages, and for their control data.
+        let may_go =
+            |at: &c_uint| unsafe { messages::look_for_descriptors(&raw const (*vector.add(*at as usize)).msg_hdr) };
+        let most = if vector.is_null() { 0 } else { count.min(1024) };
+        let sent = (0..most).take_while(may_go).count() as c_uint;
+        if sent == 0 && most > 0 {
+            // As if the peer's process had no room for more descriptors on their way.
+            return returned_int(Err(Errno::TOOMANYREFS));
         }
+        let count = if sent < most { sent } else { count };
         // SAFETY: the program's arguments, handed on.
         return unsafe { real::sendmmsg(fd, vector, count, flags) };
     }

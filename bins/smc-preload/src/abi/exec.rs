@@ -4,9 +4,10 @@ use std::ffi::{c_char, c_int, c_void};
 
 use libc::{FILE, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t};
 
+use rustix::io::Errno;
 use softrdma_smc::wire::clc::DeclineReason;
 
-use super::real;
+use super::{real, returned_int};
 use crate::heritage;
 
 type Strings = *const *const c_char;
@@ -94,7 +95,10 @@ unsafe extern "C-unwind" fn posix_spawn_file_actions_adddup2(
     fd: c_int,
     to: c_int,
 ) -> c_int {
-    heritage::name(fd, DeclineReason::PASSED_ON);
+    if !heritage::name(fd, DeclineReason::PASSED_ON) {
+        // What it says when it has no room to note it.
+        return libc::ENOMEM;
+    }
     // SAFETY: the program's arguments, handed on.
     unsafe { real::posix_spawn_file_actions_adddup2(actions, fd, to) }
 }
@@ -115,12 +119,22 @@ unsafe extern "C-unwind" fn popen(command: *const c_char, mode: *const c_char) -
     unsafe { real::popen(command, mode) }
 }
 
-extern "C-unwind" fn prepare() {
+/// Returns what is called instead, if anything is.
+extern "C-unwind" fn prepare() -> *const c_void {
     heritage::prepare();
+    std::ptr::null()
 }
 
-extern "C-unwind" fn print_to(fd: c_int) {
-    heritage::name(fd, DeclineReason::KERNELS_OWN);
+extern "C-unwind" fn print_to(fd: c_int) -> *const c_void {
+    if heritage::name(fd, DeclineReason::KERNELS_OWN) {
+        return std::ptr::null();
+    }
+    fail as *const c_void
+}
+
+/// What was to be printed would be taken for doorbells.
+extern "C-unwind" fn fail() -> c_int {
+    returned_int(Err(Errno::IO))
 }
 
 /// The calls with any number of arguments hand them on as they came: what they were called with is put aside meanwhile.
@@ -140,8 +154,11 @@ macro_rules! pass_on {
                     "movups [rsp + 48], xmm3", "movups [rsp + 64], xmm4", "movups [rsp + 80], xmm5",
                     "movups [rsp + 96], xmm6", "movups [rsp + 112], xmm7",
                     "call {first}",
+                    "test rax, rax",
+                    "jnz 2f",
                     "lea rdi, [rip + {name}]",
                     "call {next}",
+                    "2:",
                     "mov r11, rax",
                     "movups xmm0, [rsp]", "movups xmm1, [rsp + 16]", "movups xmm2, [rsp + 32]",
                     "movups xmm3, [rsp + 48]", "movups xmm4, [rsp + 64]", "movups xmm5, [rsp + 80]",

@@ -14,6 +14,9 @@ use crate::epoll::{Epoll, Registration};
 use crate::fork;
 use crate::lock::Lock;
 
+/// Doorbells that are taken at a time: a peer that rings for ever holds up nobody.
+const MOST_BELLS: usize = 65_536;
+
 impl Socket {
     /// Tells the peer that something has changed for it, with a doorbell if it sleeps. As long as we send over TCP a doorbell
     /// would be one of the program's bytes: the peer is told with the switch.
@@ -69,8 +72,8 @@ impl Socket {
             return Stream::Open { had_doorbells };
         };
         let taken_word = &self.words()[word::BELLS_TAKEN];
-        let mut bytes = [0; 256];
-        while !self.has_flag(flag::MARKED | flag::RECALLED) {
+        let (mut bytes, mut left) = ([0; 256], MOST_BELLS);
+        while left > 0 && !self.has_flag(flag::MARKED | flag::RECALLED) {
             let limit = back::doorbells(connection, taken_word.load(Ordering::SeqCst)).min(bytes.len());
             let taken = match kernel::receive_at_once(fd, &mut bytes[..limit], false) {
                 Ok(None) => break,
@@ -79,6 +82,7 @@ impl Socket {
                 Err(_) => return Stream::Reset,
             };
             had_doorbells = true;
+            left = left.saturating_sub(taken);
             if bytes[taken - 1] == MARK {
                 self.set_flag(flag::MARKED);
             }
