@@ -155,19 +155,31 @@ static void scribble(uint64_t *seed) {
         fclose(maps);
 }
 
-static void hostile_far(int listener) {
+static void be_hostile(int listener, uint64_t draws) {
     char bytes[4096];
+    int s = MUST(accept(listener, NULL, NULL));
+    rounds(s, false, 40);
+    settle(s);
+    // The one who is written to goes on in its own pace: what it sends is read now and then.
+    scribble(&draws);
+    while (recv(s, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
+        continue;
+    scribble(&draws);
+    MUST(close(s));
+}
+
+// Each time another process: what it shares with the other end is shared with nobody who comes after it.
+static void hostile_far(int listener) {
     for (uint64_t i = 0; i < HOSTILE_ROUNDS; i++) {
-        int s = MUST(accept(listener, NULL, NULL));
-        rounds(s, false, 40);
-        settle(s);
-        // The one who is written to goes on in its own pace: what it sends is read now and then.
-        uint64_t draws = (stress_seed() * HOSTILE_ROUNDS + i) * 1000000;
-        scribble(&draws);
-        while (recv(s, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
-            continue;
-        scribble(&draws);
-        MUST(close(s));
+        int status;
+        pid_t child = MUST(fork());
+        if (child == 0) {
+            be_hostile(listener, (stress_seed() * HOSTILE_ROUNDS + i) * 1000000);
+            exit(0);
+        }
+        MUST(waitpid(child, &status, 0));
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+            die("the process that is hostile ended with %#x", status);
         meet();
     }
 }
