@@ -5,6 +5,7 @@
 //! stream, and what is ready is known here: a list of registrations that may have something to report, looked through when
 //! the program asks. Level-triggered ones stay in it until they have nothing; edge-triggered ones leave it when reported.
 
+mod outside;
 mod registration;
 mod waiting;
 
@@ -16,7 +17,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN};
-use libc::{EPOLLONESHOT, EPOLLPRI, EPOLLRDHUP, epoll_event};
+use libc::{EPOLLPRI, EPOLLRDHUP, epoll_event};
 use rustix::io::Errno;
 use softrdma_smc::arena::WAITERS;
 
@@ -25,6 +26,9 @@ use crate::readiness::{self, READABLE, WRITABLE};
 use crate::socket::Socket;
 use crate::spin::Spin;
 use crate::table::{self, Entry};
+
+use self::outside::Once;
+pub(crate) use self::outside::control_foreign;
 
 /// What the kernel tells without being asked.
 const ALWAYS: u32 = (EPOLLERR | EPOLLHUP) as u32;
@@ -48,8 +52,9 @@ pub(crate) struct Epoll {
     registrations: Mutex<HashMap<RawFd, Arc<Registration>>>,
     ready: Mutex<Vec<Arc<Registration>>>,
     ready_count: AtomicUsize,
-    /// Events of the kernel's that were taken while somebody looked from outside.
-    kept: Mutex<Vec<epoll_event>>,
+    /// What the kernel tells once, and how much of it was taken by who looked from outside.
+    once: Mutex<Once>,
+    taken_count: AtomicUsize,
     sleepers: AtomicUsize,
     /// It is watched itself: its watchers sleep where no peer can know of.
     is_watched: AtomicBool,
@@ -121,7 +126,8 @@ pub(crate) fn instance(fd: RawFd) -> Arc<Epoll> {
         registrations: Mutex::default(),
         ready: Mutex::default(),
         ready_count: AtomicUsize::new(0),
-        kept: Mutex::default(),
+        once: Mutex::default(),
+        taken_count: AtomicUsize::new(0),
         sleepers: AtomicUsize::new(0),
         is_watched: AtomicBool::new(false),
         has_ours: AtomicBool::new(false),
@@ -208,6 +214,7 @@ impl Epoll {
                 return revived;
             }
         }
+        self.forget_foreign(fd);
         let registration = Arc::new(Registration {
             epoll: Arc::downgrade(self),
             fd,
@@ -368,45 +375,6 @@ impl Epoll {
         }
     }
 
-    /// Whether it has anything to report, for those who watch it.
-    pub(crate) fn has_events(self: &Arc<Self>) -> bool {
-        if !self.kept().is_empty() {
-            return true;
-        }
-        let has_kernels =
-            kernel::poll(self.fd(), libc::POLLIN, 0).is_ok_and(|found| found != 0) && self.take_kernel_events();
-        readiness::distribute(Some(self));
-        let ready: Vec<_> = self.ready().clone();
-        has_kernels || ready.iter().any(|registration| registration.has_events())
-    }
-
-    /// Sorts the kernel's events: doorbells are taken note of, the program's are kept until it asks, unless the kernel will say them
-    /// again. Whether there are any of the program's.
-    fn take_kernel_events(self: &Arc<Self>) -> bool {
-        let mut events = [epoll_event { events: 0, u64: 0 }; 16];
-        let found = kernel::epoll_look(self.fd(), &mut events);
-        let is_said_again = |event: &epoll_event| {
-            let registration = self.registration_of(event.u64);
-            registration.is_some_and(|it| it.interest.load(Ordering::Acquire) & (EPOLLET | EPOLLONESHOT) as u32 == 0)
-        };
-        let mut has_any = false;
-        for event in &events[..found] {
-            let is_said_again = is_said_again(event);
-            if let Some(event) = self.translate(*event) {
-                has_any = true;
-                if !is_said_again {
-                    self.kept().push(event);
-                    self.is_kernel_busy.store(true, Ordering::Relaxed);
-                }
-            }
-        }
-        has_any
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Vec<epoll_event>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The program's own event for one of the kernel's; none if it was only for us.
     fn translate(&self, event: epoll_event) -> Option<epoll_event> {
         if !is_token(event.u64) {
@@ -418,9 +386,7 @@ impl Epoll {
             registration.take_note(event.events);
             return None;
         }
-        // Its connection has become TCP again, and the kernel was not asked yet for what the program wants; or the event was
-        // reported already, and not asked for since.
-        if registration.give_back() || registration.is_removed() || registration.is_spent.load(Ordering::Acquire) {
+        if registration.is_told_in_vain() {
             return None;
         }
         registration.note_told(event.events);

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::time::Duration;
 
-use libc::{FD_CLR, FD_ISSET, FD_SET, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI};
+use libc::{EPOLL_CTL_DEL, FD_CLR, FD_ISSET, FD_SET, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI};
 use libc::{epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespec, timeval};
 use rustix::io::Errno;
 
@@ -250,8 +250,12 @@ unsafe extern "C-unwind" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_int,
             return returned_int(result.map(|()| 0));
         }
     }
+    let event_wanted = || {
+        // SAFETY: the kernel has just read it.
+        (operation != EPOLL_CTL_DEL && !event.is_null()).then(|| unsafe { ((*event).events, (*event).u64) })
+    };
     // SAFETY: the program's arguments, handed on.
-    unsafe { real::epoll_ctl(epoll, operation, fd, event) }
+    epoll::control_foreign(epoll, fd, || unsafe { real::epoll_ctl(epoll, operation, fd, event) }, event_wanted)
 }
 
 /// Waits for events of `fd`, an instance of ours or one that something of ours is added to meanwhile.

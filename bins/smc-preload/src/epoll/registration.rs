@@ -105,6 +105,17 @@ impl Registration {
         true
     }
 
+    /// Whether what the kernel tells of it, though it is TCP, is not for the program: the kernel was not asked yet for what the
+    /// program wants; or the program has removed it, or was told already and has not asked since.
+    pub(super) fn is_told_in_vain(self: &Arc<Self>) -> bool {
+        self.give_back() || self.is_removed() || self.is_spent.load(Ordering::Acquire)
+    }
+
+    /// Whether it is the kernel that has to tell of it.
+    pub(super) fn is_told_by_kernel(&self) -> bool {
+        !self.has_rings() && !self.is_removed() && !self.is_spent.load(Ordering::Acquire)
+    }
+
     /// The program has removed it, and now the kernel hears of that.
     pub(super) fn unpark(self: &Arc<Self>, epoll: &Epoll) {
         let _ = self.ask(epoll, EPOLL_CTL_DEL, 0);

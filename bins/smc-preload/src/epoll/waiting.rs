@@ -21,6 +21,7 @@ impl Epoll {
         if !self.has_ours.load(Ordering::SeqCst) {
             // Nothing of ours has ever been ready: the kernel's call it is. What changes meanwhile wakes it.
             let sleeping = self.fall_asleep();
+            self.hand_back_taken();
             let asked = ask(events, timeout);
             drop(sleeping);
             let (asked, found) = asked.map(|asked| (asked, self.translate_all(&mut events[..asked])))?;
@@ -158,15 +159,7 @@ impl Epoll {
         timeout: Option<Duration>,
         ask: &mut Ask<'_>,
     ) -> Result<usize, Errno> {
-        let kept: Vec<_> = {
-            let mut kept = self.kept();
-            let count = kept.len().min(events.len());
-            kept.drain(..count).collect()
-        };
-        if !kept.is_empty() {
-            events[..kept.len()].copy_from_slice(&kept);
-            return Ok(kept.len());
-        }
+        self.hand_back_taken();
         let mut asked = ask(events, timeout)?;
         self.last_asked_ns.store(now_ns(), Ordering::Relaxed);
         loop {
