@@ -203,7 +203,7 @@ impl Epoll {
     /// Takes the kernel's events: of the doorbells among them note is taken. Whether there are any of the program's.
     fn take_kernel_events(self: &Arc<Self>) -> bool {
         // Doorbells are told once, so that none comes twice.
-        let most = self.registrations().len() / AT_ONCE;
+        let most = self.registrations().all.len() / AT_ONCE;
         for _ in 0..=most {
             let mut events = [epoll_event { events: 0, u64: 0 }; AT_ONCE];
             let mut doorbells = SmallVec::<[_; AT_ONCE]>::new();

@@ -52,14 +52,20 @@ impl Registration {
     /// Asks the kernel for `wanted`. A number that was closed while the connection goes on under others may be anybody's by now: what
     /// the kernel knows under it stays as it is.
     pub(super) fn ask(&self, epoll: &Epoll, operation: c_int, wanted: u32) -> Result<(), Errno> {
+        // Locked until the kernel has answered: so long nobody closes it.
         let descriptors = match &self.target {
             Target::Socket(socket) => Some(socket.descriptors()),
             Target::Epoll(_) => None,
         };
-        if descriptors.is_some_and(|descriptors| !descriptors.contains(&self.fd)) {
+        if descriptors.as_ref().is_some_and(|descriptors| !descriptors.contains(&self.fd)) {
             return Err(Errno::NOENT);
         }
-        kernel::epoll_control(epoll.fd(), operation, self.fd, wanted, *TOKENS | self.fd as u64)
+        kernel::epoll_control(epoll.fd(), operation, self.fd, wanted, self.token())
+    }
+
+    /// What the kernel has for the program's data.
+    pub(super) fn token(&self) -> u64 {
+        *TOKENS | u64::from(self.number)
     }
 
     /// Somebody who sleeps in the kernel has not seen that it was queued.
