@@ -29,6 +29,7 @@ use crate::table::{self, Entry};
 
 use self::outside::Once;
 pub(crate) use self::outside::control_foreign;
+pub(crate) use self::waiting::Deadline;
 
 /// What the kernel tells without being asked.
 const ALWAYS: u32 = (EPOLLERR | EPOLLHUP) as u32;
@@ -73,8 +74,8 @@ pub(crate) struct Epoll {
 /// What is registered in an instance.
 #[derive(Debug, Default)]
 struct Registrations {
-    /// By the number in the token that the kernel has. It tells of what is registered under a number of a descriptor for as long as
-    /// any copy of that lives, so that the number may be another's by then.
+    /// By the number in the token that the kernel has. It tells of what is registered under a descriptor's number for as
+    /// long as any copy of the descriptor lives: the number may be another's by then.
     all: HashMap<u32, Arc<Registration>>,
     /// By the descriptor that the program knows each by.
     by_fd: HashMap<RawFd, Arc<Registration>>,
@@ -319,8 +320,8 @@ impl Epoll {
             return socket.uses_ring().then_some(Err(Errno::EXIST));
         }
         if !socket.uses_ring() || socket.is_shared() {
-            // It is on its way back to TCP, or there, where the kernel has to know. Or another process has it as well, and perhaps
-            // this very instance, where it may have closed it.
+            // It is on its way back to TCP, or there, where the kernel has to know. Or another process has it as well, and
+            // perhaps this very instance, where it may have closed it.
             registration.unpark(self);
             return None;
         }
@@ -433,10 +434,9 @@ impl Epoll {
             registration.take_note(event.events);
             return None;
         }
-        if registration.is_told_in_vain() {
+        if registration.is_told_in_vain() || !registration.note_told(event.events) {
             return None;
         }
-        registration.note_told(event.events);
         Some(epoll_event { events: event.events, u64: registration.data.load(Ordering::Acquire) })
     }
 
@@ -461,14 +461,15 @@ impl Epoll {
     /// In a child: the threads that sleep are the parent's.
     pub(crate) fn forget_sleepers(&self) {
         self.sleepers.store(0, Ordering::SeqCst);
-        // What both register from now on may be in the same instance of the kernel's. Another thread of the parent's may have the lock.
+        // What both register from now on may be in the same instance of the kernel's. Another thread of the parent's may
+        // have the lock.
         if let Ok(mut registrations) = self.registrations.try_lock() {
             registrations.last = registrations.last.wrapping_add(std::process::id() << 10);
         }
     }
 
     /// The same events as the program knows them, at the beginning: how many.
-    pub(crate) fn translate_all(&self, events: &mut [epoll_event]) -> usize {
+    fn translate_all(&self, events: &mut [epoll_event]) -> usize {
         let mut found = 0;
         for at in 0..events.len() {
             if let Some(event) = self.translate(events[at]) {

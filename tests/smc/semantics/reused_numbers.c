@@ -169,7 +169,7 @@ static void beside_far(int s) {
     talk(copy);
 }
 
-// --- closed here, and going on in a child, with bytes that nobody reads: what is told then is not said, but waiting goes on
+// --- closed here, and going on in a child, with bytes that nobody reads: whatever is told of them, calls come back
 
 static void unread_near(int s) {
     meet();

@@ -1,4 +1,5 @@
-// epoll that is looked at from outside, by poll and select and by another, with descriptors in it that are no connections.
+// epoll that is looked at from outside, by poll and select and by another, with descriptors in it that are no
+// connections.
 #include "semantics.h"
 
 static int new_epoll(void) { return MUST(epoll_create1(0)); }

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::kernel::last_error;
 use super::{real, returned_int, set_error};
+use crate::epoll::Deadline;
 use crate::{descriptor, epoll, poll as polling, table};
 
 fn in_milliseconds(timeout: c_int) -> Option<Duration> {
@@ -274,14 +275,17 @@ unsafe fn wait(
     let Some(room) = usize::try_from(count).ok().filter(|room| *room > 0 && !events.is_null()) else {
         return ask();
     };
+    let mut deadline = Deadline::of(timeout);
     let known = table::epoll(fd);
     if known.is_none() {
+        // What is waited in this call counts, should there be another.
+        deadline.left();
         let found = ask();
         let Some(epoll) = table::epoll(fd).filter(|_| found > 0) else {
             return found;
         };
-        // SAFETY: the kernel has just written so many.
-        let found = epoll.translate_all(unsafe { std::slice::from_raw_parts_mut(events, found as usize) });
+        // SAFETY: there is room for so many, of which the kernel has just written those found.
+        let found = epoll.sort(unsafe { std::slice::from_raw_parts_mut(events, room) }, found as usize);
         if found > 0 {
             return found as c_int;
         }
@@ -291,7 +295,7 @@ unsafe fn wait(
     };
     // SAFETY: the program vouches for it, for the time of its call.
     let events = unsafe { std::slice::from_raw_parts_mut(events, room) };
-    returned_int(epoll.wait(events, timeout, |events, time| {
+    returned_int(epoll.wait(events, deadline, |events, time| {
         let mask = if time == Some(Duration::ZERO) { std::ptr::null() } else { mask };
         let time = time.map(to_timespec);
         let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);

@@ -1,8 +1,8 @@
 //! An instance that is looked at from outside: by poll and select, and as a part of another.
 //!
-//! The kernel's instance cannot be asked whether there is something for the program among its events: doorbells make it readable as
-//! well. Somebody has to take them. What the kernel tells of as long as it is there it tells again to whoever waits; what it tells
-//! once it is asked to tell again, at the latest when somebody waits.
+//! The kernel's instance cannot be asked whether there is something for the program among its events: doorbells make it
+//! readable as well. Somebody has to take them. What the kernel tells of as long as it is there it tells again to whoever
+//! waits; what it tells once it is asked to tell again, at the latest when somebody waits.
 
 use std::collections::HashMap;
 use std::ffi::c_int;
@@ -26,8 +26,8 @@ const AT_ONCE: usize = 16;
 /// What the kernel tells once.
 #[derive(Debug, Default)]
 pub(super) struct Once {
-    /// Descriptors that are nothing of ours: the events that the program wants of them so, and its data. One that was closed since
-    /// may stand here until its number is somebody else's in the instance.
+    /// Descriptors that are nothing of ours: the events that the program wants of them so, and its data. One that was
+    /// closed since may stand here until its number is somebody else's in the instance.
     foreign: HashMap<RawFd, (u32, u64)>,
     /// What was told to who looked from outside, and not to the program yet.
     taken: Vec<Taken>,
@@ -66,7 +66,8 @@ impl Once {
     }
 
     fn take_socket(&mut self, registration: &Arc<Registration>) {
-        let is_known = |taken: &Taken| matches!(taken, Taken::Socket(known) if std::ptr::eq(known.as_ptr(), Arc::as_ptr(registration)));
+        let address = Arc::as_ptr(registration);
+        let is_known = |taken: &Taken| matches!(taken, Taken::Socket(known) if std::ptr::eq(known.as_ptr(), address));
         if registration.interest.load(Ordering::Acquire) & ONCE != 0 && !self.taken.iter().any(is_known) {
             self.taken.push(Taken::Socket(Arc::downgrade(registration)));
         }
@@ -118,7 +119,8 @@ impl Once {
     }
 }
 
-/// `epoll_ctl` of something that is not ours, which `ask` asks the kernel for. Once that has worked, `event` is what the program wants.
+/// `epoll_ctl` of something that is not ours, which `ask` asks the kernel for. Once that has worked, `event` is what the
+/// program wants.
 pub(crate) fn control_foreign(
     epoll: RawFd,
     fd: RawFd,
@@ -232,8 +234,8 @@ impl Epoll {
             fence(Ordering::SeqCst);
             if self.sleepers.load(Ordering::SeqCst) > 0 {
                 self.hand_back_taken();
-                self.wake_another();
             }
+            self.wake_another();
             if has_any {
                 self.is_kernel_busy.store(true, Ordering::Relaxed);
             }
@@ -242,13 +244,5 @@ impl Epoll {
             }
         }
         false
-    }
-
-    /// Somebody who sleeps wakes up for what is ready: it came to who looked, or there was no room for it.
-    pub(super) fn wake_another(&self) {
-        let next = self.ready().iter().find(|registration| !registration.is_removed()).cloned();
-        if let Some(next) = next {
-            next.take_over();
-        }
     }
 }

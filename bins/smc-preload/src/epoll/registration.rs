@@ -111,8 +111,8 @@ impl Registration {
         true
     }
 
-    /// Whether what the kernel tells of it, though it is TCP, is not for the program: the kernel was not asked yet for what the
-    /// program wants; or the program has removed it, or was told already and has not asked since.
+    /// Whether what the kernel tells of it, though it is TCP, is not for the program: the kernel was not asked yet for
+    /// what the program wants; or the program has removed it, or was told already and has not asked since.
     pub(super) fn is_told_in_vain(self: &Arc<Self>) -> bool {
         self.give_back() || self.is_removed() || self.is_spent.load(Ordering::Acquire)
     }
@@ -151,10 +151,17 @@ impl Registration {
         !self.is_removed.load(Ordering::Acquire)
     }
 
-    /// The program gets these `events` from the kernel.
-    pub(super) fn note_told(&self, events: u32) {
-        if self.interest.load(Ordering::Acquire) & EPOLLONESHOT as u32 != 0 {
-            self.is_spent.store(true, Ordering::Release);
+    /// The program is about to be told of it: whether it is to be. What it wants once is one thread's alone, whoever else
+    /// has found it ready at the same time.
+    pub(super) fn claim(&self) -> bool {
+        let is_once = self.interest.load(Ordering::Acquire) & EPOLLONESHOT as u32 != 0;
+        !is_once || !self.is_spent.swap(true, Ordering::AcqRel)
+    }
+
+    /// The program gets these `events` from the kernel, unless another thread was told.
+    pub(super) fn note_told(&self, events: u32) -> bool {
+        if !self.claim() {
+            return false;
         }
         self.is_fresh.store(false, Ordering::Release);
         if let Target::Socket(socket) = &self.target
@@ -162,6 +169,7 @@ impl Registration {
         {
             self.refusals.store(socket.refusals.load(Ordering::Acquire), Ordering::Release);
         }
+        true
     }
 
     pub(super) fn is_in(&self, epoll: Option<&Epoll>) -> bool {
@@ -259,11 +267,6 @@ impl Registration {
 
     /// Whether it is looked at again although nothing new has happened. One that is spent is not reported again either.
     pub(super) fn stays_ready_after_report(&self) -> bool {
-        let interest = self.interest.load(Ordering::Acquire);
-        if interest & EPOLLONESHOT as u32 != 0 {
-            self.is_spent.store(true, Ordering::Release);
-            return false;
-        }
-        interest & EPOLLET as u32 == 0
+        self.interest.load(Ordering::Acquire) & (EPOLLET | EPOLLONESHOT) as u32 == 0
     }
 }
