@@ -275,6 +275,7 @@ impl Epoll {
             is_ours: AtomicBool::new(false),
         });
         let Target::Socket(socket) = &registration.target else {
+            self.has_ours.store(true, Ordering::SeqCst);
             self.enter(&registration, || {
                 kernel::epoll_control(self.fd(), EPOLL_CTL_ADD, fd, EDGES, registration.token())
             })?;

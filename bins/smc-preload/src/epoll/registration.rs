@@ -42,6 +42,7 @@ impl Registration {
             // With writability, which TCP has: so that somebody who sleeps in the kernel wakes up and looks. Whoever has slept there
             // since before anything of ours was in it is in no count. What is sent over TCP, still or again, needs it anyway.
             _ => {
+                epoll.has_ours.store(true, Ordering::SeqCst);
                 self.is_ours.store(true, Ordering::Release);
                 EDGES | WRITABLE
             }
@@ -141,7 +142,9 @@ impl Registration {
             return false;
         }
         if let Some(epoll) = self.epoll.upgrade() {
-            // With writability, so that somebody who sleeps in the kernel wakes up and looks.
+            // With writability, so that somebody who sleeps in the kernel wakes up and looks, and then knows that there is
+            // more to it than what the kernel says.
+            epoll.has_ours.store(true, Ordering::SeqCst);
             self.is_ours.store(true, Ordering::Release);
             let _ = self.ask(&epoll, EPOLL_CTL_MOD, EDGES | WRITABLE);
             // It may have become TCP again meanwhile.
