@@ -5,6 +5,7 @@
 //! stream, and what is ready is known here: a list of registrations that may have something to report, looked through when
 //! the program asks. Level-triggered ones stay in it until they have nothing; edge-triggered ones leave it when reported.
 
+mod outside;
 mod registration;
 mod waiting;
 
@@ -16,7 +17,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EPOLLERR, EPOLLET, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN};
-use libc::{EPOLLONESHOT, EPOLLPRI, EPOLLRDHUP, epoll_event};
+use libc::{EPOLLPRI, EPOLLRDHUP, epoll_event};
 use rustix::io::Errno;
 use softrdma_smc::arena::WAITERS;
 
@@ -25,6 +26,10 @@ use crate::readiness::{self, READABLE, WRITABLE};
 use crate::socket::Socket;
 use crate::spin::Spin;
 use crate::table::{self, Entry};
+
+use self::outside::Once;
+pub(crate) use self::outside::control_foreign;
+pub(crate) use self::waiting::Deadline;
 
 /// What the kernel tells without being asked.
 const ALWAYS: u32 = (EPOLLERR | EPOLLHUP) as u32;
@@ -45,11 +50,12 @@ pub(crate) struct Epoll {
     descriptors: Mutex<Vec<RawFd>>,
     /// What peers know it by.
     waiter: usize,
-    registrations: Mutex<HashMap<RawFd, Arc<Registration>>>,
+    registrations: Mutex<Registrations>,
     ready: Mutex<Vec<Arc<Registration>>>,
     ready_count: AtomicUsize,
-    /// Events of the kernel's that were taken while somebody looked from outside.
-    kept: Mutex<Vec<epoll_event>>,
+    /// What the kernel tells once, and how much of it was taken by who looked from outside.
+    once: Mutex<Once>,
+    taken_count: AtomicUsize,
     sleepers: AtomicUsize,
     /// It is watched itself: its watchers sleep where no peer can know of.
     is_watched: AtomicBool,
@@ -63,6 +69,47 @@ pub(crate) struct Epoll {
     is_kernel_busy: AtomicBool,
     /// What [`Self::collect`] works on, kept for its memory.
     batch: Mutex<Vec<Arc<Registration>>>,
+}
+
+/// What is registered in an instance.
+#[derive(Debug, Default)]
+struct Registrations {
+    /// By the number in the token that the kernel has. It tells of what is registered under a descriptor's number for as
+    /// long as any copy of the descriptor lives: the number may be another's by then.
+    all: HashMap<u32, Arc<Registration>>,
+    /// By the descriptor that the program knows each by.
+    by_fd: HashMap<RawFd, Arc<Registration>>,
+    last: u32,
+}
+
+impl Registrations {
+    /// A number that none of them has.
+    fn new_number(&mut self) -> u32 {
+        loop {
+            self.last = self.last.wrapping_add(1);
+            if !self.all.contains_key(&self.last) {
+                return self.last;
+            }
+        }
+    }
+
+    /// Knows `registration` from now on: which had its descriptor before.
+    fn insert(&mut self, registration: &Arc<Registration>) -> Option<Arc<Registration>> {
+        self.all.insert(registration.number, registration.clone());
+        self.by_fd.insert(registration.fd, registration.clone())
+    }
+
+    fn remove(&mut self, registration: &Arc<Registration>) {
+        self.all.remove(&registration.number);
+        self.remove_descriptor(registration);
+    }
+
+    /// The descriptor that `registration` was made with is closed.
+    fn remove_descriptor(&mut self, registration: &Arc<Registration>) {
+        if self.by_fd.get(&registration.fd).is_some_and(|known| Arc::ptr_eq(known, registration)) {
+            self.by_fd.remove(&registration.fd);
+        }
+    }
 }
 
 /// A thread of ours sleeps in the kernel, or has been cancelled while it did, until this is dropped.
@@ -84,6 +131,8 @@ impl Drop for Sleeping<'_> {
 #[derive(Debug)]
 pub(crate) struct Registration {
     epoll: Weak<Epoll>,
+    /// By which the kernel's events tell of it.
+    number: u32,
     fd: RawFd,
     target: Target,
     data: AtomicU64,
@@ -121,7 +170,8 @@ pub(crate) fn instance(fd: RawFd) -> Arc<Epoll> {
         registrations: Mutex::default(),
         ready: Mutex::default(),
         ready_count: AtomicUsize::new(0),
-        kept: Mutex::default(),
+        once: Mutex::default(),
+        taken_count: AtomicUsize::new(0),
         sleepers: AtomicUsize::new(0),
         is_watched: AtomicBool::new(false),
         has_ours: AtomicBool::new(false),
@@ -161,7 +211,7 @@ pub(crate) fn control(
                 return Some(parked);
             }
             let removed = kernel::epoll_control(epoll_fd, EPOLL_CTL_DEL, fd, 0, 0);
-            if let Some(epoll) = table::epoll(epoll_fd) {
+            if let Some(epoll) = table::epoll(epoll_fd).filter(|_| removed.is_ok()) {
                 epoll.forget(fd);
             }
             removed
@@ -190,7 +240,7 @@ impl Epoll {
         self.descriptors().retain(|known| *known != fd);
     }
 
-    fn registrations(&self) -> MutexGuard<'_, HashMap<RawFd, Arc<Registration>>> {
+    fn registrations(&self) -> MutexGuard<'_, Registrations> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -208,8 +258,10 @@ impl Epoll {
                 return revived;
             }
         }
+        self.forget_foreign(fd);
         let registration = Arc::new(Registration {
             epoll: Arc::downgrade(self),
+            number: self.registrations().new_number(),
             fd,
             target,
             data: AtomicU64::new(data),
@@ -223,8 +275,9 @@ impl Epoll {
             is_ours: AtomicBool::new(false),
         });
         let Target::Socket(socket) = &registration.target else {
+            self.has_ours.store(true, Ordering::SeqCst);
             self.enter(&registration, || {
-                kernel::epoll_control(self.fd(), EPOLL_CTL_ADD, fd, EDGES, *TOKENS | fd as u64)
+                kernel::epoll_control(self.fd(), EPOLL_CTL_ADD, fd, EDGES, registration.token())
             })?;
             registration.queue();
             return Ok(());
@@ -243,7 +296,7 @@ impl Epoll {
     /// The registration of `socket` under `fd`. While the result lives it is neither taken over nor given back.
     fn known<'a>(&self, fd: RawFd, socket: &'a Socket) -> Option<(Arc<Registration>, Watchers<'a>)> {
         let watchers = socket.watchers();
-        let registration = self.registrations().get(&fd)?.clone();
+        let registration = self.registrations().by_fd.get(&fd)?.clone();
         let is_same = matches!(&registration.target, Target::Socket(known) if std::ptr::eq(known.as_ref(), socket));
         is_same.then_some((registration, watchers))
     }
@@ -267,8 +320,9 @@ impl Epoll {
         if !registration.is_removed() {
             return socket.uses_ring().then_some(Err(Errno::EXIST));
         }
-        if !socket.uses_ring() {
-            // It is on its way back to TCP, or there, where the kernel has to know.
+        if !socket.uses_ring() || socket.is_shared() {
+            // It is on its way back to TCP, or there, where the kernel has to know. Or another process has it as well, and
+            // perhaps this very instance, where it may have closed it.
             registration.unpark(self);
             return None;
         }
@@ -282,31 +336,38 @@ impl Epoll {
 
     /// An instance that does not watch `socket` any more need not be woken for it.
     fn unpark_elsewhere(&self, socket: &Socket) {
-        let is_elsewhere =
-            |parked: &Arc<Registration>| parked.is_removed() && !std::ptr::eq(parked.epoll.as_ptr(), self);
-        let parked: Vec<_> = socket.watchers().iter().filter_map(Weak::upgrade).filter(is_elsewhere).collect();
-        for parked in parked {
-            if let Some(epoll) = parked.epoll.upgrade() {
-                let _ = kernel::epoll_control(epoll.fd(), EPOLL_CTL_DEL, parked.fd, 0, 0);
-                epoll.forget(parked.fd);
+        // With the watchers locked none of them is revived meanwhile.
+        let watchers = socket.watchers();
+        for parked in watchers.iter().filter_map(Weak::upgrade).filter(|registration| registration.is_removed()) {
+            if let Some(epoll) = parked.epoll.upgrade().filter(|epoll| !std::ptr::eq(epoll.as_ref(), self)) {
+                parked.unpark(&epoll);
             }
         }
     }
 
     /// Knows `registration` from before the kernel does, which may have events of it at once.
     fn enter(&self, registration: &Arc<Registration>, register: impl Fn() -> Result<(), Errno>) -> Result<(), Errno> {
-        let before = self.registrations().insert(registration.fd, registration.clone());
-        register().inspect_err(|_| {
-            let mut registrations = self.registrations();
-            match before {
-                Some(before) => registrations.insert(registration.fd, before),
-                None => registrations.remove(&registration.fd),
-            };
-        })
+        let before = self.registrations().insert(registration);
+        let result = register();
+        let mut registrations = self.registrations();
+        match (&result, before) {
+            (Ok(()), Some(before)) if matches!(before.target, Target::Epoll(_)) => {
+                // Nobody says when an instance is closed.
+                registrations.all.remove(&before.number);
+            }
+            (Ok(()), _) => {}
+            (Err(_), before) => {
+                registrations.remove(registration);
+                if let Some(before) = before {
+                    registrations.by_fd.insert(before.fd, before);
+                }
+            }
+        }
+        result
     }
 
     fn change(&self, fd: RawFd, events: u32, data: u64) -> Option<Result<(), Errno>> {
-        let registration = self.registrations().get(&fd)?.clone();
+        let registration = self.registrations().by_fd.get(&fd)?.clone();
         if (registration.interest.load(Ordering::Acquire) | events) & EPOLLEXCLUSIVE as u32 != 0 {
             return Some(Err(Errno::INVAL));
         }
@@ -328,12 +389,11 @@ impl Epoll {
         Some(Ok(()))
     }
 
-    /// `fd` is watched no more, or closed.
-    pub(crate) fn forget(&self, fd: RawFd) {
-        let removed = self.registrations().remove(&fd);
+    /// `fd` is watched no more.
+    fn forget(&self, fd: RawFd) {
+        let removed = self.registrations().by_fd.get(&fd).cloned();
         if let Some(removed) = removed {
-            removed.is_removed.store(true, Ordering::Release);
-            self.unqueue(&removed);
+            self.forget_registration(&removed);
             if let Target::Socket(socket) = &removed.target {
                 socket.watchers().retain(|watcher| !std::ptr::eq(watcher.as_ptr(), Arc::as_ptr(&removed)));
                 socket.tell_waiter();
@@ -341,14 +401,10 @@ impl Epoll {
         }
     }
 
-    /// The socket of `registration` is closed; its number may be another's already.
+    /// `registration` is of no use any more; its descriptor may be another's already.
     fn forget_registration(&self, registration: &Arc<Registration>) {
         registration.is_removed.store(true, Ordering::Release);
-        let mut registrations = self.registrations();
-        if registrations.get(&registration.fd).is_some_and(|known| Arc::ptr_eq(known, registration)) {
-            registrations.remove(&registration.fd);
-        }
-        drop(registrations);
+        self.registrations().remove(registration);
         self.unqueue(registration);
     }
 
@@ -360,51 +416,12 @@ impl Epoll {
     }
 
     fn tell_waiters(&self) {
-        let all: Vec<_> = self.registrations().values().cloned().collect();
+        let all: Vec<_> = self.registrations().all.values().cloned().collect();
         for registration in all {
             if let Target::Socket(socket) = &registration.target {
                 socket.tell_waiter();
             }
         }
-    }
-
-    /// Whether it has anything to report, for those who watch it.
-    pub(crate) fn has_events(self: &Arc<Self>) -> bool {
-        if !self.kept().is_empty() {
-            return true;
-        }
-        let has_kernels =
-            kernel::poll(self.fd(), libc::POLLIN, 0).is_ok_and(|found| found != 0) && self.take_kernel_events();
-        readiness::distribute(Some(self));
-        let ready: Vec<_> = self.ready().clone();
-        has_kernels || ready.iter().any(|registration| registration.has_events())
-    }
-
-    /// Sorts the kernel's events: doorbells are taken note of, the program's are kept until it asks, unless the kernel will say them
-    /// again. Whether there are any of the program's.
-    fn take_kernel_events(self: &Arc<Self>) -> bool {
-        let mut events = [epoll_event { events: 0, u64: 0 }; 16];
-        let found = kernel::epoll_look(self.fd(), &mut events);
-        let is_said_again = |event: &epoll_event| {
-            let registration = self.registration_of(event.u64);
-            registration.is_some_and(|it| it.interest.load(Ordering::Acquire) & (EPOLLET | EPOLLONESHOT) as u32 == 0)
-        };
-        let mut has_any = false;
-        for event in &events[..found] {
-            let is_said_again = is_said_again(event);
-            if let Some(event) = self.translate(*event) {
-                has_any = true;
-                if !is_said_again {
-                    self.kept().push(event);
-                    self.is_kernel_busy.store(true, Ordering::Relaxed);
-                }
-            }
-        }
-        has_any
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Vec<epoll_event>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The program's own event for one of the kernel's; none if it was only for us.
@@ -418,12 +435,9 @@ impl Epoll {
             registration.take_note(event.events);
             return None;
         }
-        // Its connection has become TCP again, and the kernel was not asked yet for what the program wants; or the event was
-        // reported already, and not asked for since.
-        if registration.give_back() || registration.is_removed() || registration.is_spent.load(Ordering::Acquire) {
+        if registration.is_told_in_vain() || !registration.note_told(event.events) {
             return None;
         }
-        registration.note_told(event.events);
         Some(epoll_event { events: event.events, u64: registration.data.load(Ordering::Acquire) })
     }
 
@@ -436,7 +450,7 @@ impl Epoll {
 
     /// The registration that an event of the kernel's is about, if it is one of ours.
     fn registration_of(&self, data: u64) -> Option<Arc<Registration>> {
-        is_token(data).then(|| self.registrations().get(&(data as u32 as RawFd)).cloned()).flatten()
+        is_token(data).then(|| self.registrations().all.get(&(data as u32)).cloned()).flatten()
     }
 
     fn fall_asleep(&self) -> Sleeping<'_> {
@@ -448,10 +462,15 @@ impl Epoll {
     /// In a child: the threads that sleep are the parent's.
     pub(crate) fn forget_sleepers(&self) {
         self.sleepers.store(0, Ordering::SeqCst);
+        // What both register from now on may be in the same instance of the kernel's. Another thread of the parent's may
+        // have the lock.
+        if let Ok(mut registrations) = self.registrations.try_lock() {
+            registrations.last = registrations.last.wrapping_add(std::process::id() << 10);
+        }
     }
 
     /// The same events as the program knows them, at the beginning: how many.
-    pub(crate) fn translate_all(&self, events: &mut [epoll_event]) -> usize {
+    fn translate_all(&self, events: &mut [epoll_event]) -> usize {
         let mut found = 0;
         for at in 0..events.len() {
             if let Some(event) = self.translate(events[at]) {
@@ -470,16 +489,24 @@ fn is_token(data: u64) -> bool {
     data & !u64::from(u32::MAX) == *TOKENS
 }
 
-/// A descriptor is closed that instances may be watching.
+/// A descriptor is about to be closed that instances may be watching.
 pub(crate) fn forget(socket: &Socket, fd: RawFd) {
     // The kernel keeps what is registered as long as a copy of the descriptor lives; so do we.
-    if socket.descriptors().iter().any(|known| *known != fd) {
-        return;
-    }
-    let watching: Vec<_> = socket.watchers().drain(..).filter_map(|watcher| watcher.upgrade()).collect();
-    for registration in watching {
-        if let Some(epoll) = registration.epoll.upgrade() {
+    let is_last = socket.descriptors().iter().all(|known| *known == fd);
+    let lives_on = !is_last || socket.is_shared();
+    let mut watchers = socket.watchers();
+    watchers.retain(|watcher| {
+        let Some(registration) = watcher.upgrade() else { return false };
+        let Some(epoll) = registration.epoll.upgrade() else { return false };
+        if registration.fd == fd && registration.is_removed() && lives_on {
+            // The kernel believes that the program watches it, and can be told otherwise as long as the number is its.
+            registration.unpark(&epoll);
+        } else if is_last {
             epoll.forget_registration(&registration);
+        } else {
+            epoll.registrations().remove_descriptor(&registration);
+            return true;
         }
-    }
+        false
+    });
 }

@@ -651,6 +651,11 @@ impl Socket {
         self.has_switched() && connection.notify()
     }
 
+    /// Whether other processes have it as well.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.words.holders() > 1
+    }
+
     /// A child has it too.
     pub(crate) fn add_holder(&self) {
         self.words.add_holder();

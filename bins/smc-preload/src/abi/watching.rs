@@ -3,12 +3,13 @@
 use std::ffi::c_int;
 use std::time::Duration;
 
-use libc::{FD_CLR, FD_ISSET, FD_SET, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI};
+use libc::{EPOLL_CTL_DEL, FD_CLR, FD_ISSET, FD_SET, POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI};
 use libc::{epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespec, timeval};
 use rustix::io::Errno;
 
 use super::kernel::last_error;
 use super::{real, returned_int, set_error};
+use crate::epoll::Deadline;
 use crate::{descriptor, epoll, poll as polling, table};
 
 fn in_milliseconds(timeout: c_int) -> Option<Duration> {
@@ -250,8 +251,12 @@ unsafe extern "C-unwind" fn epoll_ctl(epoll: c_int, operation: c_int, fd: c_int,
             return returned_int(result.map(|()| 0));
         }
     }
+    let event_wanted = || {
+        // SAFETY: the kernel has just read it.
+        (operation != EPOLL_CTL_DEL && !event.is_null()).then(|| unsafe { ((*event).events, (*event).u64) })
+    };
     // SAFETY: the program's arguments, handed on.
-    unsafe { real::epoll_ctl(epoll, operation, fd, event) }
+    epoll::control_foreign(epoll, fd, || unsafe { real::epoll_ctl(epoll, operation, fd, event) }, event_wanted)
 }
 
 /// Waits for events of `fd`, an instance of ours or one that something of ours is added to meanwhile.
@@ -270,14 +275,17 @@ unsafe fn wait(
     let Some(room) = usize::try_from(count).ok().filter(|room| *room > 0 && !events.is_null()) else {
         return ask();
     };
+    let mut deadline = Deadline::of(timeout);
     let known = table::epoll(fd);
     if known.is_none() {
+        // What is waited in this call counts, should there be another.
+        deadline.left();
         let found = ask();
         let Some(epoll) = table::epoll(fd).filter(|_| found > 0) else {
             return found;
         };
-        // SAFETY: the kernel has just written so many.
-        let found = epoll.translate_all(unsafe { std::slice::from_raw_parts_mut(events, found as usize) });
+        // SAFETY: there is room for so many, of which the kernel has just written those found.
+        let found = epoll.sort(unsafe { std::slice::from_raw_parts_mut(events, room) }, found as usize);
         if found > 0 {
             return found as c_int;
         }
@@ -287,7 +295,7 @@ unsafe fn wait(
     };
     // SAFETY: the program vouches for it, for the time of its call.
     let events = unsafe { std::slice::from_raw_parts_mut(events, room) };
-    returned_int(epoll.wait(events, timeout, |events, time| {
+    returned_int(epoll.wait(events, deadline, |events, time| {
         let mask = if time == Some(Duration::ZERO) { std::ptr::null() } else { mask };
         let time = time.map(to_timespec);
         let time = time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);

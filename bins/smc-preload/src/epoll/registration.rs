@@ -42,6 +42,7 @@ impl Registration {
             // With writability, which TCP has: so that somebody who sleeps in the kernel wakes up and looks. Whoever has slept there
             // since before anything of ours was in it is in no count. What is sent over TCP, still or again, needs it anyway.
             _ => {
+                epoll.has_ours.store(true, Ordering::SeqCst);
                 self.is_ours.store(true, Ordering::Release);
                 EDGES | WRITABLE
             }
@@ -52,14 +53,20 @@ impl Registration {
     /// Asks the kernel for `wanted`. A number that was closed while the connection goes on under others may be anybody's by now: what
     /// the kernel knows under it stays as it is.
     pub(super) fn ask(&self, epoll: &Epoll, operation: c_int, wanted: u32) -> Result<(), Errno> {
+        // Locked until the kernel has answered: so long nobody closes it.
         let descriptors = match &self.target {
             Target::Socket(socket) => Some(socket.descriptors()),
             Target::Epoll(_) => None,
         };
-        if descriptors.is_some_and(|descriptors| !descriptors.contains(&self.fd)) {
+        if descriptors.as_ref().is_some_and(|descriptors| !descriptors.contains(&self.fd)) {
             return Err(Errno::NOENT);
         }
-        kernel::epoll_control(epoll.fd(), operation, self.fd, wanted, *TOKENS | self.fd as u64)
+        kernel::epoll_control(epoll.fd(), operation, self.fd, wanted, self.token())
+    }
+
+    /// What the kernel has for the program's data.
+    pub(super) fn token(&self) -> u64 {
+        *TOKENS | u64::from(self.number)
     }
 
     /// Somebody who sleeps in the kernel has not seen that it was queued.
@@ -105,6 +112,17 @@ impl Registration {
         true
     }
 
+    /// Whether what the kernel tells of it, though it is TCP, is not for the program: the kernel was not asked yet for
+    /// what the program wants; or the program has removed it, or was told already and has not asked since.
+    pub(super) fn is_told_in_vain(self: &Arc<Self>) -> bool {
+        self.give_back() || self.is_removed() || self.is_spent.load(Ordering::Acquire)
+    }
+
+    /// Whether it is the kernel that has to tell of it.
+    pub(super) fn is_told_by_kernel(&self) -> bool {
+        !self.has_rings() && !self.is_removed() && !self.is_spent.load(Ordering::Acquire)
+    }
+
     /// The program has removed it, and now the kernel hears of that.
     pub(super) fn unpark(self: &Arc<Self>, epoll: &Epoll) {
         let _ = self.ask(epoll, EPOLL_CTL_DEL, 0);
@@ -124,7 +142,9 @@ impl Registration {
             return false;
         }
         if let Some(epoll) = self.epoll.upgrade() {
-            // With writability, so that somebody who sleeps in the kernel wakes up and looks.
+            // With writability, so that somebody who sleeps in the kernel wakes up and looks, and then knows that there is
+            // more to it than what the kernel says.
+            epoll.has_ours.store(true, Ordering::SeqCst);
             self.is_ours.store(true, Ordering::Release);
             let _ = self.ask(&epoll, EPOLL_CTL_MOD, EDGES | WRITABLE);
             // It may have become TCP again meanwhile.
@@ -134,10 +154,17 @@ impl Registration {
         !self.is_removed.load(Ordering::Acquire)
     }
 
-    /// The program gets these `events` from the kernel.
-    pub(super) fn note_told(&self, events: u32) {
-        if self.interest.load(Ordering::Acquire) & EPOLLONESHOT as u32 != 0 {
-            self.is_spent.store(true, Ordering::Release);
+    /// The program is about to be told of it: whether it is to be. What it wants once is one thread's alone, whoever else
+    /// has found it ready at the same time.
+    pub(super) fn claim(&self) -> bool {
+        let is_once = self.interest.load(Ordering::Acquire) & EPOLLONESHOT as u32 != 0;
+        !is_once || !self.is_spent.swap(true, Ordering::AcqRel)
+    }
+
+    /// The program gets these `events` from the kernel, unless another thread was told.
+    pub(super) fn note_told(&self, events: u32) -> bool {
+        if !self.claim() {
+            return false;
         }
         self.is_fresh.store(false, Ordering::Release);
         if let Target::Socket(socket) = &self.target
@@ -145,6 +172,7 @@ impl Registration {
         {
             self.refusals.store(socket.refusals.load(Ordering::Acquire), Ordering::Release);
         }
+        true
     }
 
     pub(super) fn is_in(&self, epoll: Option<&Epoll>) -> bool {
@@ -242,11 +270,6 @@ impl Registration {
 
     /// Whether it is looked at again although nothing new has happened. One that is spent is not reported again either.
     pub(super) fn stays_ready_after_report(&self) -> bool {
-        let interest = self.interest.load(Ordering::Acquire);
-        if interest & EPOLLONESHOT as u32 != 0 {
-            self.is_spent.store(true, Ordering::Release);
-            return false;
-        }
-        interest & EPOLLET as u32 == 0
+        self.interest.load(Ordering::Acquire) & (EPOLLET | EPOLLONESHOT) as u32 == 0
     }
 }

@@ -1,6 +1,6 @@
 //! `epoll_wait`: what there is, spinning, and sleep.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -15,20 +15,21 @@ impl Epoll {
     pub(crate) fn wait(
         self: &Arc<Self>,
         events: &mut [epoll_event],
-        timeout: Option<Duration>,
+        mut deadline: Deadline,
         mut ask: impl FnMut(&mut [epoll_event], Option<Duration>) -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
         if !self.has_ours.load(Ordering::SeqCst) {
             // Nothing of ours has ever been ready: the kernel's call it is. What changes meanwhile wakes it.
             let sleeping = self.fall_asleep();
-            let asked = ask(events, timeout);
+            self.hand_back_taken();
+            let asked = ask(events, deadline.left());
             drop(sleeping);
-            let (asked, found) = asked.map(|asked| (asked, self.translate_all(&mut events[..asked])))?;
+            let asked = asked?;
+            let found = self.sort(events, asked);
             if found > 0 || asked == 0 {
                 return Ok(found);
             }
         }
-        let mut deadline = Deadline::of(timeout);
         loop {
             let found = self.look(events, deadline.is_immediate(), &mut ask)?;
             if found > 0 || deadline.has_passed() {
@@ -37,15 +38,28 @@ impl Epoll {
             if self.has_ours.load(Ordering::Acquire) {
                 match self.spin(events, &mut ask)? {
                     Spun::Ours => continue,
-                    Spun::Kernels(found) => return Ok(found),
+                    Spun::Kernels(found) => return Ok(self.fill_up(events, found)),
                     Spun::InVain => {}
                 }
             }
             let found = self.sleep(events, deadline.left(), &mut ask)?;
             if found > 0 {
-                return Ok(found);
+                return Ok(self.fill_up(events, found));
             }
         }
+    }
+
+    /// The kernel has given `asked` events: how many there are for the program, with those of ours.
+    pub(crate) fn sort(self: &Arc<Self>, events: &mut [epoll_event], asked: usize) -> usize {
+        let found = self.translate_all(&mut events[..asked]);
+        self.fill_up(events, found)
+    }
+
+    /// The kernel has `found` events for the program. Doorbells beside them, which nobody is told of again, may have told
+    /// of more: how many with those. What there is no room for is for somebody else.
+    fn fill_up(self: &Arc<Self>, events: &mut [epoll_event], found: usize) -> usize {
+        let is_more = found > 0 && self.ready_count.load(Ordering::Acquire) > 0;
+        if is_more { found + self.collect(&mut events[found..]) } else { found }
     }
 
     /// What there is, without waiting. The kernel is asked when it is its turn, and when it `must` be.
@@ -59,10 +73,13 @@ impl Epoll {
         // Who does not wait wants to know all there is.
         let is_due = must || found == 0 && self.is_kernel_busy.load(Ordering::Relaxed) || self.is_kernel_due(now_ns());
         if !is_full && is_due {
-            found += self.ask_kernel(&mut events[found..], Some(Duration::ZERO), ask)?;
-            if found == 0 {
-                // Its doorbells may have told us of something.
-                found = self.collect(events);
+            let (ours, queued) = (found, self.ready_count.load(Ordering::Acquire));
+            found += self.ask_kernel(&mut events[ours..], Some(Duration::ZERO), ask)?;
+            // Its doorbells may have told us of something. What was reported is not reported twice.
+            if ours == 0 {
+                found += self.collect(&mut events[found..]);
+            } else if self.ready_count.load(Ordering::Acquire) > queued {
+                self.wake_another();
             }
         }
         Ok(found)
@@ -127,7 +144,7 @@ impl Epoll {
             let registration = &batch[looked_at];
             registration.is_queued.store(false, Ordering::Release);
             let happened = registration.events();
-            if happened != 0 {
+            if happened != 0 && registration.claim() {
                 events[found] = epoll_event { events: happened, u64: registration.data.load(Ordering::Acquire) };
                 found += 1;
                 if registration.stays_ready_after_report() && !registration.is_queued.swap(true, Ordering::AcqRel) {
@@ -137,10 +154,7 @@ impl Epoll {
             }
             looked_at += 1;
         }
-        if let Some(next) = batch.get(looked_at).filter(|_| self.sleepers.load(Ordering::SeqCst) > 0) {
-            // There is no room for it here: somebody else wakes up for it.
-            next.take_over();
-        }
+        let has_more = looked_at < batch.len();
         let mut ready = self.ready();
         // The reported ones last, so that all get their turn.
         ready.extend(batch.drain(looked_at..));
@@ -148,7 +162,25 @@ impl Epoll {
         self.ready_count.store(ready.len(), Ordering::Release);
         drop(ready);
         batch.clear();
+        if has_more {
+            // There was no room for it here.
+            self.wake_another();
+        }
         found
+    }
+
+    /// Somebody who sleeps wakes up for what is ready, which the one who has found it leaves.
+    pub(super) fn wake_another(&self) {
+        // Who falls asleep counts himself first and then looks at what is queued.
+        fence(Ordering::SeqCst);
+        if self.sleepers.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        // The kernel tells of the others.
+        let next = self.ready().iter().find(|queued| queued.has_rings() && !queued.is_removed()).cloned();
+        if let Some(next) = next {
+            next.take_over();
+        }
     }
 
     /// Events of the kernel's own; doorbells among them are taken note of.
@@ -158,24 +190,20 @@ impl Epoll {
         timeout: Option<Duration>,
         ask: &mut Ask<'_>,
     ) -> Result<usize, Errno> {
-        let kept: Vec<_> = {
-            let mut kept = self.kept();
-            let count = kept.len().min(events.len());
-            kept.drain(..count).collect()
-        };
-        if !kept.is_empty() {
-            events[..kept.len()].copy_from_slice(&kept);
-            return Ok(kept.len());
-        }
+        self.hand_back_taken();
+        let mut rounds = 0;
         let mut asked = ask(events, timeout)?;
         self.last_asked_ns.store(now_ns(), Ordering::Relaxed);
         loop {
             let found = self.translate_all(&mut events[..asked]);
-            if found > 0 || asked < events.len() {
+            rounds += 1;
+            // All of them were for us alone, and edges: others may wait behind them. But what is registered with a number
+            // that was closed, and goes on in another process, is told of again and again.
+            let is_over = || rounds > 1 && rounds > self.registrations().all.len() / events.len() + 1;
+            if found > 0 || asked < events.len() || is_over() {
                 self.is_kernel_busy.store(found > 0, Ordering::Relaxed);
                 return Ok(found);
             }
-            // All of them were for us alone, and edges: others may wait behind them.
             asked = ask(events, Some(Duration::ZERO))?;
         }
     }
@@ -195,23 +223,26 @@ enum Spun {
 }
 
 /// How long a call may wait. The clock is asked only once it does.
-struct Deadline {
+pub(crate) struct Deadline {
     timeout: Option<Duration>,
     at: Option<Instant>,
 }
 
 impl Deadline {
-    const fn of(timeout: Option<Duration>) -> Self {
+    pub(crate) const fn of(timeout: Option<Duration>) -> Self {
         Self { timeout, at: None }
     }
 
-    pub(super) fn is_immediate(&self) -> bool {
+    fn is_immediate(&self) -> bool {
         self.timeout == Some(Duration::ZERO)
     }
 
-    /// What is left of it; nothing if there is none.
-    pub(super) fn left(&mut self) -> Option<Duration> {
+    /// What is left of it, from the first time on that this is asked; nothing if there is no limit.
+    pub(crate) fn left(&mut self) -> Option<Duration> {
         let timeout = self.timeout?;
+        if timeout.is_zero() {
+            return Some(timeout);
+        }
         let now = Instant::now();
         if self.at.is_none() {
             self.at = Some(now.checked_add(timeout)?);
@@ -219,7 +250,7 @@ impl Deadline {
         self.at.map(|at| at.saturating_duration_since(now))
     }
 
-    pub(super) fn has_passed(&mut self) -> bool {
+    fn has_passed(&mut self) -> bool {
         self.is_immediate() || self.left() == Some(Duration::ZERO)
     }
 }
