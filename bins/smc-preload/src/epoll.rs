@@ -5,6 +5,7 @@
 //! stream, and what is ready is known here: a list of registrations that may have something to report, looked through when
 //! the program asks. Level-triggered ones stay in it until they have nothing; edge-triggered ones leave it when reported.
 
+mod inheritance;
 mod registration;
 mod waiting;
 
@@ -61,6 +62,8 @@ pub(crate) struct Epoll {
     /// When the kernel was asked last, and whether it had anything for the program.
     last_asked_ns: AtomicU64,
     is_kernel_busy: AtomicBool,
+    /// This process has it from its parent, and has not used it yet.
+    is_inherited: AtomicBool,
     /// What [`Self::collect`] works on, kept for its memory.
     batch: Mutex<Vec<Arc<Registration>>>,
 }
@@ -129,6 +132,7 @@ pub(crate) fn instance(fd: RawFd) -> Arc<Epoll> {
         spin: Spin::new(),
         last_asked_ns: AtomicU64::new(0),
         is_kernel_busy: AtomicBool::new(true),
+        is_inherited: AtomicBool::new(false),
         batch: Mutex::default(),
     });
     table::insert(fd, Entry::Epoll(epoll.clone()));
@@ -142,10 +146,11 @@ pub(crate) fn control(
     fd: RawFd,
     event: Option<(u32, u64)>,
 ) -> Option<Result<(), Errno>> {
-    let target = match table::entry(fd)? {
+    let target = match table::used_entry(fd)? {
         Entry::Socket(socket) if socket.is_plain() && table::epoll(epoll_fd).is_none() => return None,
         Entry::Socket(socket) => Target::Socket(socket),
         Entry::Epoll(epoll) => {
+            epoll.begin_use();
             epoll.is_watched.store(true, Ordering::SeqCst);
             epoll.tell_waiters();
             Target::Epoll(Arc::downgrade(&epoll))
@@ -283,7 +288,7 @@ impl Epoll {
     /// An instance that does not watch `socket` any more need not be woken for it.
     fn unpark_elsewhere(&self, socket: &Socket) {
         let is_elsewhere =
-            |parked: &Arc<Registration>| parked.is_removed() && !std::ptr::eq(parked.epoll.as_ptr(), self);
+            |parked: &Arc<Registration>| parked.is_removed() && !parked.is_in(Some(self)) && !parked.is_of_parent();
         let parked: Vec<_> = socket.watchers().iter().filter_map(Weak::upgrade).filter(is_elsewhere).collect();
         for parked in parked {
             if let Some(epoll) = parked.epoll.upgrade() {
@@ -370,6 +375,7 @@ impl Epoll {
 
     /// Whether it has anything to report, for those who watch it.
     pub(crate) fn has_events(self: &Arc<Self>) -> bool {
+        self.begin_use();
         if !self.kept().is_empty() {
             return true;
         }
@@ -429,6 +435,7 @@ impl Epoll {
 
     /// Whoever watches it sleeps where no peer knows of: they are to wake always.
     pub(crate) fn watch(&self) {
+        self.begin_use();
         if !self.is_watched.swap(true, Ordering::SeqCst) {
             self.tell_waiters();
         }
@@ -443,11 +450,6 @@ impl Epoll {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         Sleeping(self)
-    }
-
-    /// In a child: the threads that sleep are the parent's.
-    pub(crate) fn forget_sleepers(&self) {
-        self.sleepers.store(0, Ordering::SeqCst);
     }
 
     /// The same events as the program knows them, at the beginning: how many.

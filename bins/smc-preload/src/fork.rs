@@ -50,8 +50,8 @@ pub(crate) fn after_in_parent() {
 pub(crate) fn after_in_child() {
     begin();
     table::each(|_, entry| match entry {
-        Entry::Socket(socket) => socket.forget_sleepers(),
-        Entry::Epoll(epoll) => epoll.forget_sleepers(),
+        Entry::Socket(socket) => socket.inherit(),
+        Entry::Epoll(epoll) => epoll.inherit(),
     });
     shared_words::begin_anew();
     readiness::begin_anew();

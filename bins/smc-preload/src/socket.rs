@@ -116,6 +116,10 @@ pub(crate) mod flag {
     pub(crate) const MARKED: u64 = 65_536;
     /// The peer has taken back what was in the ring: TCP has all that is to be received.
     pub(crate) const RECALLED: u64 = 131_072;
+    /// Processes use it that have it from a parent: nobody knows by himself whether others sleep.
+    pub(crate) const SHARED: u64 = 262_144;
+    /// Such a process watches it in an epoll instance, which the peer cannot know by name.
+    pub(crate) const WATCHED_APART: u64 = 524_288;
 }
 
 /// Which end of a connection a socket is.
@@ -169,6 +173,8 @@ pub(crate) struct Socket {
     pub(crate) refusals: AtomicU32,
     /// Threads that sleep until something happens to it.
     pub(crate) sleepers: AtomicU32,
+    /// This process has it from its parent.
+    is_inherited: AtomicBool,
     /// How much had been sent through the ring when it was last looked at for memory, and when that was last given back.
     looked_at: AtomicU64,
     given_back_at: AtomicU64,
@@ -231,6 +237,7 @@ impl Socket {
             number: AtomicU64::new(0),
             refusals: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
+            is_inherited: AtomicBool::new(false),
             looked_at: AtomicU64::new(0),
             given_back_at: AtomicU64::new(0),
             room: AtomicU64::new(0),
@@ -460,6 +467,8 @@ impl Socket {
         if !self.may_upgrade() || self.connection.set(connection).is_err() {
             return false;
         }
+        // Its peer knows it as this process's from the beginning.
+        self.is_inherited.store(false, Ordering::Relaxed);
         if let Some((connection, rings)) = self.rings() {
             rings.begin();
             let number = self.descriptor().and_then(kernel::socket_number);
@@ -654,6 +663,17 @@ impl Socket {
     /// A child has it too.
     pub(crate) fn add_holder(&self) {
         self.words.add_holder();
+    }
+
+    /// In a child: the threads that sleep are the parent's, and so is what the peer knows them by.
+    pub(crate) fn inherit(&self) {
+        self.sleepers.store(0, Ordering::SeqCst);
+        self.is_inherited.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this process has it from its parent.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.is_inherited.load(Ordering::Relaxed)
     }
 }
 

@@ -94,11 +94,7 @@ impl Spin {
 
     /// Spins until `is_over`: whether it is. Between its looks, as often as the clock is looked at, `look_aside` may look
     /// for something else that ends the wait, by itself of no worth; no time for it means that it must.
-    pub(crate) fn until(
-        &self,
-        is_over: impl FnMut() -> bool,
-        look_aside: impl FnMut(Option<Instant>) -> bool,
-    ) -> bool {
+    pub(crate) fn until(&self, is_over: impl FnMut() -> bool, look_aside: impl FnMut(Option<Instant>) -> bool) -> bool {
         self.spin(LOOKS, is_over, look_aside)
     }
 

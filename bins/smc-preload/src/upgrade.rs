@@ -22,7 +22,7 @@ use crate::capture;
 use crate::descriptor;
 use crate::readiness;
 use crate::show;
-use crate::socket::{Mode, Role, Socket};
+use crate::socket::{Mode, Role, Socket, flag};
 
 /// Connections that an arena has room for: memory for them is taken as they come.
 const CAPACITY: u32 = 16_384;
@@ -228,10 +228,12 @@ pub(crate) fn call(gid: u64, token: u64) {
 pub(crate) fn adopt(socket: &Arc<Socket>) {
     if let Some(upgrades) = upgrades()
         && let Some((connection, _)) = socket.rings()
-        && let Ok(home) = upgrades.service.be_at_home()
     {
-        know(socket);
-        connection.add_home(home.0);
+        socket.set_flag(flag::SHARED);
+        if let Ok(home) = upgrades.service.be_at_home() {
+            know(socket);
+            connection.add_home(home.0);
+        }
     }
 }
 

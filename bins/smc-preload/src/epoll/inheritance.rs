@@ -1,0 +1,75 @@
+//! An instance that a child has from its parent.
+//!
+//! The kernel's is the same in both. What is known here is a copy from the moment of the fork: what happened to the connections since
+//! then was told to the parent, and what one of its threads was just looking through may be in no list of the child's.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Epoll, Registration, Target};
+use crate::upgrade;
+
+impl Epoll {
+    /// In a child: the threads that sleep are the parent's. Most children never use what they inherit.
+    pub(crate) fn inherit(&self) {
+        self.sleepers.store(0, Ordering::SeqCst);
+        self.is_inherited.store(true, Ordering::Release);
+    }
+
+    /// Somebody here asks what there is in it.
+    #[inline]
+    pub(super) fn begin_use(&self) {
+        if self.is_inherited.load(Ordering::Acquire) {
+            self.adopt();
+        }
+    }
+
+    #[cold]
+    fn adopt(&self) {
+        let all: Vec<_> = self.registrations().values().cloned().collect();
+        for registration in all {
+            match &registration.target {
+                Target::Socket(socket) if socket.is_inherited() => {
+                    upgrade::adopt(socket);
+                    socket.tell_waiter();
+                }
+                Target::Socket(_) => {}
+                Target::Epoll(inner) => {
+                    if let Some(inner) = inner.upgrade() {
+                        inner.begin_use();
+                    }
+                }
+            }
+        }
+        self.look_at_all();
+    }
+
+    /// Queues everything, once the peers wake this process for it.
+    fn look_at_all(&self) {
+        let mut ready = self.ready();
+        if !self.is_inherited.load(Ordering::Acquire) {
+            // Another thread has come before us.
+            return;
+        }
+        ready.clear();
+        for registration in self.registrations().values() {
+            let is_ours = registration.has_rings();
+            registration.is_queued.store(is_ours, Ordering::Release);
+            if is_ours {
+                ready.push(registration.clone());
+            }
+        }
+        if !ready.is_empty() {
+            self.has_ours.store(true, Ordering::Release);
+        }
+        self.ready_count.store(ready.len(), Ordering::Release);
+        self.is_inherited.store(false, Ordering::Release);
+    }
+}
+
+impl Registration {
+    /// Whether its instance is the parent's, as far as this process has shown.
+    pub(super) fn is_of_parent(self: &Arc<Self>) -> bool {
+        self.epoll.upgrade().is_some_and(|epoll| epoll.is_inherited.load(Ordering::Acquire))
+    }
+}
