@@ -1,11 +1,12 @@
 //! A TCP connection of the program's, and how far it has come on its way into shared memory.
 
 mod bells;
+mod holding;
 mod switch;
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -156,7 +157,8 @@ pub(crate) struct Socket {
     entry: OnceLock<statistics::Entry>,
     /// That a process listens at its port, and has SMC: it holds as long as the listener does, or a connection accepted there.
     announcement: OnceLock<Arc<Announcement>>,
-    tried_to_announce_at: Mutex<Option<Instant>>,
+    /// In milliseconds, see [`Self::may_announce_again`].
+    tried_to_announce_at: AtomicU64,
     /// How far it has come, as the tools see it.
     pub(crate) course: Course,
     /// It is written down.
@@ -228,7 +230,7 @@ impl Socket {
             pace: Pace::new(),
             entry: OnceLock::new(),
             announcement: OnceLock::new(),
-            tried_to_announce_at: Mutex::default(),
+            tried_to_announce_at: AtomicU64::new(0),
             course: Course::default(),
             captured: OnceLock::new(),
             plain_because: AtomicU32::new(0),
@@ -298,13 +300,14 @@ impl Socket {
 
     /// Whether it was long ago that somebody else said so in its place: asking costs some system calls.
     pub(crate) fn may_announce_again(&self) -> bool {
-        const EVERY: Duration = Duration::from_millis(100);
-        let mut tried_at = self.tried_to_announce_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_try = tried_at.is_none_or(|tried_at| tried_at.elapsed() >= EVERY);
-        if may_try {
-            *tried_at = Some(Instant::now());
-        }
-        may_try
+        const EVERY_MS: u64 = 100;
+        static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+        // 0 is long before it.
+        let now = BEGINNING.elapsed().as_millis() as u64 + EVERY_MS;
+        let tried_at = self.tried_to_announce_at.load(Ordering::Relaxed);
+        let try_now =
+            || self.tried_to_announce_at.compare_exchange(tried_at, now, Ordering::Relaxed, Ordering::Relaxed);
+        now.saturating_sub(tried_at) >= EVERY_MS && try_now().is_ok()
     }
 
     /// It is of no use without rings.
@@ -663,6 +666,11 @@ impl Socket {
     /// A child has it too.
     pub(crate) fn add_holder(&self) {
         self.words.add_holder();
+    }
+
+    /// The child that was counted has not got it.
+    pub(crate) fn remove_holder(&self) {
+        self.words.leave();
     }
 
     /// In a child: the threads that sleep are the parent's, and so is what the peer knows them by.

@@ -1,4 +1,4 @@
-// fork: children that wait for what they have inherited.
+// fork: children that wait for what they have inherited, and children of processes with threads.
 #include "semantics.h"
 
 #define MESSAGE 64
@@ -209,6 +209,95 @@ static void sleeps_on_far(int s) {
     meet();
 }
 
+// --- children of a process with threads, which close all they have and go
+
+#define THREADS 8
+#define FORKS 60
+
+static int connections[THREADS];
+static int instances[THREADS];
+
+static void *drive(void *argument) {
+    int s = *(int *)argument;
+    unsigned char bytes[MESSAGE] = {0};
+    for (;;) {
+        send_all(s, bytes, sizeof bytes);
+        long received = recv(s, bytes, sizeof bytes, MSG_WAITALL);
+        if (received != sizeof bytes)
+            die("received %ld", received);
+        if (bytes[0] == 1)
+            return NULL;
+    }
+}
+
+static void busy_near(int unused) {
+    (void)unused;
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) {
+        connections[i] = connect_to_far();
+        rounds(connections[i], true, 40);
+    }
+    for (int i = 0; i < THREADS; i++)
+        pthread_create(&threads[i], NULL, drive, &connections[i]);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    say("served");
+    meet();
+}
+
+static volatile bool is_over;
+
+static void *serve(void *argument) {
+    int epoll = *(int *)argument;
+    for (int left = 1; left > 0;) {
+        struct epoll_event event;
+        if (MUST(epoll_wait(epoll, &event, 1, -1)) == 0)
+            continue;
+        unsigned char bytes[MESSAGE];
+        receive_exactly(event.data.fd, bytes, sizeof bytes);
+        if (is_over) {
+            bytes[0] = 1;
+            left--;
+        }
+        send_all(event.data.fd, bytes, sizeof bytes);
+    }
+    return NULL;
+}
+
+static void busy_far(int listener) {
+    pthread_t threads[THREADS];
+    int ended = 0;
+    for (int i = 0; i < THREADS; i++) {
+        connections[i] = MUST(accept(listener, NULL, NULL));
+        rounds(connections[i], false, 40);
+        instances[i] = MUST(epoll_create1(0));
+        struct epoll_event event = {.events = EPOLLIN, .data.fd = connections[i]};
+        MUST(epoll_ctl(instances[i], EPOLL_CTL_ADD, connections[i], &event));
+    }
+    for (int i = 0; i < THREADS; i++)
+        pthread_create(&threads[i], NULL, serve, &instances[i]);
+    for (int i = 0; i < FORKS; i++) {
+        pid_t child = must_fork();
+        if (child == 0) {
+            for (int j = 0; j < THREADS; j++) {
+                close(connections[j]);
+                close(instances[j]);
+            }
+            _exit(5);
+        }
+        int status;
+        MUST(waitpid(child, &status, 0));
+        ended += WIFEXITED(status) && WEXITSTATUS(status) == 5;
+        // Between two forks they work.
+        nap_ms(2);
+    }
+    say("%d children have gone", ended);
+    is_over = true;
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    meet();
+}
+
 const struct scenario inheriting_scenarios[] = {
     {"child-watches", CONNECTED, wake_near, level_far},
     {"child-watches-edges", CONNECTED, wake_near, edge_far},
@@ -219,5 +308,6 @@ const struct scenario inheriting_scenarios[] = {
     {"inherited-epoll-turns", CONNECTED, settled_near, turns_far},
     {"daemon-watches", CONNECTED, daemon_near, daemon_far},
     {"child-sleeps-on", CONNECTED, sleeps_on_near, sleeps_on_far},
+    {"fork-among-threads", LISTENING, busy_near, busy_far},
     {NULL},
 };

@@ -1,13 +1,42 @@
 //! An instance that a child has from its parent.
 //!
-//! The kernel's is the same in both. What is known here is a copy from the moment of the fork: what happened to the connections since
-//! then was told to the parent, and what one of its threads was just looking through may be in no list of the child's.
+//! The kernel's is the same in both. What is known here is a copy from the moment of the fork: what happened to the
+//! connections since then was told to the parent, and what one of its threads was just looking through may be in no
+//! list of the child's.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
+
+use libc::epoll_event;
 
 use super::{Epoll, Registration, Target};
+use crate::abi::held::Lockable;
+use crate::fork;
 use crate::upgrade;
+
+/// Its locks while the process forks, as far as they could be had, see [`fork::lock`].
+pub(crate) struct Guards<'a> {
+    _ready: Option<MutexGuard<'a, Vec<Arc<Registration>>>>,
+    _registrations: Option<MutexGuard<'a, HashMap<RawFd, Arc<Registration>>>>,
+    _kept: Option<MutexGuard<'a, Vec<epoll_event>>>,
+    _descriptors: Option<MutexGuard<'a, Vec<RawFd>>>,
+}
+
+impl Lockable for Epoll {
+    type Guards<'a> = Guards<'a>;
+
+    fn lock_all(&self) -> Guards<'_> {
+        // In this order everybody takes them.
+        Guards {
+            _ready: fork::lock(&self.ready),
+            _registrations: fork::lock(&self.registrations),
+            _kept: fork::lock(&self.kept),
+            _descriptors: fork::lock(&self.descriptors),
+        }
+    }
+}
 
 impl Epoll {
     /// In a child: the threads that sleep are the parent's. Most children never use what they inherit.

@@ -146,8 +146,9 @@ impl Socket {
 
     /// Tells the peer whom to wake for us. The watchers have changed, or the connection is new.
     ///
-    /// In the memory with the peer the names of waiters are those of the process that has got the connection, and so are the words
-    /// that say who sleeps. One that has inherited it is woken by the kernel alone, hence by a doorbell for everything.
+    /// In the memory with the peer the names of waiters are those of the process that has got the connection, and so
+    /// are the words that say who sleeps. One that has inherited it is woken by the kernel alone, hence by a doorbell
+    /// for everything.
     pub(crate) fn tell_waiter(&self) {
         let Some(connection) = self.connection.get() else {
             return;
