@@ -18,8 +18,9 @@
 //! has locked them runs on in the parent; the batch of an epoll instance is only tried.
 //!
 //! A signal handler may fork while its own thread holds one of them, and would wait for ever. Of those from 2. on,
-//! which are many and held often, each is waited for only so long ([`PATIENCE`]); a child then lacks that one. While
-//! all are held no signal comes.
+//! which are many and held often, each is waited for only so long ([`PATIENCE`]); a child then lacks that one, and
+//! hangs if it needs it. While they are held no signal comes. The service's are waited for, so the service's thread
+//! should not wait for what an interrupted thread may hold: when it tidies up, it does not.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,8 +101,8 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 
 /// A child will have every connection too.
 pub(crate) fn before() {
-    let signals = kernel::block_signals();
     upgrade::before_fork();
+    let signals = kernel::block_signals();
     let (mut sockets, mut epolls) = (Vec::new(), Vec::new());
     table::each(|_, entry| match entry {
         Entry::Socket(socket) => sockets.push(socket.clone()),

@@ -200,7 +200,11 @@ pub(crate) fn tidy() -> Option<Duration> {
     let all: Vec<_> = with_known(<[_]>::to_vec);
     let (mut has_any, mut has_more, mut given_back) = (false, false, 0);
     for known in all {
-        let sockets = known.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Not waited for: a thread that has it may be waiting for this one, to fork in a handler of a signal.
+        let Ok(sockets) = known.sockets.try_lock().map(|sockets| sockets.clone()) else {
+            (has_any, has_more) = (true, true);
+            continue;
+        };
         for socket in sockets.iter().filter_map(Weak::upgrade) {
             has_any = true;
             match socket.tidy() {
