@@ -5,6 +5,7 @@
 //! stream, and what is ready is known here: a list of registrations that may have something to report, looked through when
 //! the program asks. Level-triggered ones stay in it until they have nothing; edge-triggered ones leave it when reported.
 
+mod inheritance;
 mod outside;
 mod registration;
 mod waiting;
@@ -67,6 +68,8 @@ pub(crate) struct Epoll {
     /// When the kernel was asked last, and whether it had anything for the program.
     last_asked_ns: AtomicU64,
     is_kernel_busy: AtomicBool,
+    /// This process has it from its parent, and has not used it yet.
+    is_inherited: AtomicBool,
     /// What [`Self::collect`] works on, kept for its memory.
     batch: Mutex<Vec<Arc<Registration>>>,
 }
@@ -179,6 +182,7 @@ pub(crate) fn instance(fd: RawFd) -> Arc<Epoll> {
         spin: Spin::new(),
         last_asked_ns: AtomicU64::new(0),
         is_kernel_busy: AtomicBool::new(true),
+        is_inherited: AtomicBool::new(false),
         batch: Mutex::default(),
     });
     table::insert(fd, Entry::Epoll(epoll.clone()));
@@ -192,10 +196,11 @@ pub(crate) fn control(
     fd: RawFd,
     event: Option<(u32, u64)>,
 ) -> Option<Result<(), Errno>> {
-    let target = match table::entry(fd)? {
+    let target = match table::used_entry(fd)? {
         Entry::Socket(socket) if socket.is_plain() && table::epoll(epoll_fd).is_none() => return None,
         Entry::Socket(socket) => Target::Socket(socket),
         Entry::Epoll(epoll) => {
+            epoll.begin_use();
             epoll.is_watched.store(true, Ordering::SeqCst);
             epoll.tell_waiters();
             Target::Epoll(Arc::downgrade(&epoll))
@@ -338,7 +343,8 @@ impl Epoll {
     fn unpark_elsewhere(&self, socket: &Socket) {
         // With the watchers locked none of them is revived meanwhile.
         let watchers = socket.watchers();
-        for parked in watchers.iter().filter_map(Weak::upgrade).filter(|registration| registration.is_removed()) {
+        let is_parked = |registration: &Arc<Registration>| registration.is_removed() && !registration.is_of_parent();
+        for parked in watchers.iter().filter_map(Weak::upgrade).filter(is_parked) {
             if let Some(epoll) = parked.epoll.upgrade().filter(|epoll| !std::ptr::eq(epoll.as_ref(), self)) {
                 parked.unpark(&epoll);
             }
@@ -443,6 +449,7 @@ impl Epoll {
 
     /// Whoever watches it sleeps where no peer knows of: they are to wake always.
     pub(crate) fn watch(&self) {
+        self.begin_use();
         if !self.is_watched.swap(true, Ordering::SeqCst) {
             self.tell_waiters();
         }
@@ -457,16 +464,6 @@ impl Epoll {
         self.sleepers.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         Sleeping(self)
-    }
-
-    /// In a child: the threads that sleep are the parent's.
-    pub(crate) fn forget_sleepers(&self) {
-        self.sleepers.store(0, Ordering::SeqCst);
-        // What both register from now on may be in the same instance of the kernel's. Another thread of the parent's may
-        // have the lock.
-        if let Ok(mut registrations) = self.registrations.try_lock() {
-            registrations.last = registrations.last.wrapping_add(std::process::id() << 10);
-        }
     }
 
     /// The same events as the program knows them, at the beginning: how many.

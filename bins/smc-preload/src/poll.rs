@@ -37,8 +37,7 @@ enum Ours {
 
 impl Ours {
     fn of(fd: RawFd) -> Option<Self> {
-        table::begin_to_use(fd);
-        match table::entry(fd)? {
+        match table::used_entry(fd)? {
             Entry::Socket(socket) if matches!(socket.mode(), Mode::Prepared | Mode::Ring) => Some(Self::Socket(socket)),
             Entry::Socket(_) => None,
             Entry::Epoll(epoll) => {

@@ -2,9 +2,10 @@
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use libc::{EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLRDNORM, EPOLLWRNORM, POLLIN, POLLOUT};
 use softrdma_smc::arena::{Arena, Connection};
 use softrdma_smc::back::Source;
@@ -106,24 +107,23 @@ struct Known {
     sockets: Mutex<Vec<Weak<Socket>>>,
 }
 
-static KNOWN: RwLock<Vec<Arc<Known>>> = RwLock::new(Vec::new());
+/// Read all the time by whoever spins, without a lock: a child of a process that forks meanwhile would find it locked
+/// for ever.
+static KNOWN: ArcSwapOption<Vec<Arc<Known>>> = ArcSwapOption::const_empty();
 /// How many there are: while there is none, nobody needs to look.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// `socket` has got `connection`.
 pub(crate) fn register(connection: &Connection, socket: &Arc<Socket>) {
     let arena = connection.arena();
-    let known = {
-        let mut all = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
-        retain_there(&mut all);
-        let found = all.iter().find(|known| Arc::ptr_eq(&known.arena, arena)).cloned();
-        found.unwrap_or_else(|| {
-            let new = Arc::new(Known { arena: arena.clone(), sockets: Mutex::default() });
-            all.push(new.clone());
-            COUNT.store(all.len(), Ordering::Release);
-            new
-        })
-    };
+    let mut known = Arc::new(Known { arena: arena.clone(), sockets: Mutex::default() });
+    change(|all| {
+        if let Some(found) = all.iter().find(|known| Arc::ptr_eq(&known.arena, arena)) {
+            known = found.clone();
+        } else {
+            all.push(known.clone());
+        }
+    });
     let mut sockets = known.sockets.lock().unwrap_or_else(PoisonError::into_inner);
     let index = connection.index() as usize;
     if sockets.len() <= index {
@@ -134,12 +134,18 @@ pub(crate) fn register(connection: &Connection, socket: &Arc<Socket>) {
 
 /// Arenas that nobody else has any more are let go.
 pub(crate) fn forget_gone_arenas() {
-    retain_there(&mut KNOWN.write().unwrap_or_else(PoisonError::into_inner));
+    change(|_| {});
 }
 
-fn retain_there(all: &mut Vec<Arc<Known>>) {
-    all.retain(|known| Arc::strong_count(&known.arena) > 1);
-    COUNT.store(all.len(), Ordering::Release);
+/// Changes the list, and takes out of it what is gone. Only the service's thread ever does.
+fn change(mut with: impl FnMut(&mut Vec<Arc<Known>>)) {
+    KNOWN.rcu(|all| {
+        let mut all = all.as_deref().cloned().unwrap_or_default();
+        all.retain(|known| Arc::strong_count(&known.arena) > 1);
+        with(&mut all);
+        Some(Arc::new(all))
+    });
+    COUNT.store(with_known(<[_]>::len), Ordering::Release);
 }
 
 /// Whether anything may have happened to any connection.
@@ -194,7 +200,11 @@ pub(crate) fn tidy() -> Option<Duration> {
     let all: Vec<_> = with_known(<[_]>::to_vec);
     let (mut has_any, mut has_more, mut given_back) = (false, false, 0);
     for known in all {
-        let sockets = known.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Not waited for: a thread that has it may be waiting for this one, to fork in a handler of a signal.
+        let Ok(sockets) = known.sockets.try_lock().map(|sockets| sockets.clone()) else {
+            (has_any, has_more) = (true, true);
+            continue;
+        };
         for socket in sockets.iter().filter_map(Weak::upgrade) {
             has_any = true;
             match socket.tidy() {
@@ -215,11 +225,11 @@ pub(crate) fn tidy() -> Option<Duration> {
 }
 
 fn with_known<R>(with: impl FnOnce(&[Arc<Known>]) -> R) -> R {
-    with(&KNOWN.read().unwrap_or_else(PoisonError::into_inner))
+    with(KNOWN.load().as_deref().map_or(&[], Vec::as_slice))
 }
 
 /// In a child: what its parent watches is the parent's to be told of.
 pub(crate) fn begin_anew() {
-    KNOWN.write().unwrap_or_else(PoisonError::into_inner).clear();
     COUNT.store(0, Ordering::Release);
+    KNOWN.store(None);
 }

@@ -1,11 +1,12 @@
 //! A TCP connection of the program's, and how far it has come on its way into shared memory.
 
 mod bells;
+mod holding;
 mod switch;
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -116,6 +117,10 @@ pub(crate) mod flag {
     pub(crate) const MARKED: u64 = 65_536;
     /// The peer has taken back what was in the ring: TCP has all that is to be received.
     pub(crate) const RECALLED: u64 = 131_072;
+    /// Processes use it that have it from a parent: nobody knows by himself whether others sleep.
+    pub(crate) const SHARED: u64 = 262_144;
+    /// Such a process watches it in an epoll instance, which the peer cannot know by name.
+    pub(crate) const WATCHED_APART: u64 = 524_288;
 }
 
 /// Which end of a connection a socket is.
@@ -152,7 +157,8 @@ pub(crate) struct Socket {
     entry: OnceLock<statistics::Entry>,
     /// That a process listens at its port, and has SMC: it holds as long as the listener does, or a connection accepted there.
     announcement: OnceLock<Arc<Announcement>>,
-    tried_to_announce_at: Mutex<Option<Instant>>,
+    /// In milliseconds, see [`Self::may_announce_again`].
+    tried_to_announce_at: AtomicU64,
     /// How far it has come, as the tools see it.
     pub(crate) course: Course,
     /// It is written down.
@@ -169,6 +175,8 @@ pub(crate) struct Socket {
     pub(crate) refusals: AtomicU32,
     /// Threads that sleep until something happens to it.
     pub(crate) sleepers: AtomicU32,
+    /// This process has it from its parent.
+    is_inherited: AtomicBool,
     /// How much had been sent through the ring when it was last looked at for memory, and when that was last given back.
     looked_at: AtomicU64,
     given_back_at: AtomicU64,
@@ -222,7 +230,7 @@ impl Socket {
             pace: Pace::new(),
             entry: OnceLock::new(),
             announcement: OnceLock::new(),
-            tried_to_announce_at: Mutex::default(),
+            tried_to_announce_at: AtomicU64::new(0),
             course: Course::default(),
             captured: OnceLock::new(),
             plain_because: AtomicU32::new(0),
@@ -231,6 +239,7 @@ impl Socket {
             number: AtomicU64::new(0),
             refusals: AtomicU32::new(0),
             sleepers: AtomicU32::new(0),
+            is_inherited: AtomicBool::new(false),
             looked_at: AtomicU64::new(0),
             given_back_at: AtomicU64::new(0),
             room: AtomicU64::new(0),
@@ -291,13 +300,14 @@ impl Socket {
 
     /// Whether it was long ago that somebody else said so in its place: asking costs some system calls.
     pub(crate) fn may_announce_again(&self) -> bool {
-        const EVERY: Duration = Duration::from_millis(100);
-        let mut tried_at = self.tried_to_announce_at.lock().unwrap_or_else(PoisonError::into_inner);
-        let may_try = tried_at.is_none_or(|tried_at| tried_at.elapsed() >= EVERY);
-        if may_try {
-            *tried_at = Some(Instant::now());
-        }
-        may_try
+        const EVERY_MS: u64 = 100;
+        static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+        // 0 is long before it.
+        let now = BEGINNING.elapsed().as_millis() as u64 + EVERY_MS;
+        let tried_at = self.tried_to_announce_at.load(Ordering::Relaxed);
+        let try_now =
+            || self.tried_to_announce_at.compare_exchange(tried_at, now, Ordering::Relaxed, Ordering::Relaxed);
+        now.saturating_sub(tried_at) >= EVERY_MS && try_now().is_ok()
     }
 
     /// It is of no use without rings.
@@ -460,6 +470,8 @@ impl Socket {
         if !self.may_upgrade() || self.connection.set(connection).is_err() {
             return false;
         }
+        // Its peer knows it as this process's from the beginning.
+        self.is_inherited.store(false, Ordering::Relaxed);
         if let Some((connection, rings)) = self.rings() {
             rings.begin();
             let number = self.descriptor().and_then(kernel::socket_number);
@@ -659,6 +671,22 @@ impl Socket {
     /// A child has it too.
     pub(crate) fn add_holder(&self) {
         self.words.add_holder();
+    }
+
+    /// The child that was counted has not got it.
+    pub(crate) fn remove_holder(&self) {
+        self.words.leave();
+    }
+
+    /// In a child: the threads that sleep are the parent's, and so is what the peer knows them by.
+    pub(crate) fn inherit(&self) {
+        self.sleepers.store(0, Ordering::SeqCst);
+        self.is_inherited.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this process has it from its parent.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.is_inherited.load(Ordering::Relaxed)
     }
 }
 

@@ -78,7 +78,7 @@ pub(crate) fn active_socket(fd: RawFd) -> Option<Active> {
 
 /// This process uses `fd`, which it may have inherited.
 #[inline]
-pub(crate) fn begin_to_use(fd: RawFd) {
+fn begin_to_use(fd: RawFd) {
     if kind(fd) == INHERITED_SOCKET {
         adopt(fd);
     }
@@ -87,8 +87,9 @@ pub(crate) fn begin_to_use(fd: RawFd) {
 #[cold]
 fn adopt(fd: RawFd) {
     if let Some(socket) = socket(fd) {
-        let _ = KINDS[fd as usize].compare_exchange(INHERITED_SOCKET, SOCKET, Ordering::AcqRel, Ordering::Relaxed);
+        // Before others take it for adopted, who may fall asleep at once.
         upgrade::adopt(&socket);
+        let _ = KINDS[fd as usize].compare_exchange(INHERITED_SOCKET, SOCKET, Ordering::AcqRel, Ordering::Relaxed);
     }
 }
 
@@ -111,6 +112,12 @@ pub(crate) fn epoll(fd: RawFd) -> Option<Arc<Epoll>> {
     if kind(fd) == EPOLL { EPOLLS[fd as usize].load_full() } else { None }
 }
 
+/// What `fd` is, for who is going to wait for it.
+pub(crate) fn used_entry(fd: RawFd) -> Option<Entry> {
+    begin_to_use(fd);
+    entry(fd)
+}
+
 /// What `fd` is.
 pub(crate) fn entry(fd: RawFd) -> Option<Entry> {
     match kind(fd) {
@@ -128,7 +135,13 @@ pub(crate) fn insert(fd: RawFd, entry: Entry) {
     HIGHEST.fetch_max(at, Ordering::AcqRel);
     let (kind, socket, epoll) = match entry {
         Entry::Socket(socket) => {
-            (if socket.is_plain() && !socket.is_required() { PLAIN_SOCKET } else { SOCKET }, Some(socket), None)
+            let kind = match socket.is_inherited() {
+                _ if socket.is_plain() && !socket.is_required() => PLAIN_SOCKET,
+                // A copy of one that was perhaps not used yet; a second adoption does no harm.
+                true => INHERITED_SOCKET,
+                false => SOCKET,
+            };
+            (kind, Some(socket), None)
         }
         Entry::Epoll(epoll) => (EPOLL, None, Some(epoll)),
     };

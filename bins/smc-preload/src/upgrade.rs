@@ -22,7 +22,7 @@ use crate::capture;
 use crate::descriptor;
 use crate::readiness;
 use crate::show;
-use crate::socket::{Mode, Role, Socket};
+use crate::socket::{Mode, Role, Socket, flag};
 
 /// Connections that an arena has room for: memory for them is taken as they come.
 const CAPACITY: u32 = 16_384;
@@ -228,10 +228,12 @@ pub(crate) fn call(gid: u64, token: u64) {
 pub(crate) fn adopt(socket: &Arc<Socket>) {
     if let Some(upgrades) = upgrades()
         && let Some((connection, _)) = socket.rings()
-        && let Ok(home) = upgrades.service.be_at_home()
     {
-        know(socket);
-        connection.add_home(home.0);
+        socket.set_flag(flag::SHARED);
+        if let Ok(home) = upgrades.service.be_at_home() {
+            know(socket);
+            connection.add_home(home.0);
+        }
     }
 }
 
@@ -356,14 +358,13 @@ struct Forking {
     service: Fork<'static>,
     sockets: MutexGuard<'static, HashMap<u64, Weak<Socket>>>,
     moved: MutexGuard<'static, Moved>,
-    page: show::Forking,
 }
 
 pub(crate) fn before_fork() {
     if let Some(upgrades) = upgrades() {
         let service = upgrades.service.before_fork();
         let (sockets, moved) = (upgrades.host.all(), upgrades.host.moved());
-        let forking = Forking { service, sockets, moved, page: show::before_fork() };
+        let forking = Forking { service, sockets, moved };
         FORK.with(|fork| *fork.borrow_mut() = Some(forking));
     }
 }
@@ -374,19 +375,16 @@ pub(crate) fn after_fork_in_parent() {
     }
 }
 
-pub(crate) fn after_fork_in_child() {
+/// What comes of it: the sockets whose rest is sent by the parent.
+pub(crate) fn after_fork_in_child() -> Vec<Arc<Socket>> {
+    let mut returning = Vec::new();
     if let Some(mut fork) = FORK.with(|fork| fork.borrow_mut().take()) {
         fork.service.after_fork_in_child();
         // What was under way is under way in the parent.
         fork.sockets.clear();
         fork.moved.known.clear();
-        // What was to be sent is sent by the parent.
-        let held = std::mem::take(&mut fork.moved.held);
-        drop((fork.sockets, fork.moved));
-        show::begin_anew(fork.page);
-        for socket in held.into_values() {
-            socket.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
-        }
+        returning.extend(std::mem::take(&mut fork.moved.held).into_values());
     }
     capture::begin_anew();
+    returning
 }

@@ -343,3 +343,24 @@ pub(crate) fn epoll_look(epoll: RawFd, events: &mut [libc::epoll_event]) -> usiz
     let found = unsafe { real::epoll_wait(epoll, events.as_mut_ptr(), events.len() as c_int, 0) };
     usize::try_from(found).unwrap_or(0)
 }
+
+/// The signals that a thread does not let through.
+pub(crate) struct Signals(libc::sigset_t);
+
+/// Lets no signal through to this thread: what it let through before, for [`restore_signals`].
+pub(crate) fn block_signals() -> Signals {
+    let mut all = std::mem::MaybeUninit::uninit();
+    let mut before = std::mem::MaybeUninit::uninit();
+    // SAFETY: sets of ours; the first is filled before it is read, and the second always by a call that cannot fail.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+        Signals(before.assume_init())
+    }
+}
+
+/// See [`block_signals`].
+pub(crate) fn restore_signals(before: &Signals) {
+    // SAFETY: a set that was one of the thread's.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before.0, std::ptr::null_mut()) };
+}

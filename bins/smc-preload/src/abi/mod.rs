@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+pub(crate) mod held;
 pub(crate) mod kernel;
 
 mod aliases;

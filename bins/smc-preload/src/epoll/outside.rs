@@ -89,11 +89,12 @@ impl Once {
         kernel::poll(fd, events as i16, 0).is_ok_and(|found| found as u16 & !(libc::POLLNVAL as u16) != 0)
     }
 
-    /// The kernel looks anew, and tells once more what is there.
-    fn hand_back(&mut self, epoll: RawFd, taken: &Taken) {
+    /// The kernel looks anew, and tells once more what is there. Not of a connection, which is returned: that needs a lock of its own,
+    /// which comes before this one.
+    fn hand_back(&mut self, epoll: RawFd, taken: &Taken) -> Option<Arc<Registration>> {
         match taken {
             Taken::Foreign(fd) => {
-                let Some(&(events, data)) = self.foreign.get(fd) else { return };
+                let &(events, data) = self.foreign.get(fd)?;
                 let is_known = if events & EPOLLEXCLUSIVE as u32 == 0 {
                     kernel::epoll_control(epoll, EPOLL_CTL_MOD, *fd, events, data)
                 } else {
@@ -105,16 +106,21 @@ impl Once {
                     // It is closed, and its number may be anybody's.
                     self.foreign.remove(fd);
                 }
+                None
             }
-            Taken::Socket(registration) => {
-                let Some(registration) = registration.upgrade() else { return };
-                let Target::Socket(socket) = &registration.target else { return };
-                // With the watchers locked it does not change over to its ring meanwhile, of which we know ourselves.
-                let _watchers = socket.watchers();
-                if registration.is_told_by_kernel() {
-                    let _ = registration.register(EPOLL_CTL_MOD);
-                }
-            }
+            Taken::Socket(registration) => registration.upgrade(),
+        }
+    }
+}
+
+/// The same for connections.
+fn hand_back_connections(connections: impl IntoIterator<Item = Arc<Registration>>) {
+    for registration in connections {
+        let Target::Socket(socket) = &registration.target else { continue };
+        // With the watchers locked it does not change over to its ring meanwhile, of which we know ourselves.
+        let _watchers = socket.watchers();
+        if registration.is_told_by_kernel() {
+            let _ = registration.register(EPOLL_CTL_MOD);
         }
     }
 }
@@ -158,6 +164,7 @@ impl Epoll {
 
     /// Whether it has anything to report, for those who watch it.
     pub(crate) fn has_events(self: &Arc<Self>) -> bool {
+        self.begin_use();
         let is_readable = || kernel::poll(self.fd(), POLLIN, 0).is_ok_and(|found| found != 0);
         if !self.has_ours.load(Ordering::SeqCst) {
             // All that the kernel tells is for the program.
@@ -178,16 +185,20 @@ impl Epoll {
             return false;
         }
         let mut once = self.once();
+        let mut connections = SmallVec::<[_; AT_ONCE]>::new();
         for taken in std::mem::take(&mut once.taken) {
             if once.is_ready(&taken) {
                 once.taken.push(taken);
             } else {
                 // The kernel tells when it is there again.
-                once.hand_back(self.fd(), &taken);
+                connections.extend(once.hand_back(self.fd(), &taken));
             }
         }
         self.count_taken(&once);
-        !once.taken.is_empty()
+        let has_any = !once.taken.is_empty();
+        drop(once);
+        hand_back_connections(connections);
+        has_any
     }
 
     /// Somebody waits, and is to be told by the kernel.
@@ -196,10 +207,12 @@ impl Epoll {
             return;
         }
         let mut once = self.once();
-        for taken in std::mem::take(&mut once.taken) {
-            once.hand_back(self.fd(), &taken);
-        }
+        let taken = std::mem::take(&mut once.taken);
+        let connections: SmallVec<[_; AT_ONCE]> =
+            taken.iter().filter_map(|taken| once.hand_back(self.fd(), taken)).collect();
         self.count_taken(&once);
+        drop(once);
+        hand_back_connections(connections);
     }
 
     /// Takes the kernel's events: of the doorbells among them note is taken. Whether there are any of the program's.

@@ -18,6 +18,7 @@ impl Epoll {
         mut deadline: Deadline,
         mut ask: impl FnMut(&mut [epoll_event], Option<Duration>) -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
+        self.begin_use();
         if !self.has_ours.load(Ordering::SeqCst) {
             // Nothing of ours has ever been ready: the kernel's call it is. What changes meanwhile wakes it.
             let sleeping = self.fall_asleep();

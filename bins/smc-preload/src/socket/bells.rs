@@ -140,22 +140,32 @@ impl Socket {
         let Some(connection) = self.connection.get() else {
             return;
         };
-        if is_last && !self.is_receiving_over_tcp() {
+        // Those of other processes are in no count of ours: better a doorbell too many.
+        if is_last && !self.is_receiving_over_tcp() && !self.has_flag(flag::SHARED) {
             connection.wake_up(|| self.sleepers.load(Ordering::SeqCst) > 0);
         } else {
             connection.fall_asleep();
         }
     }
 
-    /// In a child: the threads that sleep are the parent's.
-    pub(crate) fn forget_sleepers(&self) {
-        self.sleepers.store(0, Ordering::SeqCst);
-    }
-
     /// Tells the peer whom to wake for us. The watchers have changed, or the connection is new.
+    ///
+    /// In the memory with the peer the names of waiters are those of the process that has got the connection, and so
+    /// are the words that say who sleeps. One that has inherited it is woken by the kernel alone, hence by a doorbell
+    /// for everything.
     pub(crate) fn tell_waiter(&self) {
-        if let Some(connection) = self.connection.get() {
-            connection.set_waiter(self.waiter(&self.watchers()));
+        let Some(connection) = self.connection.get() else {
+            return;
+        };
+        if self.is_inherited() {
+            self.set_flag(flag::WATCHED_APART);
+            fence(Ordering::SeqCst);
+        }
+        connection.set_waiter(self.waiter(&self.watchers()));
+        // Another process may have said so meanwhile, which what we have just said must not undo.
+        fence(Ordering::SeqCst);
+        if self.has_flag(flag::WATCHED_APART) {
+            connection.set_waiter(Some(WAITERS));
         }
     }
 
@@ -167,7 +177,7 @@ impl Socket {
     }
 
     pub(super) fn waiter(&self, watchers: &[Weak<Registration>]) -> Option<usize> {
-        if self.has_flag(flag::SIGNALS) {
+        if self.has_flag(flag::SIGNALS | flag::WATCHED_APART) {
             return Some(WAITERS);
         }
         let mut waiters = watchers.iter().filter_map(Weak::upgrade).map(|watcher| watcher.waiter());
