@@ -196,11 +196,15 @@ pub(crate) fn poll(
             return Ok(found);
         }
         if slice.is_some() {
-            descriptors.iter().zip(&ours).for_each(|(given, ours)| {
-                if let Some(ours) = ours {
-                    ours.look_for_life(given.fd);
-                }
-            });
+            look_for_life(descriptors, &ours);
+        }
+    }
+}
+
+fn look_for_life(descriptors: &[pollfd], ours: &[Option<Ours>]) {
+    for (given, ours) in descriptors.iter().zip(ours) {
+        if let Some(ours) = ours {
+            ours.look_for_life(given.fd);
         }
     }
 }

@@ -74,12 +74,7 @@ fn reading_events(socket: &Socket, connection: &Connection, rings: &Rings<'_>, f
         }
         events = found & (libc::EPOLLPRI | libc::EPOLLRDBAND) as u32;
     }
-    let switch = connection.peer_switch();
-    let is_readable = match switch {
-        Some(switch) if socket.received() >= switch => rings.readable().map_or(true, |there| there > 0),
-        _ => kernel::poll(fd, POLLIN, 0).is_ok_and(|found| found & POLLIN != 0),
-    };
-    if is_readable {
+    if is_readable(socket, connection, rings, fd) {
         events |= READABLE;
     }
     let peer = rings.peer_state();
@@ -99,6 +94,23 @@ fn reading_events(socket: &Socket, connection: &Connection, rings: &Rings<'_>, f
         }
     }
     events
+}
+
+fn is_readable(socket: &Socket, connection: &Connection, rings: &Rings<'_>, fd: RawFd) -> bool {
+    let mut has_bytes = false;
+    // Honest peers switch once.
+    for _ in 0..2 {
+        let switch = connection.peer_switch();
+        if switch.is_some_and(|switch| socket.received() >= switch) {
+            return rings.readable().map_or(true, |there| there > 0);
+        }
+        has_bytes = kernel::poll(fd, POLLIN, 0).is_ok_and(|found| found & POLLIN != 0);
+        // One that has switched meanwhile may have rung: then it is no byte of the program's.
+        if !has_bytes || connection.peer_switch() == switch {
+            break;
+        }
+    }
+    has_bytes
 }
 
 /// An arena that this process has connections in, and which socket each of them is.

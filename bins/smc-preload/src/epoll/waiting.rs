@@ -60,7 +60,7 @@ impl Epoll {
     /// of more: how many with those. What there is no room for is for somebody else.
     fn fill_up(self: &Arc<Self>, events: &mut [epoll_event], found: usize) -> usize {
         let is_more = found > 0 && self.ready_count.load(Ordering::Acquire) > 0;
-        if is_more { found + self.collect(&mut events[found..]) } else { found }
+        if is_more { self.collect(events, found) } else { found }
     }
 
     /// What there is, without waiting. The kernel is asked when it is its turn, and when it `must` be.
@@ -68,7 +68,7 @@ impl Epoll {
         // After a full house of ours it is the kernel's turn.
         let is_kernels_turn = self.was_full.swap(false, Ordering::AcqRel);
         let mut found = if is_kernels_turn { self.ask_kernel(events, Some(Duration::ZERO), ask)? } else { 0 };
-        found += self.collect(&mut events[found..]);
+        found = self.collect(events, found);
         let is_full = found == events.len();
         self.was_full.store(is_full && !is_kernels_turn, Ordering::Release);
         // Who does not wait wants to know all there is.
@@ -78,7 +78,7 @@ impl Epoll {
             found += self.ask_kernel(&mut events[ours..], Some(Duration::ZERO), ask)?;
             // Its doorbells may have told us of something. What was reported is not reported twice.
             if ours == 0 {
-                found += self.collect(&mut events[found..]);
+                found = self.collect(events, found);
             } else if self.ready_count.load(Ordering::Acquire) > queued {
                 self.wake_another();
             }
@@ -125,11 +125,14 @@ impl Epoll {
         self.ready_count.load(Ordering::Acquire) > 0 || readiness::is_pending()
     }
 
-    /// Events of ours: how many.
-    fn collect(self: &Arc<Self>, events: &mut [epoll_event]) -> usize {
+    /// Events of ours, behind the first `told`, which are the kernel's: how many there are then.
+    ///
+    /// What the kernel has just told of may have got its rings since. Its turn comes with the next call: a program that
+    /// reads all there is at the first event would find nothing at the second.
+    fn collect(self: &Arc<Self>, events: &mut [epoll_event], told: usize) -> usize {
         readiness::distribute(Some(self));
         if self.ready_count.load(Ordering::Acquire) == 0 {
-            return 0;
+            return told;
         }
         // Another thread that is just collecting has what there was; what comes meanwhile is for the next to ask.
         let mut own = Vec::new();
@@ -140,13 +143,19 @@ impl Epoll {
             std::mem::swap(batch, &mut *ready);
             self.ready_count.store(0, Ordering::Release);
         }
-        let (mut found, mut looked_at, mut kept) = (0, 0, 0);
+        let (mut found, mut looked_at, mut kept) = (told, 0, 0);
         while found < events.len() && looked_at < batch.len() {
             let registration = &batch[looked_at];
+            let data = registration.data.load(Ordering::Acquire);
+            if events[..told].iter().any(|event| { event.u64 } == data) {
+                batch.swap(kept, looked_at);
+                (kept, looked_at) = (kept + 1, looked_at + 1);
+                continue;
+            }
             registration.is_queued.store(false, Ordering::Release);
             let happened = registration.events();
             if happened != 0 && registration.claim() {
-                events[found] = epoll_event { events: happened, u64: registration.data.load(Ordering::Acquire) };
+                events[found] = epoll_event { events: happened, u64: data };
                 found += 1;
                 if registration.stays_ready_after_report() && !registration.is_queued.swap(true, Ordering::AcqRel) {
                     batch.swap(kept, looked_at);
