@@ -36,28 +36,46 @@ pub(crate) fn slowdown(rig: &Rig, pairs: u64) -> Result<Vec<Line>, Trouble> {
 
 fn line(what: &str, halves: &[(f64, f64)]) -> Line {
     let slowdowns: Vec<f64> = halves.iter().map(|(ours, theirs)| 100.0 * (1.0 - ours / theirs)).collect();
-    let (mean, half_width) = interval(&slowdowns);
+    let Interval { low, median, high } = interval(&slowdowns);
     let ratio = Line::of_rounds(what, "a second", Bar::AtMost(MOST), Against::Ratio, halves);
-    let remark = format!("% slower: {mean:.2}, 95 % of {:.2} to {:.2}", mean - half_width, mean + half_width);
-    Line { figure: mean + half_width, rounds: slowdowns, remark, ..ratio }
+    let remark = format!("% slower: {median:.2}, 95 % of {low:.2} to {high:.2}");
+    Line { figure: high, rounds: slowdowns, remark, ..ratio }
 }
 
-/// Mean, and how far the interval of 95 % reaches to either side of it (Student's t).
-fn interval(values: &[f64]) -> (f64, f64) {
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
-    (mean, student(count - 1.0) * (variance / count).sqrt())
+#[derive(Debug, PartialEq)]
+struct Interval {
+    low: f64,
+    median: f64,
+    high: f64,
 }
 
-/// The 0.975 quantile of Student's distribution, right to a hundredth from five degrees of freedom on: the first terms of its
-/// expansion around the normal distribution's.
-fn student(degrees: f64) -> f64 {
-    const NORMAL: f64 = 1.959_964;
-    let (third, fifth) = (NORMAL.powi(3), NORMAL.powi(5));
-    let first = (third + NORMAL) / 4.0;
-    let second = (5.0 * fifth + 16.0 * third + 3.0 * NORMAL) / 96.0;
-    NORMAL + first / degrees + second / degrees.powi(2)
+/// The median, and the interval that holds the true one with 95 %, whatever the distribution: between two of the values in
+/// their order, as each is as likely below the median as above it. One run that something else has slowed down weighs no
+/// more than any other.
+fn interval(values: &[f64]) -> Interval {
+    let mut values = values.to_vec();
+    values.sort_unstable_by(f64::total_cmp);
+    let last = values.len() - 1;
+    let low = below(values.len());
+    Interval {
+        low: values[low],
+        median: f64::midpoint(values[last / 2], values[values.len() / 2]),
+        high: values[last - low],
+    }
+}
+
+/// How many of `count` values may be left out at either end: most so that fewer than so many, or as many, lie on one side of
+/// the median with a probability of 2.5 % at most.
+fn below(count: usize) -> usize {
+    let mut probability = 0.5_f64.powi(count as i32);
+    let mut all = probability;
+    let mut left_out = 0;
+    while all <= 0.025 && left_out < count {
+        left_out += 1;
+        probability *= (count + 1 - left_out) as f64 / left_out as f64;
+        all += probability;
+    }
+    left_out.saturating_sub(1)
 }
 
 #[cfg(test)]
@@ -65,15 +83,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_those_of_the_tables() {
-        for (degrees, quantile) in [(5.0, 2.571), (9.0, 2.262), (19.0, 2.093), (39.0, 2.023)] {
-            let ours = student(degrees);
-            assert!((ours - quantile).abs() < 0.03, "{degrees} degrees: {ours} instead of {quantile}");
+    fn ranks_are_those_of_the_tables() {
+        // Ranks from 1 on of the lower limit, for intervals of 95 %, as tables of the sign test have them.
+        for (count, rank) in [(6, 1), (10, 2), (20, 6), (40, 14), (100, 40)] {
+            assert_eq!(below(count) + 1, rank, "of {count} values");
         }
     }
 
     #[test]
     fn the_interval_of_even_values_has_no_width() {
-        assert_eq!(interval(&[2.5; 10]), (2.5, 0.0));
+        assert_eq!(interval(&[2.5; 10]), Interval { low: 2.5, median: 2.5, high: 2.5 });
+    }
+
+    #[test]
+    fn a_run_that_was_held_up_moves_nothing() {
+        let mut values: Vec<f64> = (0..41).map(f64::from).collect();
+        values[40] = 1e6;
+        let Interval { low, median, high } = interval(&values);
+        assert_eq!((low, median, high), (13.0, 20.0, 27.0));
     }
 }

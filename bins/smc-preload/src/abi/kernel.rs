@@ -6,6 +6,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use libc::{iovec, msghdr};
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 use softrdma_smc::names::Tuple;
 use softrdma_smc::shared_memory::{Source, Target};
 
@@ -145,13 +146,13 @@ pub(crate) enum Stream {
     Reset,
 }
 
-/// Takes what there is of the stream, or looks at it, without waiting: `None` if there is nothing, 0 bytes at its end.
+/// Takes what there is of the stream, or looks at it, without waiting: `None` if there is nothing, 0 bytes at its end. Like
+/// [`send_at_once`] it ends no thread that was cancelled, which may have to tell others of what it did just before.
 pub(crate) fn receive_at_once(fd: RawFd, bytes: &mut [u8], is_peek: bool) -> Result<Option<usize>, Errno> {
-    let flags = libc::MSG_DONTWAIT | if is_peek { libc::MSG_PEEK } else { 0 };
-    // SAFETY: memory of ours.
-    match result(unsafe { real::recv(fd, bytes.as_mut_ptr().cast(), bytes.len(), flags) }) {
+    let flags = if is_peek { RecvFlags::DONTWAIT | RecvFlags::PEEK } else { RecvFlags::DONTWAIT };
+    match rustix::net::recv(borrowed(fd), bytes, flags) {
         Err(Errno::AGAIN | Errno::INTR) => Ok(None),
-        received => received.map(Some),
+        received => received.map(|(received, _)| Some(received)),
     }
 }
 
@@ -171,9 +172,7 @@ pub(crate) fn unread(fd: RawFd) -> u64 {
 
 /// Sends as much as there is room for, without waiting: 0 if there is none.
 pub(crate) fn send_at_once(fd: RawFd, bytes: &[u8]) -> Result<usize, Errno> {
-    // SAFETY: memory of ours.
-    let sent = unsafe { real::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
-    match result(sent) {
+    match rustix::net::send(borrowed(fd), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
         Err(Errno::AGAIN | Errno::INTR) => Ok(0),
         sent => sent,
     }
