@@ -495,7 +495,7 @@ pub(crate) fn forget(socket: &Socket, fd: RawFd) {
     watchers.retain(|watcher| {
         let Some(registration) = watcher.upgrade() else { return false };
         let Some(epoll) = registration.epoll.upgrade() else { return false };
-        if registration.fd == fd && registration.is_removed() && lives_on {
+        if registration.fd == fd && registration.is_removed() && lives_on && !registration.is_of_parent() {
             // The kernel believes that the program watches it, and can be told otherwise as long as the number is its.
             registration.unpark(&epoll);
         } else if is_last {

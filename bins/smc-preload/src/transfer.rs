@@ -70,7 +70,7 @@ fn send_into_ring(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags: 
         return Err(Errno::NOTCONN);
     };
     socket.pace.reset();
-    let mut sent = 0;
+    let (mut sent, mut has_looked_again) = (0, false);
     loop {
         if socket.is_returning() {
             return send_over_tcp_again(socket, fd, parts, flags, sent);
@@ -111,12 +111,15 @@ fn send_into_ring(socket: &Arc<Socket>, fd: RawFd, parts: &[Source<'_>], flags: 
         if sent == total {
             return Ok(sent);
         }
-        if rings.is_writable().unwrap_or(true) {
-            // A reader that made room before it could see that we want some tells nobody of it.
+        let waits = flags & MSG_DONTWAIT == 0 && !socket.has_flag(flag::NONBLOCKING);
+        if (waits || !has_looked_again) && rings.is_writable().unwrap_or(true) {
+            // A reader that made room before it could see that we want some tells nobody of it. Once it can, it does: who
+            // does not wait need not go on for as long as it reads.
+            has_looked_again = true;
             continue;
         }
         socket.refusals.fetch_add(1, Ordering::AcqRel);
-        if flags & MSG_DONTWAIT != 0 || socket.has_flag(flag::NONBLOCKING) {
+        if !waits {
             return if sent > 0 { Ok(sent) } else { Err(Errno::AGAIN) };
         }
         if let Err(error) = wait::wait(socket, fd, Waiting::ToSend, sent > 0) {
@@ -233,15 +236,18 @@ thread_local! {
 
 /// A call that may wait looks a while before it lets the kernel wait: over the loopback, an answer is nearer than a sleep.
 fn receive_over_tcp(socket: &Socket, fd: RawFd, parts: &[Target<'_>], flags: c_int) -> Result<usize, Errno> {
-    let mut taken = Err(Errno::AGAIN);
-    let mut has_come = || {
-        taken = kernel::receive(fd, parts, 0, usize::MAX, flags | MSG_DONTWAIT);
-        taken != Err(Errno::AGAIN)
-    };
     // One that only looks may have asked for more than there is at first.
     let waits = flags & (MSG_DONTWAIT | MSG_PEEK) == 0 && !socket.has_flag(flag::NONBLOCKING);
-    if waits && SPIN.with(|spin| spin.until_called(&mut has_come)) {
-        return taken;
+    if waits && !upgrade::spin_limit().is_zero() && !kernel::is_locked_in() {
+        let mut taken = Ok(0);
+        let mut has_come = || {
+            taken = kernel::receive(fd, parts, 0, usize::MAX, flags | MSG_DONTWAIT);
+            taken != Err(Errno::AGAIN)
+        };
+        // What is there at once says nothing of how long a look is worth.
+        if has_come() || SPIN.with(|spin| spin.until_called(&mut has_come)) {
+            return taken;
+        }
     }
     kernel::receive(fd, parts, 0, usize::MAX, flags)
 }

@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{iovec, msghdr};
 use rustix::io::Errno;
@@ -56,6 +57,19 @@ impl Parts {
         message.msg_iovlen = self.count;
         message
     }
+}
+
+/// Whether the program may have locked itself in.
+static IS_LOCKED_IN: AtomicBool = AtomicBool::new(false);
+
+/// From now on no calls are made that the program does not make, as far as that can be helped.
+pub(crate) fn lock_in() {
+    IS_LOCKED_IN.store(true, Ordering::Relaxed);
+}
+
+/// See [`lock_in`].
+pub(crate) fn is_locked_in() -> bool {
+    IS_LOCKED_IN.load(Ordering::Relaxed)
 }
 
 /// The only part of a call, if it is one, and there is something in it: for what the program itself most likely called.

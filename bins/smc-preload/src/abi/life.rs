@@ -1,6 +1,6 @@
 //! What happens when the library is loaded, when the process has a child, and when it ends.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_ulong};
 use std::panic::{self, PanicHookInfo};
 
 use super::{kernel, real};
@@ -34,6 +34,16 @@ fn give_up(information: &PanicHookInfo<'_>) {
 
 extern "C" fn ending() {
     show::end();
+}
+
+/// A program that is about to lock itself in (seccomp) says so here first, for it may not gain privileges from then on.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn prctl(option: c_int, two: c_ulong, three: c_ulong, four: c_ulong, five: c_ulong) -> c_int {
+    if matches!(option, libc::PR_SET_SECCOMP | libc::PR_SET_NO_NEW_PRIVS) {
+        kernel::lock_in();
+    }
+    // SAFETY: the program's arguments, handed on.
+    unsafe { real::prctl(option, two, three, four, five) }
 }
 
 /// How children often end.

@@ -1,6 +1,6 @@
 //! The calls behind ours: the next ones that the dynamic linker finds, which are libc's or another library's like this one.
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_ulong, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::{
@@ -104,12 +104,13 @@ next! {
     sockatmark(fd: c_int) -> c_int;
     close(fd: c_int) -> c_int;
     _exit(status: c_int) -> ();
+    prctl(option: c_int, two: c_ulong, three: c_ulong, four: c_ulong, five: c_ulong) -> c_int;
     close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
     dup(fd: c_int) -> c_int;
     dup2(fd: c_int, to: c_int) -> c_int;
     dup3(fd: c_int, to: c_int, flags: c_int) -> c_int;
     fcntl(fd: c_int, command: c_int, argument: usize) -> c_int;
-    ioctl(fd: c_int, request: std::ffi::c_ulong, argument: usize) -> c_int;
+    ioctl(fd: c_int, request: c_ulong, argument: usize) -> c_int;
     fdopen(fd: c_int, mode: *const std::ffi::c_char) -> *mut FILE;
     fclose(file: *mut FILE) -> c_int;
     poll(descriptors: *mut pollfd, count: nfds_t, timeout: c_int) -> c_int;

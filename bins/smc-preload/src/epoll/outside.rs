@@ -215,13 +215,26 @@ impl Epoll {
         hand_back_connections(connections);
     }
 
+    /// The kernel has told of `connections` that are TCP. Whether there is one that the program is to hear of.
+    fn take_connections(&self, mut connections: SmallVec<[Arc<Registration>; AT_ONCE]>) -> bool {
+        // Needs locks that come before the one of what was taken.
+        connections.retain(|registration| !registration.is_told_in_vain());
+        if connections.is_empty() {
+            return false;
+        }
+        let mut once = self.once();
+        connections.iter().for_each(|registration| once.take_socket(registration));
+        self.count_taken(&once);
+        true
+    }
+
     /// Takes the kernel's events: of the doorbells among them note is taken. Whether there are any of the program's.
     fn take_kernel_events(self: &Arc<Self>) -> bool {
         // Doorbells are told once, so that none comes twice.
         let most = self.registrations().all.len() / AT_ONCE;
         for _ in 0..=most {
             let mut events = [epoll_event { events: 0, u64: 0 }; AT_ONCE];
-            let mut doorbells = SmallVec::<[_; AT_ONCE]>::new();
+            let (mut doorbells, mut connections) = (SmallVec::<[_; AT_ONCE]>::new(), SmallVec::<[_; AT_ONCE]>::new());
             let mut has_any = false;
             let mut once = self.once();
             let found = kernel::epoll_look(self.fd(), &mut events);
@@ -232,14 +245,14 @@ impl Epoll {
                 } else if let Some(registration) = self.registration_of(event.u64) {
                     if registration.has_rings() {
                         doorbells.push((registration, event.events));
-                    } else if !registration.is_told_in_vain() {
-                        once.take_socket(&registration);
-                        has_any = true;
+                    } else {
+                        connections.push(registration);
                     }
                 }
             }
             self.count_taken(&once);
             drop(once);
+            has_any |= self.take_connections(connections);
             for (registration, events) in doorbells {
                 registration.take_note(events);
             }

@@ -99,7 +99,11 @@ impl Registration {
             return false;
         };
         // A child that has our memory only has other descriptors by now: whoever gets the next event does it.
-        if !socket.is_plain() || !fork::is_own_process() || !self.is_ours.swap(false, Ordering::AcqRel) {
+        if !socket.is_plain()
+            || !fork::is_own_process()
+            || self.is_of_parent()
+            || !self.is_ours.swap(false, Ordering::AcqRel)
+        {
             return false;
         }
         if self.is_removed() {
@@ -146,7 +150,10 @@ impl Registration {
             // more to it than what the kernel says.
             epoll.has_ours.store(true, Ordering::SeqCst);
             self.is_ours.store(true, Ordering::Release);
-            let _ = self.ask(&epoll, EPOLL_CTL_MOD, EDGES | WRITABLE);
+            if !self.is_of_parent() {
+                // The parent may have registered it anew since.
+                let _ = self.ask(&epoll, EPOLL_CTL_MOD, EDGES | WRITABLE);
+            }
             // It may have become TCP again meanwhile.
             self.give_back();
         }
