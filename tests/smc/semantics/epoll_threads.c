@@ -2,7 +2,7 @@
 #include "semantics.h"
 #include <semaphore.h>
 
-enum { THREADS = 4, MESSAGES = 3000, ROUNDS = 400 };
+enum { THREADS = 4, MESSAGES = 3000, ROUNDS = 400, CONNECTIONS = 8, MOVING_ROUNDS = 100 };
 
 static int control(int epoll, int operation, int fd, uint32_t events, uint64_t data) {
     struct epoll_event event = {.events = events, .data.u64 = data};
@@ -14,6 +14,7 @@ static struct shared {
     int socket;
     int counter;
     int stop;
+    int rounds;
     int owners;
     long got;
     sem_t has_read;
@@ -115,7 +116,7 @@ static void *wait_for_another(void *argument) {
 }
 
 static void count_while_it_comes(void) {
-    for (int i = 0; i < ROUNDS; i++) {
+    for (int i = 0; i < shared.rounds; i++) {
         meet();
         for (volatile int j = 0; j < i * 100; j++)
             continue;
@@ -124,17 +125,22 @@ static void count_while_it_comes(void) {
     }
 }
 
-static void another_near(int s) {
-    for (int i = 0; i < ROUNDS; i++) {
+static void send_while_it_counts(int s, int rounds) {
+    for (int i = 0; i < rounds; i++) {
         meet();
         send_all(s, "data", 4);
     }
+}
+
+static void another_near(int s) {
+    send_while_it_counts(s, ROUNDS);
     talk(s);
 }
 
-static void another_far(int s) {
+static void tell_each_another(int s, int rounds) {
     shared.epoll = MUST(epoll_create1(0));
     shared.socket = s;
+    shared.rounds = rounds;
     shared.counter = MUST(eventfd(0, EFD_NONBLOCK));
     shared.stop = stop_of();
     sem_init(&shared.has_read, 0, 0);
@@ -142,7 +148,38 @@ static void another_far(int s) {
     MUST(control(shared.epoll, EPOLL_CTL_ADD, s, EPOLLIN | EPOLLET, 1));
     MUST(control(shared.epoll, EPOLL_CTL_ADD, shared.counter, EPOLLIN | EPOLLET, 2));
     run_threads(wait_for_another, 2, count_while_it_comes);
+    MUST(close(shared.stop));
+    MUST(close(shared.counter));
+    MUST(close(shared.epoll));
     say("done");
+}
+
+static void another_far(int s) {
+    tell_each_another(s, ROUNDS);
+    talk(s);
+}
+
+// The same while connections are moved, one after the other.
+static void moving_near(int s) {
+    in_port_t port = trade(0);
+    for (int i = 0; i < CONNECTIONS; i++) {
+        int other = connect_to(port);
+        send_while_it_counts(other, MOVING_ROUNDS);
+        meet();
+        MUST(close(other));
+    }
+    talk(s);
+}
+
+static void moving_far(int s) {
+    int listener = new_listener(CONNECTIONS);
+    trade(port_of(listener));
+    for (int i = 0; i < CONNECTIONS; i++) {
+        int other = MUST(accept(listener, NULL, NULL));
+        tell_each_another(other, MOVING_ROUNDS);
+        meet();
+        MUST(close(other));
+    }
     talk(s);
 }
 
@@ -180,6 +217,7 @@ static void limit_far(int s) {
 const struct scenario epoll_thread_scenarios[] = {
     {"epoll-once-for-one-thread", CONNECTED, once_near, once_far},
     {"epoll-each-event-to-another-thread", CONNECTED, another_near, another_far},
+    {"epoll-each-event-while-connections-move", CONNECTED, moving_near, moving_far},
     {"epoll-limit-while-a-connection-moves", CONNECTED, limit_near, limit_far},
     {NULL},
 };

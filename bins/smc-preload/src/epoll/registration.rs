@@ -42,7 +42,7 @@ impl Registration {
             // With writability, which TCP has: so that somebody who sleeps in the kernel wakes up and looks. Whoever has slept there
             // since before anything of ours was in it is in no count. What is sent over TCP, still or again, needs it anyway.
             _ => {
-                epoll.has_ours.store(true, Ordering::SeqCst);
+                epoll.begin_with_ours();
                 self.is_ours.store(true, Ordering::Release);
                 EDGES | WRITABLE
             }
@@ -148,7 +148,7 @@ impl Registration {
         if let Some(epoll) = self.epoll.upgrade() {
             // With writability, so that somebody who sleeps in the kernel wakes up and looks, and then knows that there is
             // more to it than what the kernel says.
-            epoll.has_ours.store(true, Ordering::SeqCst);
+            epoll.begin_with_ours();
             self.is_ours.store(true, Ordering::Release);
             if !self.is_of_parent() {
                 // The parent may have registered it anew since.
@@ -265,13 +265,13 @@ impl Registration {
     }
 
     pub(super) fn socket_events(&self, socket: &Socket, interest: u32) -> u32 {
+        // Before looking: what is new after it is for the next to look, who may be another thread.
+        let was_fresh = self.is_fresh.swap(false, Ordering::AcqRel);
         let mark = readiness::mark(socket);
         let events = readiness::events(socket, self.fd, interest);
         let refusals = socket.refusals.load(Ordering::Acquire);
         let has_got_room = events & WRITABLE != 0 && self.refusals.swap(refusals, Ordering::AcqRel) != refusals;
-        let is_edge = self.is_fresh.swap(false, Ordering::AcqRel)
-            | (self.seen.swap(mark, Ordering::AcqRel) != mark)
-            | has_got_room;
+        let is_edge = was_fresh | (self.seen.swap(mark, Ordering::AcqRel) != mark) | has_got_room;
         if is_edge || interest & EPOLLET as u32 == 0 { events & (interest | ALWAYS) } else { 0 }
     }
 

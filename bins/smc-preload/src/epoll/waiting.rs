@@ -19,12 +19,9 @@ impl Epoll {
         mut ask: impl FnMut(&mut [epoll_event], Option<Duration>) -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
         self.begin_use();
-        if !self.has_ours.load(Ordering::SeqCst) {
-            // Nothing of ours has ever been ready: the kernel's call it is. What changes meanwhile wakes it.
-            let sleeping = self.fall_asleep();
-            self.hand_back_taken();
-            let asked = ask(events, deadline.left());
-            drop(sleeping);
+        if !self.has_ours.load(Ordering::SeqCst)
+            && let Some(asked) = self.sleep_in_kernel(events, &mut deadline, &mut ask)
+        {
             let asked = asked?;
             let found = self.sort(events, asked);
             if found > 0 || asked == 0 {
@@ -50,6 +47,33 @@ impl Epoll {
         }
     }
 
+    /// Nothing of ours has ever been ready: the kernel's call it is, which what changes meanwhile wakes. Nothing if that has
+    /// changed already.
+    fn sleep_in_kernel(
+        &self,
+        events: &mut [epoll_event],
+        deadline: &mut Deadline,
+        ask: &mut Ask<'_>,
+    ) -> Option<Result<usize, Errno>> {
+        let _sleeping = self.fall_asleep();
+        if self.has_ours.load(Ordering::SeqCst) {
+            return None;
+        }
+        self.hand_back_taken();
+        Some(ask(events, deadline.left()))
+    }
+
+    /// From now on something in it is ready or not by what is known here. Those who have slept in the kernel since before
+    /// are not known as asleep to those peers, and only one of them will wake up.
+    pub(super) fn begin_with_ours(&self) {
+        self.has_ours.store(true, Ordering::SeqCst);
+        // Who falls asleep counts himself first and then looks at what there is.
+        fence(Ordering::SeqCst);
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            readiness::fall_asleep(self.waiter);
+        }
+    }
+
     /// The kernel has given `asked` events: how many there are for the program, with those of ours.
     pub(crate) fn sort(self: &Arc<Self>, events: &mut [epoll_event], asked: usize) -> usize {
         let found = self.translate_all(&mut events[..asked]);
@@ -57,10 +81,10 @@ impl Epoll {
     }
 
     /// The kernel has `found` events for the program. Doorbells beside them, which nobody is told of again, may have told
-    /// of more: how many with those. What there is no room for is for somebody else.
+    /// of more, and a peer that took us for awake has rung none: how many with those. What there is no room for is for
+    /// somebody else.
     fn fill_up(self: &Arc<Self>, events: &mut [epoll_event], found: usize) -> usize {
-        let is_more = found > 0 && self.ready_count.load(Ordering::Acquire) > 0;
-        if is_more { self.collect(events, found) } else { found }
+        if found > 0 && self.is_pending() { self.collect(events, found) } else { found }
     }
 
     /// What there is, without waiting. The kernel is asked when it is its turn, and when it `must` be.
@@ -79,8 +103,11 @@ impl Epoll {
             // Its doorbells may have told us of something. What was reported is not reported twice.
             if ours == 0 {
                 found = self.collect(events, found);
-            } else if self.ready_count.load(Ordering::Acquire) > queued {
-                self.wake_another();
+            } else {
+                readiness::distribute(Some(self));
+                if self.ready_count.load(Ordering::Acquire) > queued {
+                    self.wake_another();
+                }
             }
         }
         Ok(found)
@@ -207,6 +234,10 @@ impl Epoll {
         loop {
             let found = self.translate_all(&mut events[..asked]);
             rounds += 1;
+            if found < asked && timeout == Some(Duration::ZERO) && self.sleepers.load(Ordering::SeqCst) > 0 {
+                // Who rings takes us for awake from then on: those who go on sleeping say that they do.
+                readiness::fall_asleep(self.waiter);
+            }
             // All of them were for us alone, and edges: others may wait behind them. But what is registered with a number
             // that was closed, and goes on in another process, is told of again and again.
             let is_over = || rounds > 1 && rounds > self.registrations().all.len() / events.len() + 1;
