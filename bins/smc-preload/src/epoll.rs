@@ -501,7 +501,9 @@ pub(crate) fn forget(socket: &Socket, fd: RawFd) {
         } else if is_last {
             epoll.forget_registration(&registration);
         } else {
-            epoll.registrations().remove_descriptor(&registration);
+            if registration.fd == fd {
+                epoll.registrations().remove_descriptor(&registration);
+            }
             return true;
         }
         false

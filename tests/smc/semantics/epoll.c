@@ -1,13 +1,6 @@
 // epoll: level and edge, once and exclusively, and what it hands back.
 #include "semantics.h"
 
-static int new_epoll(void) { return MUST(epoll_create1(EPOLL_CLOEXEC)); }
-
-static int control(int epoll, int operation, int fd, uint32_t events, uint64_t data) {
-    struct epoll_event event = {.events = events, .data.u64 = data};
-    return epoll_ctl(epoll, operation, fd, &event);
-}
-
 static void say_wait(const char *when, int epoll, int timeout) {
     struct epoll_event events[8];
     int count = epoll_wait(epoll, events, 8, timeout);

@@ -4,11 +4,6 @@
 
 enum { THREADS = 4, MESSAGES = 3000, ROUNDS = 400, CONNECTIONS = 8, MOVING_ROUNDS = 100 };
 
-static int control(int epoll, int operation, int fd, uint32_t events, uint64_t data) {
-    struct epoll_event event = {.events = events, .data.u64 = data};
-    return epoll_ctl(epoll, operation, fd, &event);
-}
-
 static struct shared {
     int epoll;
     int socket;
@@ -77,7 +72,7 @@ static void once_near(int s) {
 }
 
 static void once_far(int s) {
-    shared.epoll = MUST(epoll_create1(0));
+    shared.epoll = new_epoll();
     shared.socket = s;
     shared.stop = stop_of();
     MUST(control(shared.epoll, EPOLL_CTL_ADD, s, EPOLLIN | EPOLLONESHOT, 1));
@@ -138,7 +133,7 @@ static void another_near(int s) {
 }
 
 static void tell_each_another(int s, int rounds) {
-    shared.epoll = MUST(epoll_create1(0));
+    shared.epoll = new_epoll();
     shared.socket = s;
     shared.rounds = rounds;
     shared.counter = MUST(eventfd(0, EFD_NONBLOCK));
@@ -202,7 +197,7 @@ static void limit_far(int s) {
     struct epoll_event event;
     pthread_t thread;
     trade(port_of(listener));
-    shared.epoll = MUST(epoll_create1(0));
+    shared.epoll = new_epoll();
     shared.socket = MUST(accept(listener, NULL, NULL));
     MUST(control(shared.epoll, EPOLL_CTL_ADD, shared.socket, EPOLLPRI, 1));
     pthread_create(&thread, NULL, talk_soon, NULL);

@@ -1,11 +1,8 @@
 // epoll inside epoll, poll and select; shared by threads; registered early, late and under several numbers.
 #include "semantics.h"
 
-static int new_epoll(void) { return MUST(epoll_create1(0)); }
-
 static int add(int epoll, int fd, uint32_t events, uint64_t data) {
-    struct epoll_event event = {.events = events, .data.u64 = data};
-    return MUST(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+    return MUST(control(epoll, EPOLL_CTL_ADD, fd, events, data));
 }
 
 static void say_wait(const char *when, int epoll, int timeout) {

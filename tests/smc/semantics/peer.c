@@ -106,6 +106,13 @@ void set_nonblocking(int descriptor, bool nonblocking) {
     MUST(fcntl(descriptor, F_SETFL, nonblocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK));
 }
 
+int new_epoll(void) { return MUST(epoll_create1(EPOLL_CLOEXEC)); }
+
+int control(int epoll, int operation, int descriptor, uint32_t events, uint64_t data) {
+    struct epoll_event event = {.events = events, .data.u64 = data};
+    return epoll_ctl(epoll, operation, descriptor, &event);
+}
+
 void await(int descriptor, short events) {
     struct pollfd entry = {.fd = descriptor, .events = events};
     int ready;
@@ -293,7 +300,8 @@ static void announce(int listener) {
 void play(const struct scenario *scenario) {
     int socket = -1;
     if (scenario->start != ALONE && role.accepts) {
-        int listener = new_listener(128);
+        // More than any scenario connects: an overflow costs a second, now and then.
+        int listener = new_listener(1024);
         announce(listener);
         socket = listener;
         // The listener stays open, as it does in most servers.

@@ -1,13 +1,6 @@
 // epoll and numbers that are used again while what they stood for goes on elsewhere.
 #include "semantics.h"
 
-static int new_epoll(void) { return MUST(epoll_create1(0)); }
-
-static int control(int epoll, int operation, int fd, uint32_t events, uint64_t data) {
-    struct epoll_event event = {.events = events, .data.u64 = data};
-    return epoll_ctl(epoll, operation, fd, &event);
-}
-
 static void say_wait(const char *when, int epoll, int timeout) {
     struct epoll_event events[8];
     int count = epoll_wait(epoll, events, 8, timeout);
@@ -169,6 +162,42 @@ static void beside_far(int s) {
     talk(copy);
 }
 
+// --- a copy that was never watched is closed: what is watched can be changed and removed as before
+
+static void unwatched_near(int s) {
+    for (int i = 0; i < 2; i++) {
+        meet();
+        send_all(s, "data", 4);
+    }
+    meet();
+    talk(s);
+}
+
+static void unwatched_far(int s) {
+    int epoll = new_epoll();
+    char bytes[8];
+    SHOW(control(epoll, EPOLL_CTL_ADD, s, EPOLLIN, 1));
+    MUST(close(MUST(dup(s))));
+    SHOW(control(epoll, EPOLL_CTL_MOD, s, EPOLLIN, 2));
+    say_wait("idle", epoll, 20);
+    meet();
+    say_wait("changed", epoll, 5000);
+    SHOW(read(s, bytes, 8));
+    say_wait("read", epoll, 20);
+    SHOW(control(epoll, EPOLL_CTL_MOD, s, EPOLLIN | EPOLLET, 3));
+    meet();
+    say_wait("changed again", epoll, 5000);
+    say_wait("told", epoll, 20);
+    SHOW(read(s, bytes, 8));
+    SHOW(control(epoll, EPOLL_CTL_ADD, s, EPOLLIN, 4));
+    SHOW(control(epoll, EPOLL_CTL_DEL, s, 0, 0));
+    SHOW(control(epoll, EPOLL_CTL_MOD, s, EPOLLIN, 5));
+    SHOW(control(epoll, EPOLL_CTL_ADD, s, EPOLLIN | EPOLLOUT, 6));
+    say_wait("added again", epoll, 5000);
+    meet();
+    talk(s);
+}
+
 // --- closed here, and going on in a child, with bytes that nobody reads: whatever is told of them, calls come back
 
 static void unread_near(int s) {
@@ -207,6 +236,7 @@ const struct scenario reused_number_scenarios[] = {
     {"epoll-number-of-a-childs-connection", CONNECTED, child_near, child_far},
     {"epoll-number-of-a-copied-connection", CONNECTED, copy_near, copy_far},
     {"epoll-number-used-twice", CONNECTED, beside_near, beside_far},
+    {"epoll-number-never-watched", CONNECTED, unwatched_near, unwatched_far},
     {"epoll-number-closed-with-bytes-unread", CONNECTED, unread_near, unread_far},
     {NULL},
 };

@@ -119,6 +119,9 @@ void settle(int socket);
 void talk(int socket);
 // Both ends of a connection in one process, by one thread.
 void talk_to_self(int one, int other, int rounds);
+int new_epoll(void);
+// epoll_ctl with `events` and `data`.
+int control(int epoll, int operation, int descriptor, uint32_t events, uint64_t data);
 // Waits for one of the events; ends the process after some seconds without.
 void await(int descriptor, short events);
 // Waits until so many bytes can be read (FIONREAD).

@@ -2,13 +2,6 @@
 // connections.
 #include "semantics.h"
 
-static int new_epoll(void) { return MUST(epoll_create1(0)); }
-
-static int control(int epoll, int operation, int fd, uint32_t events, uint64_t data) {
-    struct epoll_event event = {.events = events, .data.u64 = data};
-    return epoll_ctl(epoll, operation, fd, &event);
-}
-
 static int new_counter(void) { return MUST(eventfd(0, EFD_NONBLOCK)); }
 
 static void count_up(int counter) { MUST(write(counter, &(uint64_t){1}, 8)); }
