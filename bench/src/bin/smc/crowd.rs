@@ -4,57 +4,28 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::report::{Against, Bar, Line, median};
-use crate::rig::{Daemon, Rig, Role, Side, Trouble};
+use crate::rig::{Rig, Side, Trouble};
+use crate::turns::{self, Ends};
 
 /// Connections that stay busy beside the idle ones.
 const BUSY: usize = 16;
 /// Round trips after which a connection has proven to last.
 const ROUND_TRIPS: u32 = 100;
+/// Turns of the busy ones, beside the idle ones and alone.
+const TURNS: u64 = 40;
 /// How long memory is given to be handed back before it is measured.
 const SETTLE: Duration = Duration::from_secs(3);
 /// How long an idle process is watched.
 const WATCH: Duration = Duration::from_secs(10);
 
-/// A server that waits by epoll and the client that visits it, once the client has done what it came for.
-struct Visit {
-    client: Daemon,
-    server: Daemon,
-    printed: Value,
-}
-
-impl Visit {
-    fn begin(rig: &Rig, side: Side, busy: usize, idle: u64, seconds: f64) -> Result<Self, Trouble> {
-        let port = rig.free_port();
-        let text = port.to_string();
-        let server = rig.serve(rig.own_end(Role::Server, side, &["crowd", &text]), port)?;
-        let numbers = [seconds.to_string(), busy.to_string(), idle.to_string(), ROUND_TRIPS.to_string()];
-        let options = ["--seconds", "--busy", "--idle", "--round-trips"];
-        let mut arguments = vec!["visit", text.as_str()];
-        arguments.extend(options.into_iter().zip(&numbers).flat_map(|(option, number)| [option, number.as_str()]));
-        let mut client = rig.start(rig.own_end(Role::Client, side, &arguments))?;
-        let line = rig.first_line(&mut client)?;
-        rig.check(side, &server, busy as u64 + idle)?;
-        let printed = serde_json::from_str(&line).map_err(|error| format!("the client printed '{line}': {error}"))?;
-        Ok(Visit { client, server, printed })
-    }
-
-    fn rate(&self, when: &str) -> f64 {
-        let rates = self.printed[when].as_array().map(Vec::as_slice).unwrap_or_default();
-        median(&rates.iter().filter_map(Value::as_f64).collect::<Vec<_>>())
-    }
-
-    /// Of both processes, client first.
-    fn ids(&self) -> [u32; 2] {
-        [self.client.id(), self.server.id()]
-    }
-
-    /// Fails unless the idle connections work still.
-    fn end(self, rig: &Rig) -> Result<(), Trouble> {
-        rig.finish(self.client)
-    }
+/// A server that waits by epoll, and a client with so many busy and idle connections.
+fn visit(rig: &Rig, side: Side, busy: usize, idle: u64) -> Result<Ends, Trouble> {
+    let numbers = [busy.to_string(), idle.to_string(), ROUND_TRIPS.to_string()];
+    let options = ["--busy", "--idle", "--round-trips"];
+    let mut client = vec!["visit"];
+    client.extend(options.into_iter().zip(&numbers).flat_map(|(option, number)| [option, number.as_str()]));
+    Ends::begin(rig, side, "crowd", &client, busy as u64 + idle)
 }
 
 /// Memory of many idle connections, and what they cost the busy ones.
@@ -68,9 +39,10 @@ pub(crate) fn memory(rig: &Rig, idle: u64) -> Result<Vec<Line>, Trouble> {
         Line::of_rounds(&what, "KiB", Bar::AtMost(40.0), Against::Difference, &halves)
     };
     let what = format!("{BUSY} busy connections beside {idle} idle / alone");
-    let mut kept =
-        Line::of_rounds(&what, "round trips a second", Bar::AtLeast(0.95), Against::Ratio, &[accelerated.rates]);
-    kept.remark = format!("plain: {:.3}", plain.rates.0 / plain.rates.1);
+    let bar = Bar::AtLeast(0.95);
+    let mut kept = Line::of_rounds(&what, "round trips a second", bar, Against::Ratio, &accelerated.rates);
+    let ratios: Vec<_> = plain.rates.iter().map(|(beside, alone)| beside / alone).collect();
+    kept.remark = format!("plain: {:.3}", median(&ratios));
     Ok(vec![line("client", 0), line("server", 1), kept])
 }
 
@@ -78,18 +50,20 @@ pub(crate) fn memory(rig: &Rig, idle: u64) -> Result<Vec<Line>, Trouble> {
 struct Cost {
     /// Proportional set sizes in KiB, of the client and the server.
     sizes: [u64; 2],
-    /// Round trips a second of the busy connections, beside the idle ones and alone.
-    rates: (f64, f64),
+    /// Round trips a second of the busy connections, beside the idle ones and alone, in turns.
+    rates: Vec<(f64, f64)>,
 }
 
 fn measure_memory(rig: &Rig, side: Side, idle: u64) -> Result<Cost, Trouble> {
     eprint!("\ridle connections: {side:?}   ");
-    let visit = Visit::begin(rig, side, BUSY, idle, rig.seconds / 2.0)?;
+    let mut beside = visit(rig, side, BUSY, idle)?;
     thread::sleep(SETTLE);
-    let [client, server] = visit.ids();
+    let [client, server] = beside.ids();
     let sizes = [proportional_set_size(client)?, proportional_set_size(server)?];
-    let rates = (visit.rate("beside"), visit.rate("alone"));
-    visit.end(rig)?;
+    let mut alone = visit(rig, side, BUSY, 0)?;
+    let rates = turns::alternate(rig, &mut beside, &mut alone, TURNS, rig.seconds / 4.0)?;
+    beside.end(rig)?;
+    alone.end(rig)?;
     eprintln!();
     Ok(Cost { sizes, rates })
 }
@@ -108,7 +82,7 @@ fn read(path: &str) -> Result<String, Trouble> {
 /// What two processes with some accelerated connections do while nothing happens.
 pub(crate) fn idle_process(rig: &Rig) -> Result<Vec<Line>, Trouble> {
     const CONNECTIONS: u64 = 10;
-    let visit = Visit::begin(rig, Side::Accelerated, 0, CONNECTIONS, 0.0)?;
+    let visit = visit(rig, Side::Accelerated, 0, CONNECTIONS)?;
     thread::sleep(SETTLE);
     let before = visit.ids().map(Activity::of);
     thread::sleep(WATCH);

@@ -8,18 +8,19 @@ use std::time::{Duration, Instant};
 use clap::Subcommand;
 use mio::event::Event;
 use mio::{Events, Interest, Poll, Token};
-use serde_json::json;
 
 /// Bytes of a message.
 pub(crate) const MESSAGE: usize = 100;
 /// Round trips that come before what is measured.
 const WARM_UP: u32 = 2000;
+/// In place of its number: how many messages have come?
+const QUESTION: u64 = u64::MAX;
 /// How often a clock is looked at, in messages.
 const BATCH: u64 = 64;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum End {
-    /// Reads messages, one read each, and tells at the end of a connection how many there were.
+    /// Reads messages, one read each, and tells how many there were when it is asked.
     Sink { port: u16 },
     /// Sends every message back; one connection at a time.
     Echo { port: u16 },
@@ -28,14 +29,16 @@ pub(crate) enum End {
     /// Writes messages, one write each; prints how many a second arrived.
     Stream {
         port: u16,
+        /// Without it: once for every number of seconds that standard input brings.
         #[arg(long)]
-        seconds: f64,
+        seconds: Option<f64>,
     },
     /// Prints how many round trips a second there were.
     Ping {
         port: u16,
+        /// Without it: once for every number of seconds that standard input brings.
         #[arg(long)]
-        seconds: f64,
+        seconds: Option<f64>,
     },
     /// Prints how often a second a connection was opened, used for one request, and closed.
     Connects {
@@ -43,11 +46,10 @@ pub(crate) enum End {
         #[arg(long)]
         seconds: f64,
     },
-    /// Some busy connections, alone and then beside many idle ones; prints the rates of both, and stays until its input ends.
+    /// Some busy connections, beside idle ones; prints the rate of the busy ones for every number of seconds that standard
+    /// input brings, and stays until that ends.
     Visit {
         port: u16,
-        #[arg(long)]
-        seconds: f64,
         #[arg(long)]
         busy: usize,
         #[arg(long)]
@@ -66,7 +68,7 @@ pub(crate) fn run(end: End) -> io::Result<()> {
         End::Stream { port, seconds } => stream(port, seconds),
         End::Ping { port, seconds } => ping(port, seconds),
         End::Connects { port, seconds } => connects(port, seconds),
-        End::Visit { port, seconds, busy, idle, round_trips } => visit(port, seconds, [busy, idle], round_trips),
+        End::Visit { port, busy, idle, round_trips } => visit(port, [busy, idle], round_trips),
     }
 }
 
@@ -78,6 +80,20 @@ fn connect(port: u16) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(local(port))?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// Prints what `run` measures: in so many `seconds`, or, if that is not said, in each number of them that standard input
+/// brings. Processes that live at the same time take turns like that.
+fn measure(seconds: Option<f64>, mut run: impl FnMut(Duration) -> io::Result<f64>) -> io::Result<()> {
+    if let Some(seconds) = seconds {
+        println!("{}", run(Duration::from_secs_f64(seconds))?);
+        return Ok(());
+    }
+    for line in io::stdin().lines() {
+        let seconds = line?.parse().map_err(io::Error::other)?;
+        println!("{}", run(Duration::from_secs_f64(seconds))?);
+    }
+    Ok(())
 }
 
 /// Whether a whole message came; not so at the end of the connection.
@@ -101,33 +117,39 @@ fn sink(port: u16) -> io::Result<()> {
         let (mut stream, _) = listener.accept()?;
         let (mut message, mut count) = ([0; MESSAGE], 0_u64);
         while read_message(&mut stream, &mut message)? {
-            if message[..8] != count.to_le_bytes() {
+            if message[..8] == QUESTION.to_le_bytes() {
+                stream.write_all(&count.to_le_bytes())?;
+            } else if message[..8] == count.to_le_bytes() {
+                count += 1;
+            } else {
                 return Err(io::Error::other(format!("message {count} is another one")));
             }
-            count += 1;
         }
-        stream.write_all(&count.to_le_bytes())?;
     }
 }
 
-fn stream(port: u16, seconds: f64) -> io::Result<()> {
+fn stream(port: u16, seconds: Option<f64>) -> io::Result<()> {
     let mut stream = connect(port)?;
     let (mut message, mut count) = ([0xA5; MESSAGE], 0_u64);
-    let (begun, time) = (Instant::now(), Duration::from_secs_f64(seconds));
-    while !count.is_multiple_of(BATCH) || begun.elapsed() < time {
-        message[..8].copy_from_slice(&count.to_le_bytes());
-        stream.write_all(&message)?;
-        count += 1;
-    }
-    stream.shutdown(std::net::Shutdown::Write)?;
-    let mut arrived = [0; 8];
-    stream.read_exact(&mut arrived)?;
-    let taken = begun.elapsed();
-    if u64::from_le_bytes(arrived) != count {
-        return Err(io::Error::other(format!("{} of {count} messages arrived", u64::from_le_bytes(arrived))));
-    }
-    println!("{}", count as f64 / taken.as_secs_f64());
-    Ok(())
+    let mut send = move |stream: &mut TcpStream, number: u64| {
+        message[..8].copy_from_slice(&number.to_le_bytes());
+        stream.write_all(&message)
+    };
+    measure(seconds, |time| {
+        let (begun, before) = (Instant::now(), count);
+        while !(count - before).is_multiple_of(BATCH) || begun.elapsed() < time {
+            send(&mut stream, count)?;
+            count += 1;
+        }
+        send(&mut stream, QUESTION)?;
+        let mut arrived = [0; 8];
+        stream.read_exact(&mut arrived)?;
+        let taken = begun.elapsed();
+        if u64::from_le_bytes(arrived) != count {
+            return Err(io::Error::other(format!("{} of {count} messages arrived", u64::from_le_bytes(arrived))));
+        }
+        Ok((count - before) as f64 / taken.as_secs_f64())
+    })
 }
 
 fn echo(port: u16) -> io::Result<()> {
@@ -153,18 +175,19 @@ fn round_trip(stream: &mut TcpStream, number: u64) -> io::Result<()> {
     if answer == message { Ok(()) } else { Err(io::Error::other(format!("other bytes came back as message {number}"))) }
 }
 
-fn ping(port: u16, seconds: f64) -> io::Result<()> {
+fn ping(port: u16, seconds: Option<f64>) -> io::Result<()> {
     let mut stream = connect(port)?;
     for number in 0..WARM_UP {
         round_trip(&mut stream, number.into())?;
     }
-    let (begun, time, mut count) = (Instant::now(), Duration::from_secs_f64(seconds), 0_u64);
-    while !count.is_multiple_of(BATCH) || begun.elapsed() < time {
-        round_trip(&mut stream, count)?;
-        count += 1;
-    }
-    println!("{}", count as f64 / begun.elapsed().as_secs_f64());
-    Ok(())
+    measure(seconds, |time| {
+        let (begun, mut count) = (Instant::now(), 0_u64);
+        while !count.is_multiple_of(BATCH) || begun.elapsed() < time {
+            round_trip(&mut stream, count)?;
+            count += 1;
+        }
+        Ok(count as f64 / begun.elapsed().as_secs_f64())
+    })
 }
 
 fn connects(port: u16, seconds: f64) -> io::Result<()> {
@@ -237,36 +260,27 @@ fn answer_all(event: &Event, streams: &mut [Option<mio::net::TcpStream>]) -> io:
     }
 }
 
-fn visit(port: u16, seconds: f64, [busy, idle]: [usize; 2], round_trips: u32) -> io::Result<()> {
+fn visit(port: u16, [busy, idle]: [usize; 2], round_trips: u32) -> io::Result<()> {
     let mut active = (0..busy).map(|_| connect(port)).collect::<io::Result<Vec<_>>>()?;
     for stream in &mut active {
         (0..WARM_UP).try_for_each(|number| round_trip(stream, number.into()))?;
     }
-    let alone = rates_of_all(&mut active, seconds)?;
     let mut idlers = Vec::with_capacity(idle);
     for _ in 0..idle {
         let mut stream = connect(port)?;
         (0..round_trips).try_for_each(|number| round_trip(&mut stream, number.into()))?;
         idlers.push(stream);
     }
-    let beside = rates_of_all(&mut active, seconds)?;
-    println!("{}", json!({ "alone": alone, "beside": beside }));
-    io::copy(&mut io::stdin(), &mut io::sink())?;
+    measure(None, |time| rate_of_all(&mut active, time))?;
     // Whether they work still.
     idlers.iter_mut().try_for_each(|stream| round_trip(stream, u64::MAX))
 }
 
-/// Of several times, as one alone says little.
-fn rates_of_all(streams: &mut [TcpStream], seconds: f64) -> io::Result<Vec<f64>> {
-    const TIMES: usize = 5;
-    (0..TIMES).map(|_| rate_of_all(streams, seconds)).collect()
-}
-
 /// Round trips a second of all together: each has a message on its way at a time.
-fn rate_of_all(streams: &mut [TcpStream], seconds: f64) -> io::Result<f64> {
+fn rate_of_all(streams: &mut [TcpStream], time: Duration) -> io::Result<f64> {
     let message = [0x3C; MESSAGE];
     let mut answer = [0; MESSAGE];
-    let (begun, time, mut count) = (Instant::now(), Duration::from_secs_f64(seconds), 0_u64);
+    let (begun, mut count) = (Instant::now(), 0_u64);
     while begun.elapsed() < time && !streams.is_empty() {
         for stream in streams.iter_mut() {
             stream.write_all(&message)?;

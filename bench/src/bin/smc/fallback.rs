@@ -1,11 +1,12 @@
 //! What the library costs a connection that it cannot help, as the other end has none.
 
-use crate::own::pair;
-use crate::report::{Against, Bar, Line};
+use crate::report::{Against, Bar, Line, median};
 use crate::rig::{Rig, Side, Trouble};
+use crate::turns::{self, Ends};
 
-/// Of the seconds of other measurements.
-const SHARE: f64 = 0.25;
+/// Of the seconds of other measurements, each half of a pair, in so many turns.
+const SHARE: f64 = 0.4;
+const TURNS: u64 = 10;
 /// Per cent; the whole interval has to be below.
 const MOST: f64 = 5.0;
 
@@ -18,20 +19,27 @@ pub(crate) fn slowdown(rig: &Rig, pairs: u64) -> Result<Vec<Line>, Trouble> {
             let mut halves = Vec::new();
             for index in 0..pairs {
                 eprint!("\r{what}: pair {} of {pairs} ", index + 1);
-                let run = |side| pair(rig, side, server, client, rig.seconds * SHARE, 0);
-                // Who is first changes, as whatever follows finds the machine warmer.
-                halves.push(if index % 2 == 0 {
-                    let plain = run(Side::Plain)?;
-                    (run(side)?, plain)
-                } else {
-                    (run(side)?, run(Side::Plain)?)
-                });
+                halves.push(in_turns(rig, side, server, client)?);
             }
             eprintln!();
             lines.push(line(&what, &halves));
         }
     }
     Ok(lines)
+}
+
+/// A pair of processes with the library and one without, both new, in turns: the medians of both rates.
+fn in_turns(rig: &Rig, side: Side, server: &str, client: &str) -> Result<(f64, f64), Trouble> {
+    let mut ours = Ends::begin(rig, side, server, &[client], 0)?;
+    let mut theirs = Ends::begin(rig, Side::Plain, server, &[client], 0)?;
+    let rates = turns::alternate(rig, &mut ours, &mut theirs, TURNS, rig.seconds * SHARE / TURNS as f64)?;
+    ours.end(rig)?;
+    theirs.end(rig)?;
+    // Turns that follow each other are compared: the machine's pace changes.
+    let ratios: Vec<_> = rates.iter().map(|(ours, theirs)| ours / theirs).collect();
+    let theirs: Vec<_> = rates.iter().map(|(_, theirs)| *theirs).collect();
+    let theirs = median(&theirs);
+    Ok((median(&ratios) * theirs, theirs))
 }
 
 fn line(what: &str, halves: &[(f64, f64)]) -> Line {

@@ -11,6 +11,7 @@ mod programs;
 mod report;
 mod rig;
 mod rounds;
+mod turns;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

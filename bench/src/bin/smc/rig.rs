@@ -1,9 +1,10 @@
 //! Programs, started with and without the library, each end on a CPU of its own.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,8 @@ pub(crate) struct Rig {
     pub(crate) scratch: PathBuf,
     own: PathBuf,
     next_port: AtomicU16,
+    /// Programs started that others go on beside: their outputs have names of their own.
+    started: AtomicU32,
 }
 
 impl Rig {
@@ -62,7 +65,7 @@ impl Rig {
         let own = std::env::current_exe().map_err(|error| error.to_string())?;
         raise_descriptor_limit();
         let next_port = AtomicU16::new((std::process::id() % u32::from(PORTS)) as u16);
-        Ok(Rig { library, thrift, seconds, scratch, own, next_port })
+        Ok(Rig { library, thrift, seconds, scratch, own, next_port, started: AtomicU32::new(0) })
     }
 
     /// The program at `name`, pinned, with the library if this end of `side` has it.
@@ -141,37 +144,44 @@ impl Rig {
         }
     }
 
-    /// Starts a program that goes on until its input ends.
-    pub(crate) fn start(&self, mut command: Command) -> Result<Daemon, Trouble> {
-        let (child, name) = self.spawn(command.stdin(Stdio::piped()), "client.log")?;
-        Ok(Daemon { child, name })
+    /// Starts a program that answers each line of its input with one, and goes on until that ends.
+    pub(crate) fn start(&self, mut command: Command) -> Result<Started, Trouble> {
+        let log = format!("client-{}.log", self.started.fetch_add(1, Ordering::Relaxed));
+        let (child, name) = self.spawn(command.stdin(Stdio::piped()), &log)?;
+        Ok(Started { daemon: Daemon { child, name }, log, answers: 0 })
     }
 
-    /// The first line that such a program prints.
-    pub(crate) fn first_line(&self, started: &mut Daemon) -> Result<String, Trouble> {
+    /// What such a program says to `line`.
+    pub(crate) fn ask(&self, started: &mut Started, line: &str) -> Result<String, Trouble> {
+        let Started { daemon, log, answers } = started;
+        let input = daemon.child.stdin.as_mut().ok_or("it has no input")?;
+        // If it has ended, what it has left says more.
+        let _ = writeln!(input, "{line}");
         let begun = Instant::now();
         loop {
-            let printed = fs::read_to_string(self.scratch.join("client.log")).unwrap_or_default();
-            if let Some((line, _)) = printed.split_once('\n') {
-                return Ok(line.to_owned());
+            let printed = fs::read_to_string(self.scratch.join(&*log)).unwrap_or_default();
+            if let Some(answer) = printed.split_inclusive('\n').nth(*answers).and_then(|line| line.strip_suffix('\n')) {
+                *answers += 1;
+                return Ok(answer.to_owned());
             }
-            if let Ok(Some(status)) = started.child.try_wait() {
-                return Err(format!("{} failed: {status}: {}", started.name, self.last_lines("client.log")));
+            if let Ok(Some(status)) = daemon.child.try_wait() {
+                return Err(format!("{} failed: {status}: {}", daemon.name, self.last_lines(log)));
             }
             if begun.elapsed() > PATIENCE {
-                return Err(format!("{} is not done after {PATIENCE:?}", started.name));
+                return Err(format!("{} is not done after {PATIENCE:?}", daemon.name));
             }
             thread::sleep(LOOK_EVERY);
         }
     }
 
     /// Ends its input, and waits.
-    pub(crate) fn finish(&self, mut started: Daemon) -> Result<(), Trouble> {
-        drop(started.child.stdin.take());
-        match wait(&mut started.child, PATIENCE) {
+    pub(crate) fn finish(&self, started: Started) -> Result<(), Trouble> {
+        let Started { mut daemon, log, .. } = started;
+        drop(daemon.child.stdin.take());
+        match wait(&mut daemon.child, PATIENCE) {
             Some(status) if status.success() => Ok(()),
-            Some(status) => Err(format!("{} failed: {status}: {}", started.name, self.last_lines("client.log"))),
-            None => Err(format!("{} is not done after {PATIENCE:?}", started.name)),
+            Some(status) => Err(format!("{} failed: {status}: {}", daemon.name, self.last_lines(&log))),
+            None => Err(format!("{} is not done after {PATIENCE:?}", daemon.name)),
         }
     }
 
@@ -216,6 +226,21 @@ impl Drop for Rig {
 pub(crate) struct Daemon {
     child: Child,
     name: String,
+}
+
+/// A program that is asked.
+pub(crate) struct Started {
+    daemon: Daemon,
+    /// Where its answers are, and how many there were.
+    log: String,
+    answers: usize,
+}
+
+impl Started {
+    /// Its process, which `taskset` became.
+    pub(crate) fn id(&self) -> u32 {
+        self.daemon.id()
+    }
 }
 
 impl Daemon {
