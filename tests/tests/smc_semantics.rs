@@ -212,7 +212,7 @@ fn was_left_behind(scenario: &Scenario, setting: &Setting, run: &Run) -> bool {
 
 /// Some settings take minutes: they run where SOFTRDMA_SMC_SEMANTICS is `all`.
 fn are_long_runs_asked_for() -> bool {
-    let is_asked_for = std::env::var("SOFTRDMA_SMC_SEMANTICS").is_ok_and(|runs| runs == "all");
+    let is_asked_for = are_all_asked_for();
     if !is_asked_for {
         skip(
             "socket programs moved in other ways than after four transfers",
@@ -220,6 +220,10 @@ fn are_long_runs_asked_for() -> bool {
         );
     }
     is_asked_for
+}
+
+fn are_all_asked_for() -> bool {
+    std::env::var("SOFTRDMA_SMC_SEMANTICS").is_ok_and(|runs| runs == "all")
 }
 
 fn skip_library() {
@@ -343,7 +347,7 @@ fn check_seeds(scenario: &str, [few, many]: [u64; 2], more: &[(&str, u64)]) {
     let _turn = take_turn();
     let Some(library) = smc_library() else { return skip_library() };
     let setting = Setting { variables: &[("SOFTRDMA_SMC_UPGRADE_AFTER", "4")], options: &["--limit", "60"], ..BOTH };
-    let seeds: Vec<_> = (1..=if are_long_runs_asked_for() { many } else { few }).collect();
+    let seeds: Vec<_> = (1..=if are_all_asked_for() { many } else { few }).collect();
     let moved = AtomicUsize::new(0);
     let complaints = over_all(&seeds, |&seed| {
         let variables = [&[("SEMANTICS_SEED", seed)], more].concat();

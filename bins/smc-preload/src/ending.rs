@@ -68,7 +68,8 @@ fn look(socket: &Socket) {
     }
 }
 
-/// Whether nothing is left of the connection: both ends have finished, or it was reset and the program has heard of it.
+/// Whether nothing is left of the connection: both ends have finished, or it was reset, whether or not the program has heard of
+/// it.
 pub(crate) fn is_over(socket: &Socket) -> bool {
     let Some((_, rings)) = socket.rings().filter(|_| !socket.is_plain()) else {
         return false;
@@ -76,7 +77,7 @@ pub(crate) fn is_over(socket: &Socket) -> bool {
     let has_finished = socket.has_flag(flag::SENDING_SHUT)
         && rings.peer_state() & (state::SENDING_DONE | state::CLOSED) != 0
         && transfer::end(socket, &rings).is_some();
-    has_finished || socket.has_flag(flag::RESET_TOLD)
+    has_finished || transfer::was_reset(socket, &rings) || socket.has_flag(flag::RESET_TOLD)
 }
 
 fn wait_for_switch(socket: &Socket) -> bool {

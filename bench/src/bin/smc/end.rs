@@ -29,14 +29,14 @@ pub(crate) enum End {
     /// Writes messages, one write each; prints how many a second arrived.
     Stream {
         port: u16,
-        /// Without it: once for every number of seconds that standard input brings.
+        /// Without it: once for every number of seconds that standard input brings, each on a new connection.
         #[arg(long)]
         seconds: Option<f64>,
     },
     /// Prints how many round trips a second there were.
     Ping {
         port: u16,
-        /// Without it: once for every number of seconds that standard input brings.
+        /// Without it: once for every number of seconds that standard input brings, each on a new connection.
         #[arg(long)]
         seconds: Option<f64>,
     },
@@ -129,15 +129,15 @@ fn sink(port: u16) -> io::Result<()> {
 }
 
 fn stream(port: u16, seconds: Option<f64>) -> io::Result<()> {
-    let mut stream = connect(port)?;
-    let (mut message, mut count) = ([0xA5; MESSAGE], 0_u64);
-    let mut send = move |stream: &mut TcpStream, number: u64| {
-        message[..8].copy_from_slice(&number.to_le_bytes());
-        stream.write_all(&message)
-    };
     measure(seconds, |time| {
-        let (begun, before) = (Instant::now(), count);
-        while !(count - before).is_multiple_of(BATCH) || begun.elapsed() < time {
+        let mut stream = connect(port)?;
+        let mut message = [0xA5; MESSAGE];
+        let mut send = |stream: &mut TcpStream, number: u64| {
+            message[..8].copy_from_slice(&number.to_le_bytes());
+            stream.write_all(&message)
+        };
+        let (begun, mut count) = (Instant::now(), 0_u64);
+        while !count.is_multiple_of(BATCH) || begun.elapsed() < time {
             send(&mut stream, count)?;
             count += 1;
         }
@@ -148,7 +148,7 @@ fn stream(port: u16, seconds: Option<f64>) -> io::Result<()> {
         if u64::from_le_bytes(arrived) != count {
             return Err(io::Error::other(format!("{} of {count} messages arrived", u64::from_le_bytes(arrived))));
         }
-        Ok((count - before) as f64 / taken.as_secs_f64())
+        Ok(count as f64 / taken.as_secs_f64())
     })
 }
 
@@ -176,11 +176,11 @@ fn round_trip(stream: &mut TcpStream, number: u64) -> io::Result<()> {
 }
 
 fn ping(port: u16, seconds: Option<f64>) -> io::Result<()> {
-    let mut stream = connect(port)?;
-    for number in 0..WARM_UP {
-        round_trip(&mut stream, number.into())?;
-    }
     measure(seconds, |time| {
+        let mut stream = connect(port)?;
+        for number in 0..WARM_UP {
+            round_trip(&mut stream, number.into())?;
+        }
         let (begun, mut count) = (Instant::now(), 0_u64);
         while !count.is_multiple_of(BATCH) || begun.elapsed() < time {
             round_trip(&mut stream, count)?;

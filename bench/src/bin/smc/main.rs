@@ -54,8 +54,8 @@ struct Table {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// Pairs of runs with and without the library in one end.
-    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(6..=10_000))]
+    /// Pairs of processes with and without the library in one end, which take twenty turns each.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pairs: u64,
     /// Idle connections.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=30_000))]

@@ -83,9 +83,30 @@ pub(super) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> Op
         if (*message).msg_iovlen > MOST_PARTS {
             return Some(returned(Err(Errno::MSGSIZE)));
         }
+        if has_control && let Err(error) = check_control(fd, message) {
+            return Some(returned(Err(error)));
+        }
         let parts = Source::from_iovecs((*message).msg_iov, (*message).msg_iovlen);
         Some(returned(transfer::send(&socket, fd, parts, flags)))
     }
+}
+
+/// What the kernel says to the control data of `message`: it looks at it before anything else, even if there is nothing to send.
+///
+/// # Safety
+///
+/// As `sendmsg`'s.
+unsafe fn check_control(fd: c_int, message: *const msghdr) -> Result<(), Errno> {
+    // SAFETY: the program vouches for the message; without parts no more of it is read than its control data.
+    let sent = unsafe {
+        let mut control_only = *message;
+        control_only.msg_iovlen = 0;
+        control_only.msg_name = std::ptr::null_mut();
+        control_only.msg_namelen = 0;
+        real::sendmsg(fd, &raw const control_only, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    };
+    // Anything else is about the connection, which knows better what there is to say.
+    if sent < 0 && kernel::last_error() == Errno::INVAL { Err(Errno::INVAL) } else { Ok(()) }
 }
 
 /// Descriptors that go to another process take their bytes with them over TCP: whether they do.
