@@ -11,9 +11,22 @@ use crate::back;
 use crate::socket::{Mode, Socket};
 use crate::table::{self, Entry};
 
-/// A program is about to be executed, here or in a child that has all our descriptors. In a child that borrows our memory it may
-/// have other descriptors than the table says, so the kernel is asked which they are.
+/// A program is about to be executed in a child that has all our descriptors.
 pub(crate) fn prepare() {
+    prepare_each(back::give_up);
+}
+
+/// A program is about to be executed here. What cannot be TCP it gets as a connection that was reset: with the kernel's
+/// socket alone it would take the end for that of the stream, though bytes before it are in memory that it does not have.
+pub(crate) fn prepare_here() {
+    prepare_each(|socket, fd| {
+        back::give_up(socket, fd);
+        kernel::replace_by_reset(fd);
+    });
+}
+
+/// In a child that borrows our memory it may have other descriptors than the table says, so the kernel is asked which they are.
+fn prepare_each(give_up: impl Fn(&Socket, RawFd)) {
     let sockets = sockets();
     if sockets.is_empty() {
         return;
@@ -25,7 +38,7 @@ pub(crate) fn prepare() {
         if let Some((_, socket)) = sockets.iter().find(|(known, _)| *known == number)
             && !back::leave(socket, fd, DeclineReason::PASSED_ON)
         {
-            back::give_up(socket, fd);
+            give_up(socket, fd);
         }
     }
 }

@@ -332,6 +332,44 @@ static void own_half_far(int s) {
     meet();
 }
 
+// --- the other end has closed, with bytes on their way that only memory has: who is executed must not take them for all
+
+static void closed_near(int s) {
+    send_all(s, "bytes\n", 6);
+    SHOW(close(s));
+    meet();
+    meet();
+}
+
+static void closed_far(int s) {
+    meet();
+    wait_bytes(s, 6);
+    int channel[2], status;
+    char bytes[16];
+    MUST(pipe(channel));
+    pid_t child = vfork();
+    if (child == 0) {
+        dup2(s, 0);
+        dup2(channel[1], 1);
+        close(2);
+        execlp("cat", "cat", (char *)NULL);
+        _exit(127);
+    }
+    close(channel[1]);
+    ssize_t got = read(channel[0], bytes, sizeof bytes);
+    MUST(waitpid(child, &status, 0));
+    bool has_all = got == 6 && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    bool has_failed = got == 0 && WIFEXITED(status) && WEXITSTATUS(status) == 1;
+    say("all, or an error: %d", has_all || has_failed);
+    // What nobody has read is there still.
+    if (has_failed)
+        SHOW(read(s, bytes, sizeof bytes));
+    else
+        say("read(s, bytes, sizeof bytes) = 6");
+    SHOW(read(s, bytes, sizeof bytes));
+    meet();
+}
+
 // --- both ends are given away
 
 static void both_near(int s) {
@@ -399,6 +437,7 @@ const struct scenario going_back_scenarios[] = {
     {"back-load", CONNECTED, load_near, load_far},
     {"back-half", CONNECTED, half_near, half_far},
     {"back-own-half", CONNECTED, own_half_near, own_half_far},
+    {"back-peer-closed", CONNECTED, closed_near, closed_far},
     {"back-both", CONNECTED, both_near, both_far},
     {"back-killed", CONNECTED, killed_near, killed_far},
     {NULL},

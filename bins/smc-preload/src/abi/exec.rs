@@ -14,35 +14,35 @@ type Strings = *const *const c_char;
 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn execve(path: *const c_char, arguments: Strings, environment: Strings) -> c_int {
-    heritage::prepare();
+    heritage::prepare_here();
     // SAFETY: the program's arguments, handed on.
     unsafe { real::execve(path, arguments, environment) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn execv(path: *const c_char, arguments: Strings) -> c_int {
-    heritage::prepare();
+    heritage::prepare_here();
     // SAFETY: the program's arguments, handed on.
     unsafe { real::execv(path, arguments) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn execvp(file: *const c_char, arguments: Strings) -> c_int {
-    heritage::prepare();
+    heritage::prepare_here();
     // SAFETY: the program's arguments, handed on.
     unsafe { real::execvp(file, arguments) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn execvpe(file: *const c_char, arguments: Strings, environment: Strings) -> c_int {
-    heritage::prepare();
+    heritage::prepare_here();
     // SAFETY: the program's arguments, handed on.
     unsafe { real::execvpe(file, arguments, environment) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C-unwind" fn fexecve(fd: c_int, arguments: Strings, environment: Strings) -> c_int {
-    heritage::prepare();
+    heritage::prepare_here();
     // SAFETY: the program's arguments, handed on.
     unsafe { real::fexecve(fd, arguments, environment) }
 }
@@ -55,7 +55,7 @@ unsafe extern "C-unwind" fn execveat(
     environment: Strings,
     flags: c_int,
 ) -> c_int {
-    heritage::prepare();
+    heritage::prepare_here();
     // SAFETY: the program's arguments, handed on.
     unsafe { real::execveat(directory, path, arguments, environment, flags) }
 }
@@ -120,8 +120,8 @@ unsafe extern "C-unwind" fn popen(command: *const c_char, mode: *const c_char) -
 }
 
 /// Returns what is called instead, if anything is.
-extern "C-unwind" fn prepare() -> *const c_void {
-    heritage::prepare();
+extern "C-unwind" fn prepare_here() -> *const c_void {
+    heritage::prepare_here();
     std::ptr::null()
 }
 
@@ -213,9 +213,9 @@ extern "C-unwind" fn next(name: &Name) -> *mut c_void {
 
 #[cfg(target_arch = "x86_64")]
 pass_on! {
-    execl: prepare;
-    execle: prepare;
-    execlp: prepare;
+    execl: prepare_here;
+    execle: prepare_here;
+    execlp: prepare_here;
     dprintf: print_to;
     vdprintf: print_to;
     __dprintf_chk: print_to;

@@ -2,12 +2,12 @@
 
 use std::ffi::{c_int, c_void};
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{iovec, msghdr};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
 use softrdma_smc::names::Tuple;
 use softrdma_smc::shared_memory::{Source, Target};
 
@@ -208,6 +208,23 @@ pub(crate) fn inherited() -> Vec<RawFd> {
     // SAFETY: takes no argument and touches no memory.
     let stays = |fd: &RawFd| unsafe { real::fcntl(*fd, libc::F_GETFD, 0) & libc::FD_CLOEXEC == 0 };
     all.filter(stays).collect()
+}
+
+/// Puts a socket whose connection was reset in the place of `fd`, which goes to another program. Nothing is done if there is no
+/// room for it.
+pub(crate) fn replace_by_reset(fd: RawFd) {
+    let mut flags = SocketFlags::CLOEXEC;
+    flags.set(SocketFlags::NONBLOCK, is_nonblocking(fd));
+    let Ok((ours, other)) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None) else {
+        return;
+    };
+    // unix(7): who closes with data unread resets the other.
+    let is_to_be_reset = rustix::io::write(&ours, b"?").is_ok();
+    drop(other);
+    if is_to_be_reset {
+        // SAFETY: touches no memory.
+        unsafe { real::dup2(ours.as_raw_fd(), fd) };
+    }
 }
 
 /// A copy of `fd` for the library itself.
