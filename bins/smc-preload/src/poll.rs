@@ -216,7 +216,9 @@ fn left(deadline: Option<Instant>) -> Option<Duration> {
 /// Writes down what there is, of the kernel's and of ours: how many descriptors have something.
 fn report(descriptors: &mut [pollfd], asked: &[pollfd], ours: &[Option<Ours>]) -> usize {
     for (descriptor, (asked, ours)) in descriptors.iter_mut().zip(asked.iter().zip(ours)) {
-        descriptor.revents = match ours {
+        // One that has become ours since the kernel was asked may have been told of for a doorbell.
+        let has_become = if ours.is_none() && asked.revents != 0 { Ours::of(descriptor.fd) } else { None };
+        descriptor.revents = match ours.as_ref().or(has_become.as_ref()) {
             None => asked.revents,
             Some(ours) => {
                 if asked.revents != 0 {

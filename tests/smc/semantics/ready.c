@@ -344,6 +344,68 @@ static void room_far(int s) {
     talk(s);
 }
 
+// --- some of them are moved meanwhile: what can be read can be read without waiting
+
+enum { PASSES = 40, AT_ONCE = 3, MESSAGES = 90 };
+
+static void moving_near(int s) {
+    in_port_t port = trade(0);
+    for (int pass = 0; pass < PASSES; pass++) {
+        int others[AT_ONCE];
+        char bytes[4];
+        for (int i = 0; i < AT_ONCE; i++)
+            others[i] = connect_to(port);
+        for (int i = 0; i < MESSAGES; i++) {
+            send_all(others[i % AT_ONCE], "data", 4);
+            receive_exactly(others[i % AT_ONCE], bytes, 4);
+        }
+        for (int i = 0; i < AT_ONCE; i++)
+            MUST(close(others[i]));
+    }
+    talk(s);
+}
+
+// Those that are told of; a call that waits for what is not there waits for ever.
+static int answer_readable(const int *others, bool by_select) {
+    struct pollfd entries[AT_ONCE];
+    fd_set set;
+    int answered = 0, highest = 0;
+    char bytes[4];
+    FD_ZERO(&set);
+    for (int i = 0; i < AT_ONCE; i++) {
+        entries[i] = (struct pollfd){.fd = others[i], .events = POLLIN};
+        FD_SET(others[i], &set);
+        highest = others[i] > highest ? others[i] : highest;
+    }
+    if (by_select)
+        MUST(select(highest + 1, &set, NULL, NULL, NULL));
+    else
+        MUST(poll(entries, AT_ONCE, -1));
+    for (int i = 0; i < AT_ONCE; i++)
+        if (by_select ? FD_ISSET(others[i], &set) : entries[i].revents & POLLIN) {
+            receive_exactly(others[i], bytes, 4);
+            send_all(others[i], bytes, 4);
+            answered++;
+        }
+    return answered;
+}
+
+static void moving_far(int s) {
+    int listener = new_listener(AT_ONCE);
+    trade(port_of(listener));
+    for (int pass = 0; pass < PASSES; pass++) {
+        int others[AT_ONCE];
+        for (int i = 0; i < AT_ONCE; i++)
+            others[i] = MUST(accept(listener, NULL, NULL));
+        for (int answered = 0; answered < MESSAGES;)
+            answered += answer_readable(others, pass % 2);
+        for (int i = 0; i < AT_ONCE; i++)
+            MUST(close(others[i]));
+    }
+    say("answered");
+    talk(s);
+}
+
 const struct scenario ready_scenarios[] = {
     {"poll-events", CONNECTED, events_near, events_far},
     {"poll-timeouts", CONNECTED, timeouts, timeouts},
@@ -353,5 +415,6 @@ const struct scenario ready_scenarios[] = {
     {"poll-crowd", CONNECTED, crowd_near, crowd_far},
     {"select", CONNECTED, select_near, select_far},
     {"poll-until-room", CONNECTED, room_near, room_far},
+    {"poll-while-some-are-moved", CONNECTED, moving_near, moving_far},
     {NULL},
 };
