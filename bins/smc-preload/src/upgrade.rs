@@ -265,6 +265,13 @@ pub(crate) fn count_transfer(socket: &Arc<Socket>, fd: RawFd) {
     }
 }
 
+/// Whether a program that asks for a send buffer of so many bytes, as the kernel counts them (socket(7): twice what was asked for),
+/// wants less under way than a ring takes: it waits for the peer to read, and hears soon that it has closed. Linux's SMC has no
+/// buffer below this either.
+pub(crate) const fn is_small_buffer(bytes: i32) -> bool {
+    bytes < 16_384
+}
+
 /// Looks for the other end, for the `number`th time.
 #[cold]
 fn attempt(socket: &Arc<Socket>, fd: RawFd, number: u32) {
@@ -279,6 +286,9 @@ fn attempt(socket: &Arc<Socket>, fd: RawFd, number: u32) {
     };
     if !show::has_room() {
         return fall_back(socket, DeclineReason::INSUFFICIENT_MEMORY, false);
+    }
+    if number == 0 && kernel::send_buffer_asked_for(fd).is_some_and(is_small_buffer) {
+        return fall_back(socket, DeclineReason::OPTION_UNSUPPORTED, false);
     }
     let tuple = Tuple { local, peer };
     if number == 0 && upgrades.policy.rendezvous_directory.is_none() && !kernel::is_of_this_host(tuple) {

@@ -178,6 +178,41 @@ static void moving_far(int s) {
     talk(s);
 }
 
+// --- told of for as long as it is there: to all who wait, one after the other
+
+static void *note_and_leave(void *argument) {
+    struct epoll_event event;
+    if (MUST(epoll_wait(shared.epoll, &event, 1, 5000)) == 1 && event.data.u64 == 1)
+        __atomic_fetch_add(&shared.got, 1, __ATOMIC_SEQ_CST);
+    return argument;
+}
+
+static void tell_peer_soon(void) {
+    nap_ms(50);
+    meet();
+    for (int i = 0; i < 3000 && __atomic_load_n(&shared.got, __ATOMIC_SEQ_CST) < THREADS; i++)
+        nap_ms(1);
+}
+
+static void unread_near(int s) {
+    meet();
+    send_all(s, "data", 4);
+    meet();
+    talk(s);
+}
+
+static void unread_far(int s) {
+    char bytes[4];
+    shared.epoll = new_epoll();
+    shared.stop = stop_of();
+    MUST(control(shared.epoll, EPOLL_CTL_ADD, s, EPOLLIN, 1));
+    run_threads(note_and_leave, THREADS, tell_peer_soon);
+    say("told %ld", shared.got);
+    receive_exactly(s, bytes, 4);
+    meet();
+    talk(s);
+}
+
 // --- a connection is moved while a thread waits for something else
 
 static void *talk_soon(void *argument) {
@@ -213,6 +248,7 @@ const struct scenario epoll_thread_scenarios[] = {
     {"epoll-once-for-one-thread", CONNECTED, once_near, once_far},
     {"epoll-each-event-to-another-thread", CONNECTED, another_near, another_far},
     {"epoll-each-event-while-connections-move", CONNECTED, moving_near, moving_far},
+    {"epoll-level-for-all-threads", CONNECTED, unread_near, unread_far},
     {"epoll-limit-while-a-connection-moves", CONNECTED, limit_near, limit_far},
     {NULL},
 };

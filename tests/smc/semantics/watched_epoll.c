@@ -253,9 +253,50 @@ static void asleep_far(int s) {
     talk(s);
 }
 
+// --- what is asked for changes in an instance that another watches
+
+static void changed_near(int s) {
+    meet();
+    send_all(s, "data", 4);
+    meet();
+    talk(s);
+}
+
+static int wait_outside(int outer, int timeout) {
+    struct epoll_event event;
+    return epoll_wait(outer, &event, 1, timeout);
+}
+
+static void changed_far(int s) {
+    int inner = new_epoll(), outer = new_epoll();
+    char bytes[4];
+    SHOW(control(inner, EPOLL_CTL_ADD, s, 0, 1));
+    SHOW(control(outer, EPOLL_CTL_ADD, inner, EPOLLIN, 2));
+    SHOW(wait_outside(outer, 20));
+    SHOW(control(inner, EPOLL_CTL_MOD, s, EPOLLOUT, 1));
+    SHOW(wait_outside(outer, 5000));
+    SHOW(control(inner, EPOLL_CTL_MOD, s, EPOLLIN | EPOLLONESHOT, 1));
+    SHOW(wait_outside(outer, 20));
+    meet();
+    SHOW(wait_outside(outer, 5000));
+    say_wait("data", inner);
+    SHOW(wait_outside(outer, 20));
+    SHOW(control(inner, EPOLL_CTL_MOD, s, EPOLLIN | EPOLLONESHOT, 1));
+    SHOW(wait_outside(outer, 5000));
+    SHOW(control(inner, EPOLL_CTL_DEL, s, 0, 0));
+    SHOW(wait_outside(outer, 20));
+    SHOW(control(inner, EPOLL_CTL_ADD, s, EPOLLIN, 1));
+    SHOW(wait_outside(outer, 5000));
+    receive_exactly(s, bytes, 4);
+    SHOW(wait_outside(outer, 20));
+    meet();
+    talk(s);
+}
+
 const struct scenario watched_epoll_scenarios[] = {
     {"epoll-watched-without-connections", ALONE, alone_near, NULL},
     {"epoll-watched-beside-a-connection", CONNECTED, beside_near, beside_far},
+    {"epoll-watched-while-it-changes", CONNECTED, changed_near, changed_far},
     {"epoll-watched-while-another-sleeps", CONNECTED, beside_near, asleep_far},
     {NULL},
 };

@@ -1,6 +1,6 @@
 //! What the library costs a connection that it cannot help, as the other end has none.
 
-use crate::report::{Against, Bar, Line};
+use crate::report::{Against, Bar, Line, median};
 use crate::rig::{Rig, Side, Trouble};
 use crate::turns::{self, Ends};
 
@@ -18,7 +18,7 @@ pub(crate) fn slowdown(rig: &Rig, pairs: u64) -> Result<Vec<Line>, Trouble> {
             let mut halves = Vec::new();
             for index in 0..pairs {
                 eprint!("\r{what}: pair {} of {pairs} ", index + 1);
-                halves.extend(in_turns(rig, side, [server, client], rig.seconds * share)?);
+                halves.push(in_turns(rig, side, [server, client], rig.seconds * share)?);
             }
             eprintln!();
             lines.push(line(&what, &halves));
@@ -27,15 +27,19 @@ pub(crate) fn slowdown(rig: &Rig, pairs: u64) -> Result<Vec<Line>, Trouble> {
     Ok(lines)
 }
 
-/// A pair of processes with the library and one without, both new, in turns: both rates. How fast a connection is depends on how
-/// its ends have fallen into step, so each turn has a new one.
-fn in_turns(rig: &Rig, side: Side, [server, client]: [&str; 2], seconds: f64) -> Result<Vec<(f64, f64)>, Trouble> {
+/// A pair of processes with the library and one without, both new, in turns: the rate with it that goes with the median of
+/// their ratios, and the median of that without. How fast a connection is depends on how its ends have fallen into step, so each
+/// turn has a new one.
+fn in_turns(rig: &Rig, side: Side, [server, client]: [&str; 2], seconds: f64) -> Result<(f64, f64), Trouble> {
     let mut ours = Ends::begin(rig, side, server, &[client], 0)?;
     let mut theirs = Ends::begin(rig, Side::Plain, server, &[client], 0)?;
     let rates = turns::alternate(rig, &mut ours, &mut theirs, TURNS, seconds)?;
     ours.end(rig)?;
     theirs.end(rig)?;
-    Ok(rates)
+    let ratios: Vec<_> = rates.iter().map(|(ours, theirs)| ours / theirs).collect();
+    let plain: Vec<_> = rates.iter().map(|(_, theirs)| *theirs).collect();
+    let plain = median(&plain);
+    Ok((median(&ratios) * plain, plain))
 }
 
 fn line(what: &str, halves: &[(f64, f64)]) -> Line {

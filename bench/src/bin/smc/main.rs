@@ -55,7 +55,7 @@ struct Table {
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
     /// Pairs of processes with and without the library in one end, which take twenty turns each.
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(6..=1000))]
     pairs: u64,
     /// Idle connections.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=30_000))]

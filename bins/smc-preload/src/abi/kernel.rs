@@ -257,6 +257,14 @@ pub(crate) fn option(fd: RawFd, level: c_int, name: c_int) -> Option<c_int> {
     (returned == 0 && size == 4).then_some(value)
 }
 
+/// The size of the send buffer of `fd`, if the program has asked for one.
+pub(crate) fn send_buffer_asked_for(fd: RawFd) -> Option<c_int> {
+    /// SOCK_SNDBUF_LOCK of SO_BUF_LOCK, which Linux has from 5.14 on.
+    const LOCKED: c_int = 1;
+    option(fd, libc::SOL_SOCKET, libc::SO_BUF_LOCK).filter(|locked| locked & LOCKED != 0)?;
+    option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF)
+}
+
 /// Sets a socket option that is a number.
 pub(crate) fn set_option(fd: RawFd, level: c_int, name: c_int, value: c_int) {
     // SAFETY: four bytes of ours.

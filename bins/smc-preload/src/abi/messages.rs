@@ -10,7 +10,7 @@ use softrdma_smc::shared_memory::{Source, Target};
 use softrdma_smc::wire::clc::DeclineReason;
 
 use super::{kernel, real, returned};
-use crate::socket::Socket;
+use crate::socket::{Socket, flag};
 use crate::{back, table, transfer, upgrade};
 
 /// Bytes that files and pipes are copied in at a time.
@@ -83,7 +83,7 @@ pub(super) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> Op
         if (*message).msg_iovlen > MOST_PARTS {
             return Some(returned(Err(Errno::MSGSIZE)));
         }
-        if has_control && let Err(error) = check_control(fd, message) {
+        if has_control && let Err(error) = check_control(&socket, fd, message) {
             return Some(returned(Err(error)));
         }
         let parts = Source::from_iovecs((*message).msg_iov, (*message).msg_iovlen);
@@ -96,7 +96,7 @@ pub(super) unsafe fn send(fd: c_int, message: *const msghdr, flags: c_int) -> Op
 /// # Safety
 ///
 /// As `sendmsg`'s.
-unsafe fn check_control(fd: c_int, message: *const msghdr) -> Result<(), Errno> {
+unsafe fn check_control(socket: &Socket, fd: c_int, message: *const msghdr) -> Result<(), Errno> {
     // SAFETY: the program vouches for the message; without parts no more of it is read than its control data.
     let sent = unsafe {
         let mut control_only = *message;
@@ -105,8 +105,19 @@ unsafe fn check_control(fd: c_int, message: *const msghdr) -> Result<(), Errno> 
         control_only.msg_namelen = 0;
         real::sendmsg(fd, &raw const control_only, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
     };
-    // Anything else is about the connection, which knows better what there is to say.
-    if sent < 0 && kernel::last_error() == Errno::INVAL { Err(Errno::INVAL) } else { Ok(()) }
+    if sent >= 0 {
+        return Ok(());
+    }
+    match kernel::last_error() {
+        error @ (Errno::INVAL | Errno::FAULT | Errno::NOBUFS) => Err(error),
+        Errno::CONNRESET => {
+            // TCP says it once.
+            socket.note(flag::TCP_RESET);
+            if socket.has_switched() { Ok(()) } else { Err(Errno::CONNRESET) }
+        }
+        // Anything else is about the connection, which knows better what there is to say.
+        _ => Ok(()),
+    }
 }
 
 /// Descriptors that go to another process take their bytes with them over TCP: whether they do.
@@ -261,7 +272,7 @@ pub(super) fn splice_in(
     if upgrade::leave_to_tcp(socket, DeclineReason::SPLICED) {
         return splice(from, to, length, flags);
     }
-    let may_wait = !socket.has_flag(crate::socket::flag::NONBLOCKING) && flags & libc::SPLICE_F_NONBLOCK == 0;
+    let may_wait = !socket.has_flag(flag::NONBLOCKING) && flags & libc::SPLICE_F_NONBLOCK == 0;
     if socket.is_returning() {
         let limit_ms = if may_wait { kernel::time_limit_ms(to, libc::SO_SNDTIMEO) } else { 0 };
         back::wait_to_send(socket, to, limit_ms)?;

@@ -11,7 +11,7 @@ use softrdma_smc::wire::clc::DeclineReason;
 use super::{kernel, real};
 use crate::socket::{Mode, Socket, flag};
 use crate::table::Active;
-use crate::{back, descriptor, table, transfer, wait};
+use crate::{back, descriptor, table, transfer, upgrade, wait};
 
 /// Whether the next byte is the urgent one: asm-generic/sockios.h.
 const SIOCATMARK: c_ulong = 0x8905;
@@ -55,6 +55,13 @@ unsafe extern "C-unwind" fn setsockopt(
             (SOL_SOCKET, libc::SO_PEEK_OFF) => number >= 0,
             _ => false,
         };
+        if (level, name) == (SOL_SOCKET, libc::SO_SNDBUF)
+            && upgrade::is_small_buffer(number.saturating_mul(2))
+            && let Some(socket) = table::active_socket(fd)
+        {
+            // If it cannot be TCP, more than that is under way: no more than from a kernel with a higher least size.
+            back::leave(&socket, fd, DeclineReason::OPTION_UNSUPPORTED);
+        }
         let leaves = |socket: Active| back::leave(&socket, fd, DeclineReason::RECEIVE_OPTION);
         if is_beyond_us && table::active_socket(fd).is_some_and(|socket| !leaves(socket)) {
             super::set_error(rustix::io::Errno::OPNOTSUPP);

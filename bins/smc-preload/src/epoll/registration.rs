@@ -69,12 +69,21 @@ impl Registration {
         *TOKENS | u64::from(self.number)
     }
 
-    /// Somebody who sleeps in the kernel has not seen that it was queued.
+    /// Whether changing it in the kernel wakes somebody who sleeps there: it is a connection, by a number that is still its own.
+    pub(super) fn can_wake(&self) -> bool {
+        let Target::Socket(socket) = &self.target else { return false };
+        let is_open = || socket.descriptors().contains(&self.fd);
+        !self.is_removed() && socket.has_switched() && !socket.is_plain() && is_open()
+    }
+
+    /// Somebody who sleeps in the kernel, in its instance or in what watches that, has not seen that it was queued.
     pub(super) fn wake_sleepers(&self) {
         // Who falls asleep counts himself first and then looks at what is queued.
         fence(Ordering::SeqCst);
         let is_ours = matches!(&self.target, Target::Socket(socket) if socket.has_switched() && !socket.is_plain());
-        if is_ours && self.epoll.upgrade().is_some_and(|epoll| epoll.sleepers.load(Ordering::SeqCst) > 0) {
+        let sleeps =
+            |epoll: &Epoll| epoll.sleepers.load(Ordering::SeqCst) > 0 || epoll.is_watched.load(Ordering::SeqCst);
+        if is_ours && self.epoll.upgrade().is_some_and(|epoll| sleeps(&epoll)) {
             let _ = self.register(EPOLL_CTL_MOD);
         }
     }
@@ -241,6 +250,8 @@ impl Registration {
             self.is_fresh.fetch_or(was.0, Ordering::AcqRel);
             self.seen.store(was.1, Ordering::Release);
             self.refusals.store(refusals, Ordering::Release);
+            // Somebody else may have found nothing new meanwhile, and left it out.
+            self.queue();
         }
         has_events
     }

@@ -6,9 +6,14 @@ use std::time::{Duration, Instant};
 
 use libc::epoll_event;
 use rustix::io::Errno;
+use smallvec::SmallVec;
 
-use super::{Epoll, KERNEL_PATIENCE};
+use super::{Epoll, KERNEL_PATIENCE, Registration};
 use crate::readiness;
+
+/// Registrations of which one wakes somebody.
+const FEW: usize = 8;
+type Few = SmallVec<[Arc<Registration>; FEW]>;
 
 impl Epoll {
     /// `epoll_wait`: `ask` asks the kernel, with room for events and milliseconds to wait.
@@ -98,14 +103,14 @@ impl Epoll {
         // Who does not wait wants to know all there is.
         let is_due = must || found == 0 && self.is_kernel_busy.load(Ordering::Relaxed) || self.is_kernel_due(now_ns());
         if !is_full && is_due {
-            let (ours, queued) = (found, self.ready_count.load(Ordering::Acquire));
+            let ours = found;
             found += self.ask_kernel(&mut events[ours..], Some(Duration::ZERO), ask)?;
             // Its doorbells may have told us of something. What was reported is not reported twice.
             if ours == 0 {
                 found = self.collect(events, found);
             } else {
                 readiness::distribute(Some(self));
-                if self.ready_count.load(Ordering::Acquire) > queued {
+                if self.ready_count.load(Ordering::Acquire) > 0 {
                     self.wake_another();
                 }
             }
@@ -179,9 +184,12 @@ impl Epoll {
                 (kept, looked_at) = (kept + 1, looked_at + 1);
                 continue;
             }
-            registration.is_queued.store(false, Ordering::Release);
+            // Nothing of what follows is looked at before: who changes it meanwhile queues it again.
+            registration.is_queued.swap(false, Ordering::SeqCst);
             let happened = registration.events();
             if happened != 0 && registration.claim() {
+                // What goes with what it is asked for now.
+                let data = registration.data.load(Ordering::Acquire);
                 events[found] = epoll_event { events: happened, u64: data };
                 found += 1;
                 if registration.stays_ready_after_report() && !registration.is_queued.swap(true, Ordering::AcqRel) {
@@ -191,16 +199,16 @@ impl Epoll {
             }
             looked_at += 1;
         }
-        let has_more = looked_at < batch.len();
         let mut ready = self.ready();
         // The reported ones last, so that all get their turn.
         ready.extend(batch.drain(looked_at..));
         ready.extend(batch.drain(..kept));
+        let has_more = !ready.is_empty();
         self.ready_count.store(ready.len(), Ordering::Release);
         drop(ready);
         batch.clear();
         if has_more {
-            // There was no room for it here.
+            // There was no room for it here; or it is told of for as long as it is there, as the kernel tells all who sleep.
             self.wake_another();
         }
         found
@@ -213,8 +221,14 @@ impl Epoll {
         if self.sleepers.load(Ordering::SeqCst) == 0 {
             return;
         }
-        // The kernel tells of the others.
-        let next = self.ready().iter().find(|queued| queued.has_rings() && !queued.is_removed()).cloned();
+        // The kernel tells of the others. Without locks: whether one can wake takes its socket's.
+        let queued: Few = self.ready().iter().filter(|queued| queued.has_rings()).take(FEW).cloned().collect();
+        let next = queued.into_iter().find(|queued| queued.can_wake());
+        // If none of them can, any other can for them.
+        let next = next.or_else(|| {
+            let others: Few = self.registrations().all.values().take(FEW).cloned().collect();
+            others.into_iter().find(|other| other.can_wake())
+        });
         if let Some(next) = next {
             next.take_over();
         }
