@@ -257,6 +257,25 @@ static void low_water_far(int s) {
     SHOW(read(s, bytes, 64));
 }
 
+// --- small buffers: a program that asks for them hears soon that nobody reads
+
+static void small_near(int s) {
+    SHOW(set(s, SOL_SOCKET, SO_SNDBUF, 4096));
+    size_t sent = fill_up(s);
+    trade(sent);
+    say("little is under way: %d", sent < 100000);
+    talk(s);
+}
+
+static void small_far(int s) {
+    SHOW(set(s, SOL_SOCKET, SO_RCVBUF, 4096));
+    size_t sent = trade(0);
+    char *bytes = malloc(sent);
+    receive_exactly(s, bytes, sent);
+    free(bytes);
+    talk(s);
+}
+
 const struct scenario option_scenarios[] = {
     {"options", CONNECTED, round_trips, round_trips},
     {"tcp-info", CONNECTED, tcp_info, tcp_info},
@@ -264,6 +283,7 @@ const struct scenario option_scenarios[] = {
     {"receive-time-limit", CONNECTED, receive_limit_near, receive_limit_far},
     {"send-time-limit", CONNECTED, send_limit_near, send_limit_far},
     {"send-time-limit-part", CONNECTED, send_part_near, send_limit_far},
+    {"small-buffers", CONNECTED, small_near, small_far},
     {"low-water-mark", CONNECTED, low_water_near, low_water_far},
     {NULL},
 };
