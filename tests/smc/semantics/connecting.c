@@ -278,6 +278,36 @@ static void short_far(int listener) {
     meet();
 }
 
+// Who closes first keeps the port busy for a while, and here that is the client: a server may have its port again at once.
+enum { CLIENTS = 20 };
+
+static void leaving_near(int unused) {
+    (void)unused;
+    for (int i = 0; i < CLIENTS; i++) {
+        int s = connect_to_far();
+        warm(s, true);
+        MUST(close(s));
+    }
+    meet();
+}
+
+static void leaving_far(int listener) {
+    struct sockaddr_storage address;
+    uint16_t port = port_of(listener);
+    char byte;
+    for (int i = 0; i < CLIENTS; i++) {
+        int s = MUST(accept(listener, NULL, NULL));
+        warm(s, false);
+        if (read(s, &byte, 1) != 0)
+            die("connection %d does not end", i);
+        MUST(close(s));
+    }
+    SHOW(close(listener));
+    meet();
+    int again = new_socket(0);
+    SHOW(bind(again, (struct sockaddr *)&address, address_of_port(&address, port)));
+}
+
 const struct scenario connecting_scenarios[] = {
     {"states", ALONE, states, NULL},
     {"connect-nonblocking", LISTENING, nonblocking_near, accept_and_talk},
@@ -288,5 +318,6 @@ const struct scenario connecting_scenarios[] = {
     {"with-itself", ALONE, self, NULL},
     {"socket-to-itself", ALONE, to_itself, NULL},
     {"short-connections", LISTENING, short_near, short_far},
+    {"port-free-again", LISTENING, leaving_near, leaving_far},
     {NULL},
 };
