@@ -80,11 +80,12 @@ pub(crate) fn is_over(socket: &Socket) -> bool {
     has_finished || transfer::was_reset(socket, &rings) || socket.has_flag(flag::RESET_TOLD)
 }
 
+/// Whether sending has gone into the ring; if not, it never will: its end, which TCP carries then, must be its last word.
 fn wait_for_switch(socket: &Socket) -> bool {
     let started = Instant::now();
     while !socket.has_switched() && matches!(socket.mode(), Mode::Prepared | Mode::Ring) {
         if started.elapsed() > PATIENCE {
-            return false;
+            return !socket.stay_sending_over_tcp();
         }
         std::thread::yield_now();
     }

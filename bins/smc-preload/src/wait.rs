@@ -177,8 +177,9 @@ fn listen_to_tcp(socket: &Arc<Socket>, fd: RawFd, woken: Result<Option<usize>, E
 
 /// The kernel has told these `events` of `fd`, and will not tell some of them again, to who waits in `epoll`.
 pub(crate) fn take_note(socket: &Arc<Socket>, fd: RawFd, events: i16, epoll: Option<&Epoll>) {
-    const RESET: i16 = libc::POLLERR | libc::POLLHUP;
-    let has_end = events & (libc::POLLRDHUP | RESET) != 0;
+    // An error without a hang-up is no end: something lies in the error queue, such as a timestamp of a doorbell.
+    let is_hung_up = events & libc::POLLHUP != 0;
+    let has_end = is_hung_up || events & libc::POLLRDHUP != 0;
     if events & libc::POLLIN != 0 || has_end {
         take_doorbells(socket, fd, has_end, epoll);
     }
@@ -191,8 +192,7 @@ pub(crate) fn take_note(socket: &Arc<Socket>, fd: RawFd, events: i16, epoll: Opt
         socket.note(flag::HUNG_UP);
     }
     // Both directions being shut by us is no reset.
-    let is_reset = events & libc::POLLERR != 0 || events & RESET != 0 && !socket.has_flag(flag::SENDING_SHUT);
-    if is_reset {
+    if is_hung_up && (events & libc::POLLERR != 0 || !socket.has_flag(flag::SENDING_SHUT)) {
         socket.note(flag::CUT_OFF);
     }
 }
@@ -222,12 +222,12 @@ fn number(descriptors: &[RawFd], fd: RawFd) -> Option<RawFd> {
 }
 
 fn take_bells(socket: &Socket, fd: RawFd, wants_end: bool, epoll: Option<&Epoll>) {
-    if socket.sleepers.load(Ordering::SeqCst) > 0 {
-        // It is their bell as well: the last of them takes it.
-        return;
-    }
     let stream = {
         let _lock = socket.lock_receiving();
+        if socket.sleepers.load(Ordering::SeqCst) > 0 {
+            // It is their bell as well: the last of them takes it.
+            return;
+        }
         // With the lock held: a number that is closed meanwhile may become another connection's.
         let descriptors = socket.descriptors();
         match number(&descriptors, fd) {

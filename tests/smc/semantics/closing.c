@@ -501,11 +501,69 @@ static void closed_by_other_far(int s) {
     SHOW(read(s, &byte, 1));
 }
 
+// A connection is moved while one thread is still sending over TCP, and another one ends the sending.
+enum { BLOCKED = 32 << 20, GREETINGS = 60, ANSWER = 300000 };
+
+struct sender {
+    int socket;
+    char *bytes;
+    long sent;
+};
+
+static void *send_blocked(void *argument) {
+    struct sender *sender = argument;
+    sender->sent = send(sender->socket, sender->bytes, BLOCKED, MSG_NOSIGNAL);
+    return NULL;
+}
+
+static void shut_blocked_near(int unused) {
+    (void)unused;
+    int s = connect_to_far();
+    struct sender sender = {.socket = s, .bytes = malloc(BLOCKED)};
+    pthread_t thread;
+    pattern(sender.bytes, BLOCKED, 0, 1);
+    pthread_create(&thread, NULL, send_blocked, &sender);
+    meet();
+    for (int i = 0; i < GREETINGS; i++) {
+        char greeting[10];
+        receive_exactly(s, greeting, sizeof greeting);
+        trade(i);
+    }
+    nap_ms(100);
+    SHOW(shutdown(s, SHUT_WR));
+    pthread_join(thread, NULL);
+    free(sender.bytes);
+    say("all sent that arrived: %d", trade(sender.sent) == sender.sent);
+    read_to_the_end(s, 2);
+    SHOW(close(s));
+}
+
+static void shut_blocked_far(int listener) {
+    static char bytes[65536];
+    long total = 0;
+    ssize_t got;
+    int s = MUST(accept(listener, NULL, NULL));
+    meet();
+    nap_ms(100);
+    for (int i = 0; i < GREETINGS; i++) {
+        send_all(s, "greetings", 10);
+        trade(i);
+    }
+    nap_ms(300);
+    for (; (got = read(s, bytes, sizeof bytes)) > 0; total += got)
+        if (pattern_holds(bytes, got, total, 1) != (size_t)got)
+            die("wrong bytes after %ld", total);
+    say("then %zd, all that was sent: %d", got, trade(total) == total);
+    send_pattern(s, ANSWER, 2);
+    SHOW(close(s));
+}
+
 const struct scenario closing_scenarios[] = {
     {"half-close", CONNECTED, half_near, half_far},
     {"unread-answer", CONNECTED, unread_answer_near, unread_answer_far},
     {"shutdown-read", CONNECTED, no_reading_near, no_reading_far},
     {"shutdown-both", CONNECTED, neither_near, neither_far},
+    {"shutdown-while-moved", LISTENING, shut_blocked_near, shut_blocked_far},
     {"shutdown-errors", CONNECTED, shutdown_errors, shutdown_errors},
     {"close-all-read", CONNECTED, read_after_close_near, read_after_close_far},
     {"broken-pipe-kills", CONNECTED, broken_pipe_near, broken_pipe_far},

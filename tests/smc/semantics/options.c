@@ -1,6 +1,7 @@
 // Socket options and addresses.
 #include "semantics.h"
 
+#include <linux/net_tstamp.h>
 #include <linux/sockios.h>
 
 static int get(int s, int level, int name) {
@@ -276,6 +277,38 @@ static void small_far(int s) {
     talk(s);
 }
 
+// --- timestamps of what was sent lie in the socket's error queue: that it is not empty is an event, and not the connection's end
+
+enum { STAMPED = 50 };
+
+static void stamps_near(int s) {
+    char answer[8];
+    int epoll = new_epoll();
+    int stamps = SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE | SOF_TIMESTAMPING_OPT_TSONLY;
+    SHOW(set(s, SOL_SOCKET, SO_TIMESTAMPING, stamps));
+    MUST(control(epoll, EPOLL_CTL_ADD, s, EPOLLIN, 0));
+    for (int i = 0; i < STAMPED; i++) {
+        struct epoll_event event = {0};
+        send_all(s, "question", 8);
+        while (!(event.events & EPOLLIN))
+            MUST(epoll_wait(epoll, &event, 1, -1));
+        receive_exactly(s, answer, sizeof answer);
+    }
+    MUST(close(epoll));
+    talk(s);
+}
+
+static void stamps_far(int s) {
+    char question[8];
+    for (int i = 0; i < STAMPED; i++) {
+        receive_exactly(s, question, sizeof question);
+        // The other end sleeps by now.
+        nap_ms(2);
+        send_all(s, question, sizeof question);
+    }
+    talk(s);
+}
+
 const struct scenario option_scenarios[] = {
     {"options", CONNECTED, round_trips, round_trips},
     {"tcp-info", CONNECTED, tcp_info, tcp_info},
@@ -284,6 +317,7 @@ const struct scenario option_scenarios[] = {
     {"send-time-limit", CONNECTED, send_limit_near, send_limit_far},
     {"send-time-limit-part", CONNECTED, send_part_near, send_limit_far},
     {"small-buffers", CONNECTED, small_near, small_far},
+    {"timestamps-of-what-was-sent", CONNECTED, stamps_near, stamps_far},
     {"low-water-mark", CONNECTED, low_water_near, low_water_far},
     {NULL},
 };

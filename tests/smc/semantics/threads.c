@@ -226,10 +226,52 @@ static void cancel_far(int s) {
     talk(s);
 }
 
+// --- one thread mostly waits for room, another one mostly for messages: both are woken through the same TCP connection
+
+enum { SIP = 4000, SUPPLY = MESSAGES * SIP + (8 << 20) };
+
+static void *supply(void *argument) {
+    struct worker *worker = argument;
+    char *bytes = malloc(SUPPLY);
+    pattern(bytes, SUPPLY, 0, 1);
+    send_all(worker->socket, bytes, SUPPLY);
+    free(bytes);
+    return NULL;
+}
+
+static void crowded_near(int s) {
+    struct worker worker = {s, 0, 0};
+    pthread_t thread;
+    pthread_create(&thread, NULL, supply, &worker);
+    for (int i = 0; i < MESSAGES; i++) {
+        char message[10];
+        receive_exactly(s, message, sizeof message);
+        trade(i);
+    }
+    say("%d messages", MESSAGES);
+    pthread_join(thread, NULL);
+    meet();
+}
+
+static void crowded_far(int s) {
+    char *bytes = malloc(SUPPLY);
+    size_t total = 0;
+    for (int i = 0; i < MESSAGES; i++, total += SIP) {
+        receive_exactly(s, bytes + total, SIP);
+        send_all(s, "a message.", 10);
+        trade(i);
+    }
+    receive_exactly(s, bytes + total, SUPPLY - total);
+    say("the supply holds: %d", pattern_holds(bytes, SUPPLY, 0, 1) == SUPPLY);
+    free(bytes);
+    meet();
+}
+
 const struct scenario thread_scenarios[] = {
     {"two-writers", CONNECTED, writers_near, writers_far},
     {"two-readers", CONNECTED, readers_near, readers_far},
     {"reader-and-writer", CONNECTED, full_duplex, full_duplex},
+    {"reader-beside-blocked-writer", CONNECTED, crowded_near, crowded_far},
     {"thread-each", LISTENING, own_near, own_far},
     {"thread-each-same-process", ALONE, same_process, NULL},
     {"cancelled-reader", CONNECTED, cancel_near, cancel_far},

@@ -126,8 +126,13 @@ impl Socket {
     }
 
     /// A thread is about to sleep until something happens to the connection; it is awake when the result is dropped.
+    ///
+    /// Whoever takes doorbells for all looks for sleepers with the receiving locked: from here on he leaves them, and what those
+    /// told of that he has taken is there for the last look of this thread.
     pub(crate) fn fall_asleep(&self) -> Sleeping<'_> {
+        let lock = self.lock_receiving();
         self.sleepers.fetch_add(1, Ordering::SeqCst);
+        drop(lock);
         if let Some(connection) = self.connection.get() {
             connection.fall_asleep();
         }
