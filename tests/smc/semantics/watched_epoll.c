@@ -293,10 +293,70 @@ static void changed_far(int s) {
     talk(s);
 }
 
+// --- what came before a connection was moved stays unread: the next is told of all the same, and so is what comes for others
+
+enum { UNREAD = 100, BEFORE_MOVED = 80, EVENTS = 20 };
+
+static void say_one(int epoll) {
+    struct epoll_event event;
+    int count = epoll_wait(epoll, &event, 1, 5000);
+    say("%d: %s, data %llu", count, count == 1 ? event_names(event.events) : "", (unsigned long long)event.data.u64);
+}
+
+static void unread_first_near(int s) {
+    char byte = 'x', bytes[UNREAD + 10 * EVENTS];
+    int unread = connect_to(trade(0)), epoll = new_epoll();
+    MUST(control(epoll, EPOLL_CTL_ADD, unread, EPOLLIN | EPOLLET, 1));
+    MUST(control(epoll, EPOLL_CTL_ADD, s, EPOLLIN, 2));
+    for (int i = 0; i < BEFORE_MOVED; i++) {
+        send_all(unread, &byte, 1);
+        trade(i);
+    }
+    wait_bytes(unread, UNREAD);
+    nap_ms(50);
+    // What there was before, whatever it was told as.
+    while (epoll_wait(epoll, &(struct epoll_event){0}, 1, 20) > 0) {
+    }
+    for (int i = 0; i < EVENTS; i++) {
+        meet();
+        say_one(epoll);
+        meet();
+        say_one(epoll);
+        receive_exactly(s, bytes, 10);
+    }
+    receive_exactly(unread, bytes, sizeof bytes);
+    MUST(close(epoll));
+    MUST(close(unread));
+    talk(s);
+}
+
+static void unread_first_far(int s) {
+    static const char bytes[UNREAD];
+    char byte;
+    int listener = new_listener(1);
+    trade(port_of(listener));
+    int unread = MUST(accept(listener, NULL, NULL));
+    send_all(unread, bytes, UNREAD);
+    for (int i = 0; i < BEFORE_MOVED; i++) {
+        receive_exactly(unread, &byte, 1);
+        trade(i);
+    }
+    for (int i = 0; i < EVENTS; i++) {
+        meet();
+        nap_ms(5);
+        send_all(unread, bytes, 10);
+        meet();
+        nap_ms(5);
+        send_all(s, bytes, 10);
+    }
+    talk(s);
+}
+
 const struct scenario watched_epoll_scenarios[] = {
     {"epoll-watched-without-connections", ALONE, alone_near, NULL},
     {"epoll-watched-beside-a-connection", CONNECTED, beside_near, beside_far},
     {"epoll-watched-while-it-changes", CONNECTED, changed_near, changed_far},
     {"epoll-watched-while-another-sleeps", CONNECTED, beside_near, asleep_far},
+    {"epoll-unread-since-before-moved", CONNECTED, unread_first_near, unread_first_far},
     {NULL},
 };
