@@ -77,7 +77,8 @@ pub(crate) fn is_over(socket: &Socket) -> bool {
     let has_finished = socket.has_flag(flag::SENDING_SHUT)
         && rings.peer_state() & (state::SENDING_DONE | state::CLOSED) != 0
         && transfer::end(socket, &rings).is_some();
-    has_finished || transfer::was_reset(socket, &rings) || socket.has_flag(flag::RESET_TOLD)
+    let was_reset = transfer::was_reset(socket, &rings) || transfer::has_sent_to_closed(socket, &rings);
+    has_finished || was_reset || socket.has_flag(flag::RESET_TOLD)
 }
 
 /// Whether sending has gone into the ring; if not, it never will: its end, which TCP carries then, must be its last word.

@@ -331,6 +331,22 @@ static void no_peer_after_reset_far(int s) {
     say_peer(s);
 }
 
+static void no_peer_after_write_near(int s) {
+    SHOW(close(s));
+    meet();
+}
+
+static void no_peer_after_write_far(int s) {
+    char byte;
+    SHOW(read(s, &byte, 1));
+    meet();
+    say_peer(s);
+    // What it is sent it has no use for, and says so.
+    SHOW(send(s, "x", 1, MSG_NOSIGNAL));
+    say_peer(s);
+    SHOW(shutdown(s, SHUT_WR));
+}
+
 // A reset is noticed by whoever sleeps.
 static void reset_sleeper_near(int s) {
     pid_t peer = trade(0);
@@ -573,6 +589,7 @@ const struct scenario closing_scenarios[] = {
     {"reset", CONNECTED, reset_near, reset_far},
     {"no-peer", CONNECTED, no_peer_near, no_peer_far},
     {"no-peer-after-reset", CONNECTED, close_abruptly, no_peer_after_reset_far},
+    {"no-peer-after-write", CONNECTED, no_peer_after_write_near, no_peer_after_write_far},
     {"reset-reader", CONNECTED, reset_sleeper_near, reset_reader_far},
     {"reset-poller", CONNECTED, reset_sleeper_near, reset_poller_far},
     {"reset-epoller", CONNECTED, reset_sleeper_near, reset_epoller_far},
